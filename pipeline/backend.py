@@ -1,0 +1,34 @@
+"""Keras on TensorFlow, for every module that needs them: `from pipeline.backend import keras, tf`.
+
+Keras reads its backend at import, from ~/.keras unless told, and TensorFlow's start-up writes lines
+that no log level removes. Both are seen to here, once, before anything else imports them.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Turn away what C++ code writes to file descriptor 2; Python's exceptions still come through."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
+with _without_stderr():
+    import keras
+    import tensorflow as tf
+
+    tf.config.list_physical_devices()  # writes its own lines, at the first call
+
+__all__ = ["keras", "tf"]

@@ -1,0 +1,22 @@
+"""Errors that a person can act on: one line, no traceback."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+
+
+class PipelineError(Exception):
+    """What is wrong, where, what is allowed and what was received, in one line."""
+
+
+def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
+    """Let a command end with exit status 1 and one line on a `PipelineError`."""
+
+    @wraps(main)
+    def wrapped() -> None:
+        try:
+            main()
+        except PipelineError as error:
+            sys.exit(f"error: {error}")
+
+    return wrapped

@@ -1,0 +1,165 @@
+"""What decides a variant's weights: the parts of params.yaml that training reads.
+
+Kept apart from the other parameters (`pipeline.params`), so that a change to those retrains nothing.
+"""
+
+import ast
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import PipelineError
+
+PARAMS = Path("params.yaml")
+
+VariantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: read-only, with no unknown keys and no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Optimizer(Section):
+    """A Keras optimizer at Keras's defaults but for the learning rate."""
+
+    name: Literal["adam", "rmsprop", "sgd"]
+    learning_rate: float = Field(gt=0)
+
+
+class EarlyStopping(Section):
+    """Stop after `patience` epochs without a better `monitor`."""
+
+    monitor: Literal["val_loss", "val_accuracy"]
+    patience: int = Field(ge=0)
+    restore_best_weights: bool
+
+
+class ReduceLearningRate(Section):
+    """Multiply the learning rate by `factor` after `patience` epochs without a better `monitor`."""
+
+    monitor: Literal["val_loss", "val_accuracy"]
+    factor: float = Field(gt=0, lt=1)
+    patience: int = Field(ge=0)
+
+
+class Variant(Section):
+    """One system: a network of `pipeline.networks` and how it is trained."""
+
+    network: str
+    optimizer: Optimizer
+    batch_size: int = Field(gt=0)
+    epochs: int = Field(gt=0)
+    training_images: int | None = Field(default=None, gt=0)
+    early_stopping: EarlyStopping | None = None
+    reduce_learning_rate: ReduceLearningRate | None = None
+
+    @field_validator("network")
+    @classmethod
+    def _is_defined(cls, network: str) -> str:
+        if network not in network_names():
+            raise ValueError(f"allowed: {', '.join(network_names())}")
+        return network
+
+
+class Finetune(Section):
+    """Variants that start from the trained weights of another variant, seed by seed."""
+
+    init_from: VariantName
+    variants: dict[VariantName, Variant]
+
+
+class Training(Section):
+    """What every training shares. Weights depend on the number of threads, in their rounding."""
+
+    threads: int = Field(gt=0)
+    tensorflow: str
+    keras: str
+
+    def check_versions(self) -> None:
+        """Raise PipelineError where another TensorFlow or Keras is installed than params name."""
+        for package, expected in (("tensorflow", self.tensorflow), ("keras", self.keras)):
+            installed = version(package)
+            if installed != expected:
+                raise PipelineError(
+                    f"{PARAMS}: training.{package} is {expected!r}, but {installed!r} is "
+                    "installed: run `make setup`, or change it (which retrains every variant)"
+                )
+
+
+class Hyperparameters(BaseModel):
+    """The sections of params.yaml that training reads; the others are left alone."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    training: Training
+    seeds: list[Seed] = Field(min_length=1)
+    variants: dict[VariantName, Variant] = Field(min_length=1)
+    finetune: Finetune
+
+    def variant(self, name: str) -> Variant:
+        """The block of one variant, trained from the start or from another's weights."""
+        blocks = self.variants | self.finetune.variants
+        if name not in blocks:
+            raise PipelineError(f"{PARAMS}: no variant {name!r}; allowed: {', '.join(sorted(blocks))}")
+        return blocks[name]
+
+
+def network_names() -> list[str]:
+    """The functions of networks.py, read from its source so that Keras need not be imported."""
+    source = Path(__file__).with_name("networks.py").read_text()
+    functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    return [name for name in functions if not name.startswith("_")]
+
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+
+def read_params(model: type[AnyModel], path: Path = PARAMS) -> AnyModel:
+    """Parse params.yaml, with DVC's own YAML parser, into `model`.
+
+    Raises PipelineError with one line: every wrong key, what is allowed and what was received.
+    """
+    try:
+        content = YAML(typ="safe").load(path.read_text())
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise PipelineError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        problems = "; ".join(_in_words(model, problem) for problem in error.errors())
+        raise PipelineError(f"{path}: {problems}") from error
+
+
+def _in_words(model: type[BaseModel], problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "the file"
+    if problem["type"] == "extra_forbidden":
+        allowed = ", ".join(_fields_at(model, problem["loc"][:-1]))
+        return f"{key}: unknown key; allowed: {allowed}"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return f"{key}: {message}; received {problem['input']!r}"
+
+
+def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    """The keys that the section at `location` knows."""
+    schema: Any = model.model_json_schema()
+    definitions = schema.get("$defs", {})
+
+    def resolved(node: Any) -> Any:
+        choices = [choice for choice in node.get("anyOf", []) if "$ref" in choice]
+        node = choices[0] if choices else node
+        return definitions[node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node
+
+    for part in location:
+        patterned: Any = next(iter(schema.get("patternProperties", {}).values()), {})
+        children = schema.get("properties", {})
+        schema = resolved(children.get(part, schema.get("additionalProperties") or patterned))
+    return list(schema.get("properties", {}))

@@ -1,0 +1,141 @@
+"""Train one variant with one seed, in an MLflow run of its own.
+
+    python -m pipeline.train VARIANT SEED
+
+Reads params.yaml (training, the variant's block), data/prepared/{split,train,validation} and, for a
+variant that starts from another's weights, that one's model.
+Writes models/VARIANT-SEED/: `model.keras`, the model that is scored and served; `history.csv`, a row
+an epoch; `training.json`, what went in and what came out.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from pipeline import models, tracking, training
+from pipeline.arrays import digest_of, file_digest, read_arrays, read_facts, write_json
+from pipeline.backend import keras
+from pipeline.errors import PipelineError, one_line_errors
+from pipeline.hyperparameters import Hyperparameters, Variant, read_params
+from pipeline.training import Images
+
+PREPARED = Path("data/prepared")
+MODELS = Path("models")
+
+
+@one_line_errors
+def main() -> None:
+    """Read, train in a run, re-evaluate the weights that are kept, write and log them."""
+    name, seed = _arguments()
+    params = read_params(Hyperparameters)
+    params.training.check_versions()
+    variant = params.variant(name)
+    facts = read_facts(PREPARED / "split")
+    train, validation = _read_images(name, variant)
+
+    training.make_deterministic(seed, params.training.threads)
+    model = models.build(variant.network, len(facts["classes"]), name)
+    if name in params.finetune.variants:
+        start = models.load(MODELS / f"{params.finetune.init_from}-{seed}" / "model.keras")
+        model.set_weights(start.get_weights())
+
+    folder = MODELS / f"{name}-{seed}"
+    tags = {
+        "variant": name,
+        "seed": str(seed),
+        "params_digest": digest_of([variant.model_dump(), params.training.model_dump()]),
+        "data_digest": facts["data_digest"],
+        "split_digest": facts["split_digest"],
+        "code_digest": _code_digest(),
+    }
+    with tracking.training_run(facts["name"], folder.name, tags):
+        mlflow.keras.autolog(log_models=False, log_datasets=False)
+        fit = training.fit(model, variant, train, validation, seed)
+        record = {
+            "tags": tags,
+            "params": _flat(variant.model_dump()) | {"threads": params.training.threads},
+            "metrics": outcome(model, fit.history, validation),
+        }
+        write(folder, model, fit.history, record)
+        mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
+        log_training(folder, model, train, validation)
+    print(f"{folder.name}: validation accuracy {record['metrics']['kept_val_accuracy']:.4f}")
+
+
+def outcome(model: keras.Model, history: dict[str, list[float]], validation: Images) -> dict[str, float]:
+    """What autologging misses: epochs count from 1, and the figures of the weights that are kept."""
+    loss, accuracy = model.evaluate(training.validation_batches(validation), verbose=0)
+    return {
+        "best_epoch": int(np.argmin(history["val_loss"])) + 1,
+        "best_val_accuracy": max(history["val_accuracy"]),
+        "stopped_epoch": len(history["loss"]),
+        "kept_val_loss": loss,
+        "kept_val_accuracy": accuracy,
+        "parameters": model.count_params(),
+    }
+
+
+def write(folder: Path, model: keras.Model, history: dict[str, list[float]], record: dict[str, Any]) -> None:
+    """Write the model, its history (epochs count from 1) and the record of its training."""
+    models.save(model, folder / "model.keras")
+    epochs = pd.RangeIndex(1, len(history["loss"]) + 1, name="epoch")
+    pd.DataFrame(history, index=epochs).to_csv(folder / "history.csv", lineterminator="\n")
+    write_json(folder / "training.json", record)
+
+
+def log_training(folder: Path, model: keras.Model, train: Images, validation: Images) -> None:
+    """Log a training's record, its data and its model to the active run."""
+    record = tracking.read_training(folder)
+    facts = read_facts(PREPARED / "split")
+    for context, data in (("training", train), ("validation", validation)):
+        tracking.log_dataset(facts["name"], context, data.images, facts["split_digest"])
+    mlflow.log_params({f"variant.{key}": value for key, value in record["params"].items()})
+    mlflow.log_metrics(record["metrics"])
+    models.log(model, validation.images[:1])
+    mlflow.set_tag("model_digest", file_digest(folder / "model.keras"))
+
+
+def _arguments() -> tuple[str, int]:
+    parser = argparse.ArgumentParser(description="Train one variant with one seed.")
+    parser.add_argument("variant", help="a block of `variants` or `finetune.variants` in params.yaml")
+    parser.add_argument("seed", type=int, help="seeds the weights, the data order and the dropout")
+    arguments = parser.parse_args()
+    return arguments.variant, arguments.seed
+
+
+def _read_images(name: str, variant: Variant) -> tuple[Images, Images]:
+    train, validation = (Images(**read_arrays(PREPARED / part)) for part in ("train", "validation"))
+    for key in ("batch_size", "training_images"):
+        if (getattr(variant, key) or 0) > len(train.labels):
+            raise PipelineError(
+                f"params.yaml: {name}.{key}: at most the {len(train.labels)} training images; "
+                f"received {getattr(variant, key)}"
+            )
+    return train.first(variant.training_images), validation
+
+
+def _code_digest() -> str:
+    """A digest of the pipeline's modules that are in use here, the ones that DVC watches."""
+    modules = (module for name, module in sys.modules.items() if name.startswith("pipeline."))
+    files = {Path(__file__), *(Path(module.__file__ or "") for module in modules)}
+    return digest_of({path.name: file_digest(path) for path in files})
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}, "c": None} as {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Training a Keras model on arrays in memory: data order, callbacks and fit.
+
+Everything random depends on the seed, and the order of the images on (seed, epoch), so that the same
+seed and number of threads give the same weights bit for bit on a CPU.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.backend import keras, tf
+from pipeline.hyperparameters import Variant
+
+VALIDATION_BATCH = 500
+STEPS_PER_EXECUTION = 50
+
+
+@dataclass(frozen=True)
+class Images:
+    """uint8 images (n, 32, 32, 3) with their int64 labels (n,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def first(self, count: int | None) -> "Images":
+        """The first `count` images, all where it is None."""
+        return Images(self.images[:count], self.labels[:count])
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training gives: per-epoch metrics, and the seconds that it took."""
+
+    history: dict[str, list[float]]
+    wall_seconds: float
+    cpu_seconds: float
+
+
+def make_deterministic(seed: int, threads: int) -> None:
+    """Seed Python, NumPy and TensorFlow, and fix the threads, before TensorFlow does any work."""
+    keras.utils.set_random_seed(seed)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def fit(model: keras.Model, variant: Variant, training: Images, validation: Images, seed: int) -> Fit:
+    """Compile and train `model` in place as `variant` says.
+
+    At the end the model holds the weights of the best epoch where the variant restores them, those
+    of the last epoch otherwise.
+    """
+    compile_model(model, variant)
+    epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+    wall, cpu = time.perf_counter(), time.process_time()
+    history = model.fit(
+        training_batches(training, variant.batch_size, seed, epoch),
+        validation_data=validation_batches(validation),
+        epochs=variant.epochs,
+        callbacks=[
+            keras.callbacks.LambdaCallback(on_epoch_begin=lambda n, _: epoch.assign(n)),
+            *_callbacks(variant),
+        ],
+        shuffle=False,  # the batches come shuffled
+        verbose=1 if sys.stdout.isatty() else 0,
+    )
+    return Fit(history.history, time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def compile_model(model: keras.Model, variant: Variant) -> None:
+    """Attach the variant's optimizer, the cross-entropy on integer labels, and accuracy."""
+    optimizers = {
+        "adam": keras.optimizers.Adam,
+        "rmsprop": keras.optimizers.RMSprop,
+        "sgd": keras.optimizers.SGD,
+    }
+    model.compile(
+        optimizer=optimizers[variant.optimizer.name](variant.optimizer.learning_rate),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        steps_per_execution=STEPS_PER_EXECUTION,
+        jit_compile=False,
+    )
+
+
+def training_batches(data: Images, batch_size: int, seed: int, epoch: tf.Variable) -> tf.data.Dataset:
+    """One epoch of (images, labels) batches, in an order drawn anew for each (seed, epoch).
+
+    `epoch` is read when the epoch's iteration starts. The last batch holds what is left.
+    """
+    count, steps = len(data.labels), -(-len(data.labels) // batch_size)
+    images, labels = tf.constant(data.images), tf.constant(data.labels)
+
+    def one_epoch(_: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=[seed, epoch])
+
+        def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            rows = order[step * batch_size : (step + 1) * batch_size]
+            return tf.gather(images, rows), tf.gather(labels, rows)
+
+        return tf.data.Dataset.range(steps).map(batch)
+
+    batches = tf.data.Dataset.from_tensors(0).flat_map(one_epoch)
+    return _without_autotuning(batches.apply(tf.data.experimental.assert_cardinality(steps)))
+
+
+def validation_batches(data: Images) -> tf.data.Dataset:
+    """All of (images, labels) in order, in large batches: nothing is learnt from them."""
+    batches = tf.data.Dataset.from_tensor_slices((data.images, data.labels)).batch(VALIDATION_BATCH)
+    return _without_autotuning(batches.cache())
+
+
+def _without_autotuning(batches: tf.data.Dataset) -> tf.data.Dataset:
+    # Keras returns from an epoch only at the next tick of tf.data's autotuning thread, whose ticks
+    # are up to ten seconds apart: with it, short epochs take several times as long as their work.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = 1
+    options.deterministic = True
+    return batches.prefetch(2).with_options(options)
+
+
+def _callbacks(variant: Variant) -> Iterator[keras.callbacks.Callback]:
+    """Fresh callbacks for one fit. The learning rate is lowered before stopping is considered."""
+    if reduce := variant.reduce_learning_rate:
+        yield keras.callbacks.ReduceLROnPlateau(
+            monitor=reduce.monitor, factor=reduce.factor, patience=reduce.patience
+        )
+    if stopping := variant.early_stopping:
+        yield keras.callbacks.EarlyStopping(
+            monitor=stopping.monitor,
+            patience=stopping.patience,
+            restore_best_weights=stopping.restore_best_weights,
+        )
+    if not sys.stdout.isatty():
+        yield EpochLine(variant.epochs)
+
+
+class EpochLine(keras.callbacks.Callback):
+    """One line an epoch, with the time left if every epoch is run, where no bar can be drawn."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.epochs = epochs
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        """Start the clock."""
+        self.started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Print the epoch's metrics."""
+        left = (time.monotonic() - self.started) / (epoch + 1) * (self.epochs - epoch - 1)
+        metrics = "  ".join(f"{name} {value:.4g}" for name, value in (logs or {}).items())
+        print(
+            f"{self.model.name}  epoch {epoch + 1}/{self.epochs}  {metrics}  "
+            f"at most {int(left // 60)}:{int(left % 60):02d} left",
+            flush=True,
+        )
