@@ -1,0 +1,79 @@
+# `make help` lists the targets. All of them run in .venv, which `make setup` makes from the lock.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SEED ?= 0
+JUNK := quickstart .hypothesis .mypy_cache .pytest_cache .ruff_cache
+OUTS := data/raw data/download data/prepared models metrics evaluation champion.json reports
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+.DEFAULT_GOAL := help
+.PHONY: help setup check quickstart repro train promote rollback sync ui serve clean \
+        lint test test-system format lock
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/made  ## make .venv from the lock, bytecode compiled
+$(VENV)/made: requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON): set PYTHON to a Python 3.11 to 3.13"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or \
+	  sys.exit(f"error: $(PYTHON) is Python {v[0]}.{v[1]}: set PYTHON to a Python 3.11 to 3.13")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
+	@touch $@
+
+check: setup  ## say what is wrong with params.yaml, if anything
+	@python -m pipeline.params
+
+quickstart: check  ## the whole pipeline in minutes, on handwritten digits
+	@python -m pipeline.quickstart
+
+repro: check  ## the real job: what params.yaml says, then MLflow brought in step
+	@python -m pipeline.plan
+	dvc repro
+	@python -m pipeline.sync
+
+train: check  ## train one variant: make train VARIANT=vgg3 SEED=0
+	@test -n "$(VARIANT)" || { echo "error: say which: make train VARIANT=vgg3"; exit 1; }
+	dvc repro "$$(python -m pipeline.plan --stage-of $(VARIANT) $(SEED))"
+
+promote: check  ## promote the best model again; FORCE=1 whatever the standing champion scored
+	@python -m pipeline.promote $(if $(FORCE),--force)
+
+rollback: check  ## swap the champion and the previous champion
+	@python -m pipeline.rollback
+
+sync: check  ## recreate the runs, versions and aliases that MLflow lacks
+	@python -m pipeline.sync
+
+ui: setup  ## look at runs and models on http://127.0.0.1:5000
+	mlflow ui
+
+serve: setup  ## serve the champion on http://127.0.0.1:5001
+	mlflow models serve -m "models:/$$(python -m pipeline.params --dataset)@champion" --env-manager local -p 5001
+
+clean: setup  ## say what would be freed; YES=1 frees it (dvc checkout brings results back)
+	@du -shc $(wildcard $(JUNK) $(OUTS)) 2>/dev/null || true
+	@if [ -n "$(YES)" ]; then rm -rf $(JUNK) $(OUTS); echo "freed"; else echo "nothing freed yet: make clean YES=1"; fi
+
+lint: setup  ## format check, linter, type checker
+	ruff format --check .
+	ruff check .
+	mypy
+
+format: setup  ## format and mend what can be mended
+	ruff format .
+	ruff check --fix .
+
+test: lint  ## linter, type checker and the tests that need only pip packages
+	pytest -m "not system"
+
+test-system: setup  ## the tests that need a browser and Postgres, which it installs
+	bash tests/install_system_packages.sh
+	pytest -m system
+
+lock: setup  ## resolve pyproject.toml anew
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
+	  --no-header --upgrade pyproject.toml -o requirements.lock

@@ -1,0 +1,135 @@
+"""Score one trained model on validation and test images: the only stage that reads the test images.
+
+    python -m pipeline.evaluate VARIANT SEED
+
+Reads params.yaml (training.threads), data/prepared/{split,validation,test} and models/VARIANT-SEED.
+Writes metrics/VARIANT-SEED.json, from which models are selected and every table is made, and
+evaluation/VARIANT-SEED/: tables, figures and the predictions themselves. Logs both to the model's run.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipeline import figures, metrics, models, tracking, training
+from pipeline.arrays import file_digest, read_arrays, read_facts, write_arrays, write_json
+from pipeline.errors import one_line_errors
+from pipeline.hyperparameters import Hyperparameters, read_params
+
+PREPARED = Path("data/prepared")
+MODELS = Path("models")
+METRICS = Path("metrics")
+EVALUATION = Path("evaluation")
+PARTS = ("validation", "test")
+
+
+@one_line_errors
+def main() -> None:
+    """Predict, score, write and log."""
+    name = _argument()
+    training.make_deterministic(0, read_params(Hyperparameters).training.threads)
+    model = models.load(MODELS / name / "model.keras")
+    classes = read_facts(PREPARED / "split")["classes"]
+    data = {part: read_arrays(PREPARED / part) for part in PARTS}
+    predicted = {part: models.probabilities(model, arrays["images"]) for part, arrays in data.items()}
+    scores = {part: metrics.scores(data[part]["labels"], predicted[part]) for part in PARTS}
+
+    folder = EVALUATION / name
+    write_json(METRICS / f"{name}.json", scores)
+    write_arrays(folder / "probabilities", predicted)
+    history = pd.read_csv(MODELS / name / "history.csv")
+    tables = make_tables(data["test"]["labels"], predicted["test"], classes) | {"curves": history}
+    for title, table in tables.items():
+        named = table.index.name is not None
+        table.to_csv(folder / f"{title}.csv", index=named, lineterminator="\n")
+    for title, figure in make_figures(name, tables, data["test"], predicted["test"], classes).items():
+        figure.savefig(folder / f"{title}.png", dpi=100)
+
+    log_evaluation(name)
+    print(f"{name}: " + ", ".join(f"{part} accuracy {scores[part]['accuracy']:.4f}" for part in PARTS))
+
+
+def make_tables(labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -> dict[str, pd.DataFrame]:
+    """What is told of the test images in tables: labels (n,), predicted probabilities (n, classes)."""
+    confusion = metrics.confusion(labels, predicted, classes)
+    named = np.array(classes)
+    actual_and_predicted = {"actual": named[labels], "predicted": named[predicted.argmax(axis=1)]}
+    return {
+        "per_class": metrics.per_class(labels, predicted, classes),
+        "confusion": confusion,
+        "most_confused": metrics.most_confused(confusion),
+        "roc": metrics.roc_points(labels, predicted, classes),
+        "predictions": pd.DataFrame(actual_and_predicted),
+    }
+
+
+def make_figures(
+    name: str,
+    tables: dict[str, pd.DataFrame],
+    test: dict[str, np.ndarray],
+    predicted: np.ndarray,
+    classes: list[str],
+) -> dict[str, Figure]:
+    """The figures of one model; of the test images, the first three it gets right and wrong."""
+    right = predicted.argmax(axis=1) == test["labels"]
+    shown = np.concatenate([np.flatnonzero(right)[:3], np.flatnonzero(~right)[:3]])
+    areas = {str(name): float(area) for name, area in tables["per_class"]["auc"].items()}
+    return {
+        "curves": figures.training_curves(tables["curves"], name),
+        "confusion": figures.confusion_heat_map(tables["confusion"], f"{name}: test images"),
+        "roc": figures.roc_curves(tables["roc"], areas, f"{name}: test images"),
+        "examples": figures.predictions(
+            test["images"][shown],
+            test["labels"][shown],
+            predicted[shown],
+            classes,
+            f"{name}: test images, right and wrong",
+        ),
+    }
+
+
+def log_evaluation(name: str) -> bool:
+    """Add a model's scores, tables and figures to its run; False, told on the terminal, without one."""
+    experiment = read_facts(PREPARED / "split")["name"]
+    tags = model_tags(name)
+    run = tracking.find_run(experiment, tags)
+    if run is None:
+        print(f"{name}: has no MLflow run (its training came from DVC's cache); `make sync` makes one")
+        return False
+    client, run_id = mlflow.MlflowClient(), run.info.run_id
+    for part, scores in read_metrics(name).items():
+        for key, value in scores.items():
+            client.log_metric(run_id, f"{part}/{key}", value)
+    client.log_artifacts(run_id, str(EVALUATION / name), "evaluation")
+    client.log_artifact(run_id, str(METRICS / f"{name}.json"), "evaluation")
+    return True
+
+
+def model_tags(name: str) -> dict[str, str]:
+    """The tags by which the run that trained models/VARIANT-SEED is found."""
+    variant, seed = name.rsplit("-", 1)
+    digest = file_digest(MODELS / name / "model.keras")
+    return {"variant": variant, "seed": seed, "model_digest": digest}
+
+
+def read_metrics(name: str) -> dict[str, dict[str, float]]:
+    """The scores of models/VARIANT-SEED: `validation` and `test`, each from a score's name to its value."""
+    scores: dict[str, dict[str, float]] = json.loads((METRICS / f"{name}.json").read_text())
+    return scores
+
+
+def _argument() -> str:
+    parser = argparse.ArgumentParser(description="Score one trained model.")
+    parser.add_argument("variant", help="a block of `variants` or `finetune.variants` in params.yaml")
+    parser.add_argument("seed", type=int, help="the seed that it was trained with")
+    arguments = parser.parse_args()
+    return f"{arguments.variant}-{arguments.seed}"
+
+
+if __name__ == "__main__":
+    main()

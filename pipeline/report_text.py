@@ -1,0 +1,219 @@
+"""The report's words and tables, from results to Markdown and to one HTML page."""
+
+import base64
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markdown_it import MarkdownIt
+
+NOISE = 0.015  # one run against one published run: differences within this much are noise
+LIMITS = """\
+- The classes are what someone once chose: an image of anything else still gets one of these names, often
+  with high confidence.
+- The images are 32 x 32 pixels from the web of the 2000s; results on other pictures will be worse, and
+  worse for some kinds of pictures than for others.
+- Accuracy is an average. The tables by class show who bears the errors: look at them before relying on
+  one label, and do not use this model where a wrong label harms a person.
+- Image classifiers serve surveillance as readily as search. Who is shown, who agreed to it, and who can
+  object are questions that no metric here answers.
+"""
+STYLE = """\
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
+th, td { border-bottom: 1px solid #ddd; padding: .25rem .75rem; text-align: left; white-space: nowrap; }
+img { max-width: 100%; }
+"""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the report tells.
+
+    `table` has a row a variant (see `pipeline.report.summarize`); `histories` and `per_class` a table
+    for each VARIANT-SEED; `champion` is the decision of `pipeline.promote`.
+    """
+
+    facts: dict[str, Any]
+    balance: pd.DataFrame
+    table: pd.DataFrame
+    histories: dict[str, pd.DataFrame]
+    per_class: dict[str, pd.DataFrame]
+    confused: pd.DataFrame
+    champion: dict[str, Any]
+    margin: float
+
+    @property
+    def champion_name(self) -> str:
+        """The champion as VARIANT-SEED."""
+        return f"{self.champion['variant']}-{self.champion['seed']}"
+
+
+def write(results: Results) -> str:
+    """The whole report in Markdown, with figures beside it."""
+    sections = {
+        f"Results on {results.facts['name']}": _champion(results),
+        "All variants": _variants(results),
+        "What the comparison shows": "\n".join(f"- {line}" for line in _comparison(results)),
+        "Results by class": _by_class(results),
+        "The champion's test images": _confusions(results),
+        "Data": _data(results),
+        "Limits": LIMITS,
+    }
+    return (
+        "\n\n".join(
+            f"{'#' if number == 0 else '##'} {title}\n\n{text.strip()}"
+            for number, (title, text) in enumerate(sections.items())
+        )
+        + "\n"
+    )
+
+
+def to_html(text: str, folder: Path) -> str:
+    """The report as one page, its figures from `folder` within it."""
+    body = MarkdownIt("commonmark").enable("table").render(text)
+
+    def embedded(match: re.Match[str]) -> str:
+        image = base64.b64encode((folder / match[1]).read_bytes()).decode()
+        return f'src="data:image/png;base64,{image}"'
+
+    body = re.sub(r'src="([^"]+\.png)"', embedded, body)
+    title = text.splitlines()[0].lstrip("# ")
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        f"<style>\n{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+    )
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """A table of strings in Markdown, without its index."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)
+
+
+def _champion(results: Results) -> str:
+    champion, second = results.champion, results.champion["runner_up"]
+    lines = [
+        f"The champion is **{champion['variant']}** (seed {champion['seed']}): validation accuracy "
+        f"{champion['validation_accuracy']:.4f}, test accuracy {champion['test_accuracy']:.4f}.",
+        f"It was chosen on validation images alone, for the highest mean validation accuracy, "
+        f"{champion['mean_validation_accuracy']:.4f} over {_count(champion['seeds'], 'seed')}"
+        + (
+            f"; {second['variant']} comes next with {second['mean_validation_accuracy']:.4f}."
+            if second
+            else "."
+        ),
+        "The test images were read once for each model, after its training, to score it.",
+    ]
+    return "\n".join(lines)
+
+
+def _variants(results: Results) -> str:
+    rows = pd.DataFrame(
+        {
+            "variant": results.table.index,
+            "parameters": [f"{value:,.0f}" for value in results.table["parameters"]],
+            "epochs": [f"{value:.3g}" for value in results.table["epochs"]],
+            "validation": list(_with_sd(results.table, "validation")),
+            "test": list(_with_sd(results.table, "test")),
+            "published (test)": [_or_none(value, ".4f") for value in results.table["published"]],
+            "difference": [
+                _or_none(100 * value, "+.1f") for value in results.table["test"] - results.table["published"]
+            ],
+        }
+    )
+    seeds = int(results.table["seeds"].iloc[0])
+    told = "One training each" if seeds == 1 else f"Mean and standard deviation of {seeds} seeds"
+    return (
+        f"{told}. The difference to the published figure is in percentage points; one run against one "
+        f"published run, up to {100 * NOISE:.1f} points are noise. "
+        "The documents trained on up to 50,000 images.\n\n"
+        f"{markdown_table(rows)}\n\n![Accuracy by variant](accuracies.png)\n\n"
+        "![Validation accuracy and loss by epoch](curves.png)"
+    )
+
+
+def _comparison(results: Results) -> Iterator[str]:
+    table = results.table
+    gap = (table["training_accuracy"] - table["validation"]).sort_values(ascending=False)
+    widest, narrowest = gap.index[0], gap.index[-1]
+    yield (
+        f"**Over-fitting**: `{widest}` ends with training accuracy {table['training_accuracy'][widest]:.3f} "
+        f"and validation accuracy {table['validation'][widest]:.3f}, the widest gap; `{narrowest}` has the "
+        f"narrowest ({table['training_accuracy'][narrowest]:.3f} and {table['validation'][narrowest]:.3f})."
+    )
+    pairs = {
+        "Early stopping": ("vgg3_early_stop", "vgg3"),
+        "Adam against SGD on the same network": ("augmented", "augmented_sgd"),
+        "Flips in place of dropout": ("deep_flips", "deep_dropout"),
+        "Augmentation, L2 and Adam": ("model_s_plus", "model_s"),
+        "More training on a subset": ("batchnorm_subset", "batchnorm"),
+        "Twice the convolutions in each block": ("vgg3", "batchnorm"),
+    }
+    for title, (one, other) in pairs.items():
+        if one in table.index and other in table.index:
+            accuracy, compared = table["validation"][one], table["validation"][other]
+            change = accuracy - compared
+            verdict = "no more than noise" if abs(change) <= NOISE else "better" if change > 0 else "worse"
+            yield (
+                f"**{title}**: `{one}` {accuracy:.4f}, `{other}` {compared:.4f} on validation images: "
+                f"{100 * change:+.1f} points, {verdict}."
+            )
+    if len(table) > 2:
+        size = float(table["parameters"].corr(table["validation"], method="spearman"))
+        yield f"**Size**: the rank correlation of parameters and validation accuracy is {size:+.2f}."
+
+
+def _by_class(results: Results) -> str:
+    classes = list(results.per_class[results.champion_name].index)
+    f1 = pd.DataFrame({name: table["f1"] for name, table in results.per_class.items()}).mean(axis=1)
+    hardest = ", ".join(str(name) for name in f1.nsmallest(3).index)
+    rows = [
+        {"variant": name, **{label: f"{table['f1'][label]:.3f}" for label in classes}}
+        for name, table in results.per_class.items()
+    ]
+    return (
+        f"F1 on test images. Hardest over all models: {hardest}.\n\n{markdown_table(pd.DataFrame(rows))}\n\n"
+        f"Precision, recall and AUC by class are in `evaluation/VARIANT-SEED/per_class.csv`; the champion's:"
+        f"\n\n{markdown_table(_rounded(results.per_class[results.champion_name]))}"
+    )
+
+
+def _confusions(results: Results) -> str:
+    first = results.confused.iloc[0]
+    return (
+        f"It mixes up {first['one']} and {first['other']} most: {first['images']} images.\n\n"
+        f"{markdown_table(results.confused)}\n\n![Confusion matrix](champion_confusion.png)\n\n"
+        "![ROC curves](champion_roc.png)\n\n![Right and wrong examples](champion_examples.png)"
+    )
+
+
+def _data(results: Results) -> str:
+    return (
+        f"One split for all variants, digest `{results.facts['split_digest'][:12]}`; no image is in two of "
+        "its parts.\n\n"
+        f"{markdown_table(results.balance)}\n\n![Sample images](samples.png)"
+    )
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    shown = table.reset_index()
+    for name in ("precision", "recall", "f1", "auc"):
+        shown[name] = [f"{value:.3f}" for value in shown[name]]
+    return shown
+
+
+def _with_sd(table: pd.DataFrame, part: str) -> Iterator[str]:
+    for mean, sd in zip(table[part], table[f"{part}_sd"], strict=True):
+        yield f"{mean:.4f}" if pd.isna(sd) else f"{mean:.4f} ± {sd:.4f}"
+
+
+def _or_none(value: float, form: str) -> str:
+    return "none" if pd.isna(value) else format(value, form)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,21 @@
+"""Make the previous champion champion again, and the champion the previous one.
+
+    python -m pipeline.rollback
+
+Reads params.yaml (data), and changes the two aliases of the registered model.
+"""
+
+from pipeline import registry
+from pipeline.errors import one_line_errors
+from pipeline.hyperparameters import read_params
+from pipeline.params import Params
+
+
+@one_line_errors
+def main() -> None:
+    """Swap the aliases."""
+    print(registry.rollback(read_params(Params).data.dataset))
+
+
+if __name__ == "__main__":
+    main()
