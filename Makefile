@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
+MODEL ?= cifar10
 JUNK := quickstart .hypothesis .mypy_cache .pytest_cache .ruff_cache
 OUTS := data/raw data/download data/prepared models metrics evaluation champion.json reports
 
@@ -37,7 +38,8 @@ repro: check  ## the real job: what params.yaml says, then MLflow brought in ste
 
 train: check  ## train one variant: make train VARIANT=vgg3 SEED=0
 	@test -n "$(VARIANT)" || { echo "error: say which: make train VARIANT=vgg3"; exit 1; }
-	dvc repro "$$(python -m pipeline.plan --stage-of $(VARIANT) $(SEED))"
+	@stage=$$(dvc stage list --name-only | grep -xE '(train|finetune)@$(VARIANT)-$(SEED)') || \
+	  { echo "error: no variant $(VARIANT) with seed $(SEED) in params.yaml"; exit 1; }; dvc repro $$stage
 
 promote: check  ## promote the best model again; FORCE=1 whatever the standing champion scored
 	@python -m pipeline.promote $(if $(FORCE),--force)
@@ -51,8 +53,8 @@ sync: check  ## recreate the runs, versions and aliases that MLflow lacks
 ui: setup  ## look at runs and models on http://127.0.0.1:5000
 	mlflow ui
 
-serve: setup  ## serve the champion on http://127.0.0.1:5001
-	mlflow models serve -m "models:/$$(python -m pipeline.params --dataset)@champion" --env-manager local -p 5001
+serve: setup  ## serve the champion on http://127.0.0.1:5001; of another dataset: make serve MODEL=digits
+	mlflow models serve -m models:/$(MODEL)@champion --env-manager local -p 5001
 
 clean: setup  ## say what would be freed; YES=1 frees it (dvc checkout brings results back)
 	@du -shc $(wildcard $(JUNK) $(OUTS)) 2>/dev/null || true

@@ -62,7 +62,7 @@ def check(images: np.ndarray, labels: np.ndarray, classes: int, part: str) -> No
     problems = []
     if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3):
         problems.append(f"images are {images.dtype} {images.shape}, not uint8 (n, 32, 32, 3)")
-    elif (blank := np.flatnonzero(np.ptp(images.reshape(len(images), -1), axis=1) == 0)).size:
+    elif (blank := np.flatnonzero(np.ptp(images.reshape(len(images), 32 * 32 * 3), axis=1) == 0)).size:
         problems.append(f"images without content, at {blank[:10].tolist()}")
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
         problems.append(f"labels are {labels.dtype} {labels.shape} for {len(images)} images")

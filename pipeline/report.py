@@ -19,8 +19,8 @@ from pipeline.arrays import digest_of, read_facts
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import read_params
 from pipeline.params import Params
-from pipeline.promote import read_scores
 from pipeline.report_text import Results
+from pipeline.selection import read_scores
 
 PREPARED = Path("data/prepared")
 MODELS = Path("models")

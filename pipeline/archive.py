@@ -1,0 +1,119 @@
+"""CIFAR-10's archive: had from the first place that gives it whole, and read without trusting it.
+
+Its batches are pickles, which can run any code when they are read. So nothing is opened before its
+SHA-256 is right, nothing is extracted, and the unpickler knows arrays and nothing else.
+"""
+
+import io
+import pickle
+import re
+import tarfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pooch
+import requests
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from pipeline.arrays import file_digest
+from pipeline.errors import PipelineError
+
+BATCHES = [f"data_batch_{n}" for n in range(1, 6)]
+MEMBERS = "cifar-10-batches-py"
+WAYS_OUT = (
+    "ways out: add a mirror or a local copy of the archive to data.archives in params.yaml, "
+    "or set data.source to digits"
+)
+TRANSIENT = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+
+Part = tuple[np.ndarray, np.ndarray]  # uint8 images (n, 32, 32, 3) and int64 labels (n,)
+
+
+def read(path: Path) -> tuple[list[Part], Part, list[str]]:
+    """The five training batches, the test batch and the classes' names; PipelineError where any is amiss."""
+    try:
+        with tarfile.open(path) as tar:
+            train = [_read_batch(tar, name) for name in BATCHES]
+            test = _read_batch(tar, "test_batch")
+            names = [name.decode() for name in _unpickle(tar, "batches.meta")[b"label_names"]]
+    except Exception as error:  # a pickle can raise anything
+        reason = " ".join(str(error).split())
+        raise PipelineError(f"{path}: not CIFAR-10's archive: {reason}; {WAYS_OUT}") from error
+    return train, test, names
+
+
+def first_good(archives: list[str], sha256: str, downloads: Path, waits: float) -> Path:
+    """The path of the first archive, URL or local file, whose SHA-256 is right.
+
+    A URL is tried four times, with pauses from `waits` seconds on, and kept in `downloads`. Raises
+    PipelineError that names all that was tried, why each failed, and the ways out.
+    """
+    failures = []
+    for archive in archives:
+        try:
+            if re.match(r"https?://", archive):
+                return _download(archive, sha256, downloads, waits)
+            return _local(Path(archive), sha256)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            failures.append(f"{archive} ({reason})")
+    raise PipelineError(f"no whole CIFAR-10 archive: tried {'; '.join(failures)}; {WAYS_OUT}")
+
+
+def _download(url: str, sha256: str, downloads: Path, waits: float) -> Path:
+    retrying = Retrying(
+        retry=retry_if_exception_type(TRANSIENT),
+        stop=stop_after_attempt(4),
+        wait=wait_exponential(multiplier=waits),
+        reraise=True,
+    )
+    downloader = pooch.HTTPDownloader(progressbar=True, timeout=30)
+    return Path(
+        retrying(
+            pooch.retrieve,
+            url,
+            known_hash=f"sha256:{sha256}",
+            fname="cifar-10-python.tar.gz",
+            path=downloads,
+            downloader=downloader,
+        )
+    )
+
+
+def _local(path: Path, sha256: str) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError("no such file")
+    if (found := file_digest(path)) != sha256:
+        raise ValueError(f"SHA-256 is {found}, data.sha256 is {sha256}")
+    return path
+
+
+def _read_batch(tar: tarfile.TarFile, name: str) -> tuple[np.ndarray, np.ndarray]:
+    batch = _unpickle(tar, name)
+    pixels = batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(pixels), np.array(batch[b"labels"], np.int64)
+
+
+def _unpickle(tar: tarfile.TarFile, name: str) -> dict[bytes, Any]:
+    found = tar.getmember(f"{MEMBERS}/{name}")
+    member = tar.extractfile(found) if found.isreg() else None
+    if member is None:
+        raise ValueError(f"{MEMBERS}/{name} is no regular file")
+    return _ArrayUnpickler(io.BytesIO(member.read()), encoding="bytes").load()
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads the batches, which are Python 2 pickles of dicts and arrays, and nothing else."""
+
+    ALLOWED: ClassVar = {
+        ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Look up one of the three names that an array needs."""
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a batch")
+        return self.ALLOWED[module, name]

@@ -1,0 +1,49 @@
+"""Which model is best: the decision that `pipeline.promote` writes, from the files of `metrics/` alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+METRICS = Path("metrics")
+
+
+def read_scores(trained: list[tuple[str, int]]) -> pd.DataFrame:
+    """A row for each of these (variant, seed): variant, seed, validation_accuracy, test_accuracy.
+
+    Metrics of variants that params.yaml no longer names stay on disk; they are not read.
+    """
+    rows = []
+    for variant, seed in trained:
+        scores = json.loads((METRICS / f"{variant}-{seed}.json").read_text())
+        accuracies = {f"{part}_accuracy": scores[part]["accuracy"] for part in ("validation", "test")}
+        rows.append({"variant": variant, "seed": seed} | accuracies)
+    return pd.DataFrame(rows)
+
+
+def choose(scores: pd.DataFrame) -> dict[str, Any]:
+    """The champion: best mean validation accuracy of a variant over its seeds, then its best seed.
+
+    Among equals the first in the order of params.yaml.
+    """
+    means = scores.groupby("variant", sort=False)["validation_accuracy"].mean()
+    seeds = scores[scores["variant"] == means.idxmax()]
+    best = seeds.sort_values("validation_accuracy", ascending=False, kind="stable").iloc[0]
+    return {
+        "variant": str(best["variant"]),
+        "seed": int(best["seed"]),
+        "validation_accuracy": float(best["validation_accuracy"]),
+        "mean_validation_accuracy": float(means.max()),
+        "seeds": len(seeds),
+        "test_accuracy": float(best["test_accuracy"]),
+        "runner_up": runner_up(means),
+    }
+
+
+def runner_up(means: pd.Series) -> dict[str, Any] | None:
+    """The second-best variant and its mean validation accuracy; None where there is only one."""
+    others = means.drop(means.idxmax())
+    if others.empty:
+        return None
+    return {"variant": str(others.idxmax()), "mean_validation_accuracy": float(others.max())}
