@@ -112,7 +112,8 @@ def accuracies(table: pd.DataFrame) -> Figure:
     rows = np.arange(len(table))[::-1]
     axis.barh(rows + 0.2, table["validation"], height=0.38, color="tab:blue", label="validation")
     axis.barh(rows - 0.2, table["test"], height=0.38, color="tab:orange", label="test")
-    axis.plot(table["published"], rows - 0.2, "k|", markersize=12, label="published (test)")
+    if table["published"].notna().any():
+        axis.plot(table["published"], rows - 0.2, "k|", markersize=12, label="published (test)")
     axis.set_yticks(rows, list(table.index))
     axis.set(xlabel="accuracy", xlim=(0, 1))
     axis.grid(axis="x", alpha=0.3)

@@ -1,0 +1,76 @@
+"""What several test files share: the repository, and one quickstart in a clone of it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A clone of the repository, as it stands in the working tree, on a machine without a git identity."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment that its commands run in: this virtual environment, no identity, no MLflow."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "GIT_"))}
+        return kept | {
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(self.folder.parent),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_SYSTEM": os.devnull,
+        }
+
+    def run(
+        self, *command: str, folder: str = ".", more: Mapping[str, str] | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the clone; with `check`, fail the test with its output where it fails."""
+        done = subprocess.run(
+            command,
+            cwd=self.folder / folder,
+            env=self.environment | dict(more or {}),
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        if check and done.returncode:
+            pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    @property
+    def store(self) -> str:
+        """Its MLflow store."""
+        return f"sqlite:///{self.folder / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone in which `make quickstart`'s command has run."""
+    folder = tmp_path_factory.mktemp("home") / "clone"
+    git(["clone", "--quiet", str(ROOT), str(folder)], ROOT)
+    changed = git(["ls-files", "--modified", "--others", "--exclude-standard"], ROOT).splitlines()
+    for name in changed:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    made = Clone(folder)
+    made.run("git", "add", "--all")
+    readme = folder / "README.md"
+    readme.write_text(readme.read_text() + "\nA local change.\n")
+    made.run(sys.executable, "-m", "pipeline.quickstart")
+    return made
+
+
+def git(arguments: Sequence[str], folder: Path) -> str:
+    """What a git command prints."""
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout

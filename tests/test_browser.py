@@ -1,0 +1,76 @@
+"""`mlflow ui` in a real browser after a quickstart: runs are listed and compare, the champion shows."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.conftest import Clone
+from tests.servers import answers, free_port, server
+
+pytestmark = pytest.mark.system
+
+QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
+--disable-component-update --disable-sync"
+
+
+@pytest.fixture(scope="module")
+def ui(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    address = f"http://127.0.0.1:{free_port()}"
+    log = tmp_path_factory.mktemp("ui") / "log"
+    command = ["mlflow", "ui", "--port", address.rsplit(":", 1)[1], "--workers", "1"]
+    with server(command, clone.folder, clone.environment, log, lambda: answers(f"{address}/health")):
+        yield address
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=QUIET.split())
+        yield browser.new_page(viewport={"width": 1400, "height": 900})
+        browser.close()
+
+
+def screenshot(page: Page, name: str) -> None:
+    """Keep a picture where SCREENSHOTS names a folder, for the README."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def experiment_id(clone: Clone) -> str:
+    experiment = MlflowClient(clone.store).get_experiment_by_name("digits")
+    assert experiment is not None
+    return str(experiment.experiment_id)
+
+
+def test_the_runs_are_listed(clone: Clone, ui: str, page: Page) -> None:
+    page.goto(f"{ui}/#/experiments/{experiment_id(clone)}/runs")
+    for name in ("shallow-0", "baseline-0", "batchnorm_subset-0"):
+        expect(page.get_by_text(name, exact=True).first).to_be_visible(timeout=60_000)
+
+
+def test_two_runs_compare(clone: Clone, ui: str, page: Page) -> None:
+    client = MlflowClient(clone.store)
+    runs = client.search_runs([experiment_id(clone)], "tags.variant IN ('shallow', 'translate')")
+    ids = ",".join(f'"{run.info.run_id}"' for run in runs)
+    page.goto(f'{ui}/#/compare-runs?runs=[{ids}]&experiments=["{experiment_id(clone)}"]')
+    expect(page.get_by_text("test/accuracy").first).to_be_visible(timeout=60_000)
+    for name in ("shallow-0", "translate-0"):
+        expect(page.get_by_text(name, exact=True).first).to_be_visible()
+    screenshot(page, "mlflow-compare-two")
+
+
+def test_the_curves_of_all_runs_stand_side_by_side(clone: Clone, ui: str, page: Page) -> None:
+    page.goto(f"{ui}/#/experiments/{experiment_id(clone)}/runs?compareRunsMode=CHART")
+    expect(page.get_by_text("val_accuracy").first).to_be_visible(timeout=60_000)
+    page.wait_for_timeout(2_000)  # the charts draw themselves, with nothing to wait for
+    screenshot(page, "mlflow-compare")
+
+
+def test_the_champion_alias_shows(ui: str, page: Page) -> None:
+    page.goto(f"{ui}/#/models/digits")
+    expect(page.get_by_text("champion").first).to_be_visible(timeout=60_000)
+    screenshot(page, "mlflow-champion")

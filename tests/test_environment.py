@@ -1,0 +1,57 @@
+"""pyproject.toml, the lock, conda.yaml and params.yaml name the same environment."""
+
+import re
+import tomllib
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+from ruamel.yaml import YAML
+
+from tests.conftest import ROOT
+
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = (ROOT / "requirements.lock").read_text()
+PYTHONS = ("3.11", "3.12", "3.13")
+
+
+def locked(name: str, python: str) -> Version:
+    """The version of a package that the lock gives a Python."""
+    lines = re.findall(rf"^{re.escape(name)}==(\S+)(?: ; (.*?))? \\$", LOCK, re.MULTILINE)
+    environment = {"python_full_version": f"{python}.0", "python_version": python}
+    fitting = [
+        version
+        for version, marker in lines
+        if not marker or Requirement(f"x ; {marker}").marker.evaluate(environment)  # type: ignore[union-attr]
+    ]
+    assert len(fitting) == 1, (name, python, lines)
+    return Version(fitting[0])
+
+
+def test_the_lock_holds_every_dependency_at_an_allowed_version() -> None:
+    for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]:
+        requirement = Requirement(text)
+        for python in PYTHONS:
+            assert locked(requirement.name, python) in requirement.specifier, text
+
+
+def test_the_lock_has_a_hash_for_every_package_and_no_address() -> None:
+    packages = re.findall(r"^\S+==.*\\\n    --hash=sha256:[0-9a-f]{64}", LOCK, re.MULTILINE)
+    assert len(packages) == len(re.findall(r"^\S+==", LOCK, re.MULTILINE)) > 100
+    assert "://" not in LOCK
+
+
+def test_conda_installs_the_lock_on_a_python_that_the_project_allows() -> None:
+    conda = YAML(typ="safe").load(ROOT / "conda.yaml")
+    python, pip, pinned = conda["dependencies"]
+    assert python.removeprefix("python=") in PYTHONS
+    assert Version(python.removeprefix("python=")) in SpecifierSet(PROJECT["requires-python"])
+    assert (pip, pinned) == ("pip", {"pip": ["-r requirements.lock"]})
+    assert conda["name"] == PROJECT["name"]
+
+
+def test_params_name_the_locked_tensorflow_and_keras() -> None:
+    training = YAML(typ="safe").load(ROOT / "params.yaml")["training"]
+    for package in ("tensorflow", "keras"):
+        assert training[package] == str(locked(package, "3.11"))

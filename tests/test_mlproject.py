@@ -1,0 +1,64 @@
+"""MLproject: what it declares is what it runs."""
+
+import re
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from ruamel.yaml import YAML
+
+from tests.conftest import ROOT, Clone
+
+PROJECT: dict[str, Any] = YAML(typ="safe").load(ROOT / "MLproject")
+STAGES: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+
+
+def test_it_has_no_key_that_mlflow_would_silently_ignore() -> None:
+    assert set(PROJECT) == {"name", "conda_env", "entry_points"}
+    assert (ROOT / PROJECT["conda_env"]).is_file()
+    for entry in PROJECT["entry_points"].values():
+        assert set(entry) <= {"parameters", "command"}
+        for parameter in entry.get("parameters", {}).values():
+            assert set(parameter) <= {"type", "default"}
+
+
+@pytest.mark.parametrize("name", PROJECT["entry_points"])
+def test_every_parameter_is_forwarded_and_every_placeholder_is_declared(name: str) -> None:
+    entry = PROJECT["entry_points"][name]
+    assert set(re.findall(r"{(\w+)}", entry["command"])) == set(entry.get("parameters", {}))
+
+
+def test_there_is_an_entry_point_for_every_stage_and_the_whole() -> None:
+    own_name = {stage for stage in STAGES if stage != "evaluate_finetuned"}
+    assert set(PROJECT["entry_points"]) == own_name | {"main", "quickstart", "sync"}
+
+
+def test_mlflow_run_trains_the_variant_and_seed_that_it_is_given(clone: Clone) -> None:
+    """And the run that `mlflow run` makes becomes the training's parent; nothing is written into it."""
+    folder = clone.folder / "quickstart"
+    project = (ROOT / "MLproject").read_text().replace("dvc repro train@", "dvc repro --single-item train@")
+    (folder / "MLproject").write_text(project)
+    (folder / "conda.yaml").write_text((ROOT / "conda.yaml").read_text())
+    store = f"sqlite:///{clone.folder.parent / 'mlproject.db'}"
+    params = YAML().load(folder / "params.yaml")
+    kept = (folder / "params.yaml").read_bytes()
+    params["seeds"], params["variants"]["shallow"]["epochs"] = [0, 3], 1
+    YAML().dump(params, folder / "params.yaml")
+    try:
+        clone.run(
+            *("mlflow", "run", ".", "--env-manager", "local", "-e", "train"),
+            *("-P", "variant=shallow", "-P", "seed=3"),
+            folder="quickstart",
+            more={"MLFLOW_TRACKING_URI": store},
+        )
+    finally:
+        (folder / "params.yaml").write_bytes(kept)
+    client = MlflowClient(store)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = {run.data.tags.get("variant", "project"): run for run in client.search_runs(experiments)}
+    assert set(runs) == {"shallow", "project"}
+    trained, project_run = runs["shallow"], runs["project"]
+    assert trained.data.tags["seed"] == "3"
+    assert trained.data.tags["mlflow.parentRunId"] == project_run.info.run_id
+    assert not project_run.data.metrics
+    assert project_run.info.status == "FINISHED"

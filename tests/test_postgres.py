@@ -1,0 +1,92 @@
+"""A tracking server on Postgres: trainings side by side, promotion and the champion through HTTP."""
+
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from tests.conftest import BIN, Clone
+from tests.servers import answers, free_port, server
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def tracking_server(tmp_path_factory: pytest.TempPathFactory, clone: Clone) -> Iterator[str]:
+    """The address of an `mlflow server` whose store is a Postgres of its own."""
+    folder = tmp_path_factory.mktemp("postgres")
+    port, address = free_port(), f"http://127.0.0.1:{free_port()}"
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
+    user = [] if os.getuid() else ["runuser", "-u", "postgres", "--"]  # Postgres refuses to run as root
+    if user:
+        for path in (folder, *folder.parents[:2]):
+            path.chmod(0o755)
+        shutil.chown(folder, pwd.getpwnam("postgres").pw_uid)
+    initdb = [str(programs / "initdb"), "-D", str(folder / "data"), "-U", "mlflow", "--auth=trust"]
+    subprocess.run([*user, *initdb], check=True, capture_output=True)
+    postgres = [*user, str(programs / "postgres"), "-D", str(folder / "data"), "-k", str(folder)]
+    postgres += ["-h", "127.0.0.1", "-p", str(port)]
+    log, environment = tmp_path_factory.mktemp("logs"), clone.environment
+
+    def is_ready() -> bool:
+        command = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+    tracking = [str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", address.rsplit(":", 1)[1]]
+    tracking += ["--backend-store-uri", f"postgresql://mlflow@127.0.0.1:{port}/postgres", "--workers", "2"]
+    tracking += ["--artifacts-destination", str(log / "artifacts")]
+    with (
+        server(postgres, folder, os.environ, log / "postgres", is_ready),
+        server(tracking, log, environment, log / "mlflow", lambda: answers(f"{address}/health")),
+    ):
+        yield address
+
+
+def test_trainings_side_by_side_are_whole_and_one_is_promoted(clone: Clone, tracking_server: str) -> None:
+    more = {"MLFLOW_TRACKING_URI": tracking_server}
+    folder = clone.folder / "quickstart"
+    trainings = [
+        subprocess.Popen(
+            ["python", "-m", "pipeline.train", variant, "0"],
+            cwd=folder,
+            env=clone.environment | more,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for variant in ("shallow", "translate")
+    ]
+    for training in trainings:
+        output, _ = training.communicate(timeout=300)
+        assert training.returncode == 0, output
+    clone.run("python", "-m", "pipeline.sync", folder="quickstart", more=more)
+
+    client = MlflowClient(tracking_server)
+    experiment = client.get_experiment_by_name("digits")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    own = {run.info.run_name for run in runs if "recreated" not in run.data.tags}
+    assert {"shallow-0", "translate-0"} <= own
+    for run in runs:
+        if run.info.run_name in {"shallow-0", "translate-0"}:
+            history = client.get_metric_history(run.info.run_id, "val_loss")
+            assert [point.step for point in history] == list(range(10))
+    assert client.get_model_version_by_alias("digits", "champion").status == "READY"
+
+
+def test_the_champion_loads_from_the_server(tracking_server: str) -> None:
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(tracking_server)
+    try:
+        model = mlflow.pyfunc.load_model("models:/digits@champion")
+        answer = model.predict(model.input_example)
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert set(answer[0]) == {"label", "confidence", "probabilities"}
