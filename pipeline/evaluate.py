@@ -47,6 +47,8 @@ def main() -> None:
     for title, table in tables.items():
         named = table.index.name is not None
         table.to_csv(folder / f"{title}.csv", index=named, lineterminator="\n")
+    report = metrics.report(data["test"]["labels"], predicted["test"], classes)
+    (folder / "classification_report.txt").write_text(report)
     for title, figure in make_figures(name, tables, data["test"], predicted["test"], classes).items():
         figure.savefig(folder / f"{title}.png", dpi=100)
 

@@ -40,19 +40,27 @@ def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
 
 def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
     """Precision, recall, F1, support and AUC of each class (rows), one against the rest."""
-    report = classification_report(
-        labels,
-        probabilities.argmax(axis=1),
-        labels=range(len(classes)),
-        target_names=classes,
-        output_dict=True,
-        zero_division=0,
+    values = precision_recall_fscore_support(
+        labels, probabilities.argmax(axis=1), labels=range(len(classes)), zero_division=0
     )
-    rows = {name: report[name] for name in classes}
-    table = pd.DataFrame.from_dict(rows, orient="index").rename(columns={"f1-score": "f1"})
-    table["support"] = table["support"].astype(int)
+    table = pd.DataFrame(dict(zip(("precision", "recall", "f1", "support"), values, strict=True)))
     table["auc"] = list(class_auc(labels, probabilities).values())
-    return table.rename_axis("class")
+    return table.set_axis(pd.Index(classes, name="class"))
+
+
+def report(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> str:
+    """scikit-learn's classification report, as it prints it."""
+    predicted = probabilities.argmax(axis=1)
+    return str(
+        classification_report(
+            labels,
+            predicted,
+            labels=range(len(classes)),
+            target_names=classes,
+            digits=3,
+            zero_division=0,
+        )
+    )
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
