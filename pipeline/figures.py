@@ -96,8 +96,9 @@ def all_curves(histories: dict[str, pd.DataFrame]) -> Figure:
         right.plot(history["epoch"], history["val_loss"], color=colour)
     left.set(xlabel="epoch", ylabel="validation accuracy")
     right.set(xlabel="epoch", ylabel="validation loss")
-    lowest = min(history["val_loss"].min() for history in histories.values())
-    right.set_ylim(0.9 * lowest, 2.4)
+    lowest = pd.concat(histories.values())["val_loss"].min()  # NaN where every training diverged
+    if np.isfinite(lowest):
+        right.set_ylim(0.9 * lowest, max(2.4, 1.5 * lowest))
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)

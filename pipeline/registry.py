@@ -5,6 +5,8 @@ A version carries as tags what it was chosen by. All decisions rest on validatio
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -58,11 +60,10 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> str:
     number = known_version(name, digest) or register(candidate)
     if (status := client.get_model_version(name, number).status) != "READY":
         raise PipelineError(f"{name}: version {number} is {status}, not READY, so it was not promoted")
-    change = candidate.validation_accuracy - accuracy_of(standing) if standing else math.nan
     told = {
         "validation_accuracy": f"{candidate.validation_accuracy:.6f}",
         "test_accuracy": f"{candidate.test_accuracy:.6f}",
-        "validation_accuracy_change": f"{change:+.6f}" if standing else "none: the first champion",
+        "validation_accuracy_change": change_from(standing, candidate),
         "promotion": reason,
     }
     for key, value in (candidate.tags | told).items():
@@ -110,6 +111,15 @@ def why(candidate: Candidate, standing: ModelVersion | None, force: bool) -> str
     return f"{best}; version {standing.version} had {accuracy_of(standing):.4f}"
 
 
+def change_from(standing: ModelVersion | None, candidate: Candidate) -> str:
+    """By how much a candidate is better than the standing champion, where the two compare."""
+    if standing is None:
+        return "none: the first champion"
+    if standing.tags.get("split_digest") != candidate.tags["split_digest"]:
+        return f"none: version {standing.version} was scored on another split"
+    return f"{candidate.validation_accuracy - accuracy_of(standing):+.6f}"
+
+
 def rollback(name: str) -> str:
     """Swap champion and previous; PipelineError where there are not both."""
     champion, previous = version_at(name, CHAMPION), version_at(name, PREVIOUS)
@@ -140,11 +150,14 @@ def known_version(name: str, model_digest: str) -> str | None:
 
 
 def register(candidate: Candidate) -> str:
-    """Log the model, wrapped for serving, to its run, and register it; the new version's number."""
+    """Log the model, wrapped for serving, to its run, and register it; the new version's number.
+
+    The run's status and end stay those of its training, even where this fails.
+    """
     import pipeline.backend  # noqa: F401  MLflow runs the served model, which imports TensorFlow
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    with mlflow.start_run(run_id=candidate.run_id):
+    with resumed(candidate.run_id):
         logged = mlflow.pyfunc.log_model(
             name="served_model",
             python_model=str(SERVED_MODEL),
@@ -160,6 +173,18 @@ def register(candidate: Candidate) -> str:
             registered_model_name=candidate.registered_name,
         )
     return str(logged.registered_model_version)
+
+
+@contextmanager
+def resumed(run_id: str) -> Iterator[None]:
+    """Make a run active for a while, and leave it with the status and the end that it had."""
+    client = mlflow.MlflowClient()
+    before = client.get_run(run_id).info
+    try:
+        with mlflow.start_run(run_id=run_id):
+            yield
+    finally:
+        client.set_terminated(run_id, before.status, before.end_time)
 
 
 def signature() -> ModelSignature:

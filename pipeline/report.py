@@ -60,11 +60,11 @@ def read_results(params: Params) -> Results:
     champion_name = f"{champion['variant']}-{champion['seed']}"
     return Results(
         facts=read_facts(PREPARED / "split"),
-        balance=pd.read_csv(PREPARED / "class_balance.csv", dtype={"class": str}),
+        balance=_read_csv(PREPARED / "class_balance.csv", {"class": str}),
         table=summarize(scores, params.published),
         histories=histories,
         per_class={name: _read_per_class(name) for name in names},
-        confused=pd.read_csv(EVALUATION / champion_name / "most_confused.csv", dtype=str),
+        confused=_read_csv(EVALUATION / champion_name / "most_confused.csv", {"one": str, "other": str}),
         champion=champion,
         margin=params.promotion.margin,
     )
@@ -91,7 +91,12 @@ def log_report(experiment: str, text: str) -> None:
 
 
 def _read_per_class(name: str) -> pd.DataFrame:
-    return pd.read_csv(EVALUATION / name / "per_class.csv", index_col="class", dtype={"class": str})
+    return _read_csv(EVALUATION / name / "per_class.csv", {"class": str}).set_index("class")
+
+
+def _read_csv(path: Path, names: dict[str, type[str]]) -> pd.DataFrame:
+    """A table in which a class may be called NA or null."""
+    return pd.read_csv(path, dtype=names, keep_default_na=False)
 
 
 if __name__ == "__main__":

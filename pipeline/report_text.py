@@ -21,6 +21,7 @@ LIMITS = """\
 - Image classifiers serve surveillance as readily as search. Who is shown, who agreed to it, and who can
   object are questions that no metric here answers.
 """
+MARKUP = re.compile(r"[\\`*\[\]<&|~]|\b_|_\b")  # what Markdown would not show as it is written
 STYLE = """\
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
@@ -91,7 +92,7 @@ def to_html(text: str, folder: Path) -> str:
 def markdown_table(table: pd.DataFrame) -> str:
     """A table of strings in Markdown, without its index."""
     rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)
+    return "\n".join(f"| {' | '.join(_literal(cell) for cell in row)} |" for row in rows)
 
 
 def _champion(results: Results) -> str:
@@ -156,13 +157,13 @@ def _comparison(results: Results) -> Iterator[str]:
     for title, (one, other) in pairs.items():
         if one in table.index and other in table.index:
             accuracy, compared = table["validation"][one], table["validation"][other]
-            change = accuracy - compared
+            change = round(accuracy - compared, 3)  # as it is told
             verdict = "no more than noise" if abs(change) <= NOISE else "better" if change > 0 else "worse"
             yield (
                 f"**{title}**: `{one}` {accuracy:.4f}, `{other}` {compared:.4f} on validation images: "
                 f"{100 * change:+.1f} points, {verdict}."
             )
-    if len(table) > 2:
+    if len(table) > 2 and table["parameters"].nunique() > 1 and table["validation"].nunique() > 1:
         size = float(table["parameters"].corr(table["validation"], method="spearman"))
         yield f"**Size**: the rank correlation of parameters and validation accuracy is {size:+.2f}."
 
@@ -170,13 +171,14 @@ def _comparison(results: Results) -> Iterator[str]:
 def _by_class(results: Results) -> str:
     classes = list(results.per_class[results.champion_name].index)
     f1 = pd.DataFrame({name: table["f1"] for name, table in results.per_class.items()}).mean(axis=1)
-    hardest = ", ".join(str(name) for name in f1.nsmallest(3).index)
+    hardest = ", ".join(_literal(name) for name in f1.nsmallest(3).index)
     rows = [
-        {"variant": name, **{label: f"{table['f1'][label]:.3f}" for label in classes}}
+        [name, *(f"{table['f1'][label]:.3f}" for label in classes)]
         for name, table in results.per_class.items()
     ]
+    scores = pd.DataFrame(rows, columns=["variant", *classes])
     return (
-        f"F1 on test images. Hardest over all models: {hardest}.\n\n{markdown_table(pd.DataFrame(rows))}\n\n"
+        f"F1 on test images. Hardest over all models: {hardest}.\n\n{markdown_table(scores)}\n\n"
         f"Precision, recall and AUC by class are in `evaluation/VARIANT-SEED/per_class.csv`; the champion's:"
         f"\n\n{markdown_table(_rounded(results.per_class[results.champion_name]))}"
     )
@@ -185,7 +187,8 @@ def _by_class(results: Results) -> str:
 def _confusions(results: Results) -> str:
     first = results.confused.iloc[0]
     return (
-        f"It mixes up {first['one']} and {first['other']} most: {first['images']} images.\n\n"
+        f"It mixes up {_literal(first['one'])} and {_literal(first['other'])} most: "
+        f"{first['images']} images.\n\n"
         f"{markdown_table(results.confused)}\n\n![Confusion matrix](champion_confusion.png)\n\n"
         "![ROC curves](champion_roc.png)\n\n![Right and wrong examples](champion_examples.png)"
     )
@@ -197,6 +200,11 @@ def _data(results: Results) -> str:
         "its parts.\n\n"
         f"{markdown_table(results.balance)}\n\n![Sample images](samples.png)"
     )
+
+
+def _literal(value: object) -> str:
+    """Markdown that shows `value` as it is written."""
+    return MARKUP.sub(r"\\\g<0>", str(value))
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:

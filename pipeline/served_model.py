@@ -34,6 +34,8 @@ class Classifier(PythonModel):
     ) -> list[dict[str, Any]]:
         """One answer a row: `label`, `confidence` and `probabilities` by class name."""
         del context, params
+        if model_input.empty:  # TensorFlow's convolutions fail on a batch of none
+            return []
         images = np.stack([_pixels(row, value) for row, value in enumerate(model_input["pixels"])])
         return [
             {

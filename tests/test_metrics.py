@@ -1,0 +1,168 @@
+"""Scores of predictions: by hand, and as scikit-learn's own functions have them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
+
+from pipeline import metrics
+
+CLASSES = ["cat", "dog", "frog"]
+LABELS = np.array([0, 1, 2, 2], np.int64)
+PROBABILITIES = np.array(  # the third image, a frog, is taken for a cat
+    [[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.25, 0.25], [0.2, 0.3, 0.5]], np.float32
+)
+
+
+def random_predictions(seed: int, classes: int = 10, images: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, with every class among them, and probabilities that lean towards them."""
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.resize(np.arange(classes), images)).astype(np.int64)
+    raised = np.exp(random.normal(size=(images, classes)) + 2 * np.eye(classes)[labels])
+    return labels, (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def row_of(table: pd.DataFrame, name: str) -> list[float]:
+    return list(table.to_dict("index")[name].values())
+
+
+def test_scores_of_four_images_are_those_by_hand() -> None:
+    assert metrics.scores(LABELS, PROBABILITIES) == pytest.approx(
+        {
+            "loss": -(np.log(0.7) + np.log(0.6) + np.log(0.25) + np.log(0.5)) / 4,
+            "accuracy": 3 / 4,
+            "auc_macro": (1 + 1 + 3 / 4) / 3,
+            "precision_macro": (1 / 2 + 1 + 1) / 3,
+            "recall_macro": (1 + 1 + 1 / 2) / 3,
+            "f1_macro": (2 / 3 + 1 + 2 / 3) / 3,
+            "precision_weighted": (1 / 2 + 1 + 2 * 1) / 4,
+            "recall_weighted": (1 + 1 + 2 * 1 / 2) / 4,
+            "f1_weighted": (2 / 3 + 1 + 2 * 2 / 3) / 4,
+        }
+    )
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32), classes=st.integers(3, 12))
+def test_scores_are_scikit_learns(seed: int, classes: int) -> None:
+    labels, probabilities = random_predictions(seed, classes)
+    found = metrics.scores(labels, probabilities)
+    predicted = probabilities.argmax(axis=1)
+    assert found["loss"] == pytest.approx(log_loss(labels, probabilities), rel=1e-5)
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    assert found["f1_macro"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    assert found["f1_weighted"] == pytest.approx(f1_score(labels, predicted, average="weighted"))
+    one_against_rest = roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
+    assert found["auc_macro"] == pytest.approx(one_against_rest)
+
+
+def test_cross_entropy_of_the_documents_example_is_as_published() -> None:
+    cat = [
+        *(3.8658531e-04, 5.9386297e-05, 3.1446539e-02, 3.6979440e-01, 1.3158613e-01),
+        *(3.3004549e-01, 7.3866270e-02, 6.2474739e-02, 6.3995300e-05, 2.7645109e-04),
+    ]
+    nats = metrics.cross_entropy(np.array([3]), np.array([cat], np.float32))
+    assert nats.dtype == np.float64
+    assert nats == pytest.approx([0.9948081], abs=5e-8)
+
+
+def test_perfect_predictions_score_one_and_lose_nothing() -> None:
+    labels = np.array([0, 1, 2, 0])
+    found = metrics.scores(labels, np.eye(3, dtype=np.float32)[labels])
+    assert found.pop("loss") == 0
+    assert set(found.values()) == {1.0}
+
+
+def test_probability_of_exactly_zero_gives_a_finite_loss() -> None:
+    nats = metrics.cross_entropy(np.array([0]), np.array([[0, 1]], np.float32))
+    assert np.isfinite(nats).all()
+    assert nats[0] > 80  # the most that float32 can tell from 0 is some 87 nats
+
+
+def test_two_classes_have_the_same_area_each() -> None:
+    labels, probabilities = random_predictions(0, classes=2)
+    area = roc_auc_score(labels, probabilities[:, 1])
+    assert metrics.class_auc(labels, probabilities) == pytest.approx({0: area, 1: area})
+    assert metrics.scores(labels, probabilities)["auc_macro"] == pytest.approx(area)
+    assert metrics.per_class(labels, probabilities, ["no", "yes"])["auc"].tolist() == [area, area]
+    assert set(metrics.roc_points(labels, probabilities, ["no", "yes"])["class"]) == {"no", "yes"}
+
+
+def test_class_that_is_never_predicted_scores_zero_without_a_warning() -> None:
+    never_frog = np.array([[0.6, 0.3, 0.1], [0.3, 0.6, 0.1], [0.6, 0.3, 0.1], [0.3, 0.6, 0.1]], np.float32)
+    assert row_of(metrics.per_class(LABELS, never_frog, CLASSES), "frog")[:3] == [0, 0, 0]
+    assert metrics.scores(LABELS, never_frog)["precision_macro"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
+
+
+def test_per_class_has_a_row_a_class() -> None:
+    table = metrics.per_class(LABELS, PROBABILITIES, CLASSES)
+    assert table.index.name == "class"
+    assert list(table.index) == CLASSES
+    assert list(table.columns) == ["precision", "recall", "f1", "support", "auc"]
+    assert row_of(table, "cat") == pytest.approx([1 / 2, 1, 2 / 3, 1, 1])
+    assert row_of(table, "frog") == pytest.approx([1, 1 / 2, 2 / 3, 2, 3 / 4])
+    assert table["support"].dtype.kind == "i"
+
+
+@pytest.mark.parametrize("name", ["accuracy", "macro avg"])
+def test_class_may_be_called_as_a_row_of_scikit_learns_report(name: str) -> None:
+    table = metrics.per_class(LABELS, PROBABILITIES, [name, "dog", "frog"])
+    assert row_of(table, name) == pytest.approx([1 / 2, 1, 2 / 3, 1, 1])
+
+
+def test_report_is_scikit_learns_with_the_classes_names() -> None:
+    lines = metrics.report(LABELS, PROBABILITIES, CLASSES).splitlines()
+    assert lines[0].split() == ["precision", "recall", "f1-score", "support"]
+    assert lines[2].split() == ["cat", "0.500", "1.000", "0.667", "1"]
+    assert "accuracy" in lines[6]
+
+
+def test_confusion_has_a_row_an_actual_class() -> None:
+    counts = metrics.confusion(LABELS, PROBABILITIES, CLASSES)
+    assert counts.index.name == "actual"
+    assert counts.loc["frog", "cat"] == 1
+    assert counts.loc["cat", "frog"] == 0
+    assert counts.to_numpy().tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
+
+
+def test_most_confused_counts_both_ways_and_has_the_worst_pair_first() -> None:
+    counts = pd.DataFrame([[9, 1, 4], [2, 9, 0], [5, 3, 9]], index=CLASSES, columns=CLASSES)
+    assert metrics.most_confused(counts).to_dict("records") == [
+        {"one": "frog", "other": "cat", "images": 9, "one_as_other": 5, "other_as_one": 4},
+        {"one": "dog", "other": "cat", "images": 3, "one_as_other": 2, "other_as_one": 1},
+        {"one": "frog", "other": "dog", "images": 3, "one_as_other": 3, "other_as_one": 0},
+    ]
+
+
+def test_most_confused_stops_after_so_many_pairs() -> None:
+    labels, probabilities = random_predictions(0)
+    counts = metrics.confusion(labels, probabilities, list("abcdefghij"))
+    table = metrics.most_confused(counts)
+    assert len(table) == 10
+    assert table["images"].is_monotonic_decreasing
+    assert len(metrics.most_confused(counts, pairs=45)) == 45
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32))
+def test_roc_points_rise_from_rate_0_to_1(seed: int) -> None:
+    points = metrics.roc_points(*random_predictions(seed, classes=3), CLASSES, points=50)
+    assert list(points.columns) == ["class", "false_positive_rate", "true_positive_rate"]
+    assert points["class"].unique().tolist() == CLASSES
+    for _, curve in points.groupby("class"):
+        assert len(curve) == 50
+        assert curve["false_positive_rate"].iloc[[0, -1]].tolist() == [0, 1]
+        assert curve["true_positive_rate"].is_monotonic_increasing
+        assert curve["true_positive_rate"].between(0, 1).all()
+        assert curve["true_positive_rate"].iloc[-1] == 1
+
+
+def test_roc_points_enclose_the_area_that_per_class_tells() -> None:
+    labels, probabilities = random_predictions(0, classes=3, images=2000)
+    points = metrics.roc_points(labels, probabilities, CLASSES)
+    areas = metrics.per_class(labels, probabilities, CLASSES)["auc"]
+    for name, curve in points.groupby("class"):
+        enclosed = np.trapezoid(curve["true_positive_rate"], curve["false_positive_rate"])
+        assert enclosed == pytest.approx(areas[name], abs=0.01)
