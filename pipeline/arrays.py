@@ -90,6 +90,7 @@ def arrays_digest(folder: Path) -> str:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        return {"arrays": manifest["arrays"], "facts": manifest["facts"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise PipelineError(f"{folder / MANIFEST}: cannot be read: {error}") from error

@@ -128,23 +128,25 @@ def read_params(model: type[AnyModel], path: Path = PARAMS) -> AnyModel:
     """
     try:
         content = YAML(typ="safe").load(path.read_text())
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+    except (OSError, ValueError, RecursionError, YAMLError) as error:
         raise PipelineError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     try:
         return model.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(_in_words(model, problem) for problem in error.errors())
-        raise PipelineError(f"{path}: {problems}") from error
+        raise PipelineError(f"{path}: {' '.join(problems.split())}") from error
 
 
 def _in_words(model: type[BaseModel], problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "the file"
+    key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         allowed = ", ".join(_fields_at(model, problem["loc"][:-1]))
         return f"{key}: unknown key; allowed: {allowed}"
     if problem["type"] == "missing":
         return f"{key}: missing"
     message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if not key:  # a check over the whole file, which names its keys itself
+        return message
     return f"{key}: {message}; received {problem['input']!r}"
 
 

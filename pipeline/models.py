@@ -7,6 +7,7 @@ import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -38,7 +39,7 @@ def build(network: str, classes: int, name: str) -> keras.Sequential:
 
 
 def save(model: keras.Model, path: Path) -> None:
-    """Write a `.keras` file without the date of saving: the same model gives the same bytes."""
+    """Write a `.keras` file in one canonical form: the same model gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with TemporaryDirectory() as folder:
@@ -47,18 +48,32 @@ def save(model: keras.Model, path: Path) -> None:
         with zipfile.ZipFile(dated) as source, zipfile.ZipFile(partial, "w") as target:
             for name in sorted(source.namelist()):
                 content = source.read(name)
-                if name == "metadata.json":
-                    metadata = json.loads(content) | {"date_saved": "1980-01-01@00:00:00"}
-                    content = json.dumps(metadata, sort_keys=True).encode()
+                if name.endswith(".json"):
+                    content = json.dumps(_canonical(json.loads(content), {}), sort_keys=True).encode()
                 target.writestr(zipfile.ZipInfo(name, EPOCH), content)
     partial.replace(path)
+
+
+def _canonical(node: Any, seen: dict[int, int]) -> Any:
+    """A model's description without the date of saving, and with its shared objects, which Keras names
+    by their addresses in memory, numbered as they come."""
+    if isinstance(node, list):
+        return [_canonical(item, seen) for item in node]
+    if not isinstance(node, dict):
+        return node
+    fixed = {key: _canonical(value, seen) for key, value in node.items()}
+    if "date_saved" in fixed:
+        fixed["date_saved"] = "1980-01-01@00:00:00"
+    if "shared_object_id" in fixed:
+        fixed["shared_object_id"] = seen.setdefault(fixed["shared_object_id"], len(seen))
+    return fixed
 
 
 def load(path: Path) -> keras.Sequential:
     """Read a model from a `.keras` file; PipelineError, naming the file, where that fails."""
     try:
         return keras.saving.load_model(path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # what Keras raises depends on where the file is damaged
         reason = " ".join(str(error).split())
         raise PipelineError(f"{path}: not a readable Keras model: {reason}") from error
 
@@ -68,6 +83,8 @@ def probabilities(model: keras.Model, images: np.ndarray, batch_size: int = 500)
 
     Calls the model batch by batch: `Model.predict` waits for tf.data's autotuning on top of the work.
     """
+    if not len(images):
+        return np.empty((0, *model.output_shape[1:]), np.float32)
     forward = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
     return np.concatenate([forward(tf.constant(batch)).numpy() for batch in batches])

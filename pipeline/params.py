@@ -76,11 +76,20 @@ class Params(Section):
     @model_validator(mode="after")
     def _names_fit_together(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds are listed twice")
+            raise ValueError(f"seeds: each is allowed once; received {self.seeds}")
         if twice := set(self.variants) & set(self.finetune.variants):
-            raise ValueError(f"variants that are in finetune.variants too: {', '.join(twice)}")
+            raise ValueError(f"finetune.variants: in variants too: {', '.join(sorted(twice))}")
         if self.finetune.variants and self.finetune.init_from not in self.variants:
-            raise ValueError(f"finetune.init_from: allowed: {', '.join(self.variants)}")
+            raise ValueError(
+                f"finetune.init_from: allowed: {', '.join(self.variants)}; "
+                f"received {self.finetune.init_from!r}"
+            )
+        for name, variant in self.finetune.variants.items():
+            if variant.network != (network := self.variants[self.finetune.init_from].network):
+                raise ValueError(
+                    f"finetune.variants.{name}.network: {network!r}, as finetune.init_from has it, is "
+                    f"allowed; received {variant.network!r}"
+                )
         return self
 
     @property

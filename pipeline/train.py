@@ -40,15 +40,17 @@ def main() -> None:
 
     training.make_deterministic(seed, params.training.threads)
     model = models.build(variant.network, len(facts["classes"]), name)
+    settings = [variant.model_dump(), params.training.model_dump()]
     if name in params.finetune.variants:
-        start = models.load(MODELS / f"{params.finetune.init_from}-{seed}" / "model.keras")
-        model.set_weights(start.get_weights())
+        trained = MODELS / f"{params.finetune.init_from}-{seed}" / "model.keras"
+        model.set_weights(models.load(trained).get_weights())
+        settings.append({"init_from": file_digest(trained)})
 
     folder = MODELS / f"{name}-{seed}"
     tags = {
         "variant": name,
         "seed": str(seed),
-        "params_digest": digest_of([variant.model_dump(), params.training.model_dump()]),
+        "params_digest": digest_of(settings),
         "data_digest": facts["data_digest"],
         "split_digest": facts["split_digest"],
         "code_digest": _code_digest(),
@@ -59,7 +61,7 @@ def main() -> None:
         record = {
             "tags": tags,
             "params": _flat(variant.model_dump()) | {"threads": params.training.threads},
-            "metrics": outcome(model, fit.history, validation),
+            "metrics": outcome(model, variant, fit.history, validation),
         }
         write(folder, model, fit.history, record)
         mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
@@ -67,11 +69,15 @@ def main() -> None:
     print(f"{folder.name}: validation accuracy {record['metrics']['kept_val_accuracy']:.4f}")
 
 
-def outcome(model: keras.Model, history: dict[str, list[float]], validation: Images) -> dict[str, float]:
+def outcome(
+    model: keras.Model, variant: Variant, history: dict[str, list[float]], validation: Images
+) -> dict[str, float]:
     """What autologging misses: epochs count from 1, and the figures of the weights that are kept."""
     loss, accuracy = model.evaluate(training.validation_batches(validation), verbose=0)
+    monitor = variant.early_stopping.monitor if variant.early_stopping else "val_loss"
+    best = np.argmax if monitor == "val_accuracy" else np.argmin
     return {
-        "best_epoch": int(np.argmin(history["val_loss"])) + 1,
+        "best_epoch": int(best(history[monitor])) + 1,
         "best_val_accuracy": max(history["val_accuracy"]),
         "stopped_epoch": len(history["loss"]),
         "kept_val_loss": loss,
@@ -105,6 +111,8 @@ def _arguments() -> tuple[str, int]:
     parser.add_argument("variant", help="a block of `variants` or `finetune.variants` in params.yaml")
     parser.add_argument("seed", type=int, help="seeds the weights, the data order and the dropout")
     arguments = parser.parse_args()
+    if not 0 <= arguments.seed < 2**31:
+        raise PipelineError(f"SEED: 0 to {2**31 - 1} are allowed; received {arguments.seed}")
     return arguments.variant, arguments.seed
 
 
