@@ -9,7 +9,6 @@ evaluation/VARIANT-SEED/: tables, figures and the predictions themselves. Logs b
 
 import argparse
 import json
-from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -20,11 +19,8 @@ from pipeline import figures, metrics, models, tracking, training
 from pipeline.arrays import file_digest, read_arrays, read_facts, write_arrays, write_json
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import Hyperparameters, read_params
+from pipeline.paths import EVALUATION, METRICS, MODELS, PREPARED
 
-PREPARED = Path("data/prepared")
-MODELS = Path("models")
-METRICS = Path("metrics")
-EVALUATION = Path("evaluation")
 PARTS = ("validation", "test")
 
 

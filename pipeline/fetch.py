@@ -14,10 +14,8 @@ from pipeline.arrays import write_arrays
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import read_params
 from pipeline.params import Data, Params
+from pipeline.paths import DOWNLOADS, RAW
 from pipeline.sources import RawDataset
-
-RAW = Path("data/raw")
-DOWNLOADS = Path("data/download")
 
 
 @one_line_errors

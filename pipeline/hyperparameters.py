@@ -13,8 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import PipelineError
-
-PARAMS = Path("params.yaml")
+from pipeline.paths import PARAMS
 
 VariantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -144,6 +143,8 @@ def _in_words(model: type[BaseModel], problem: Any) -> str:
         return f"{key}: unknown key; allowed: {allowed}"
     if problem["type"] == "missing":
         return f"{key}: missing"
+    if problem["type"] == "model_type":
+        return f"{key or 'the file'}: a mapping of keys is allowed; received {problem['input']!r}"
     message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
     if not key:  # a check over the whole file, which names its keys itself
         return message

@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import (
-    PARAMS,
     Finetune,
     Section,
     Seed,
@@ -18,6 +17,7 @@ from pipeline.hyperparameters import (
     VariantName,
     read_params,
 )
+from pipeline.paths import PARAMS
 
 
 class Data(Section):

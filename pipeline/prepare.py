@@ -7,8 +7,6 @@ with images and labels; `split`, the indices into the raw training images, with 
 the digests of data and split; class_balance.csv and samples.png for a person to look at.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
@@ -18,9 +16,7 @@ from pipeline.errors import PipelineError, one_line_errors
 from pipeline.figures import sample_grid
 from pipeline.hyperparameters import read_params
 from pipeline.params import Params, Split
-
-RAW = Path("data/raw")
-PREPARED = Path("data/prepared")
+from pipeline.paths import PREPARED, RAW
 
 
 @one_line_errors

@@ -8,7 +8,6 @@ Writes champion.json, the decision. The registry's gate may still refuse the cha
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from pipeline import registry, tracking
@@ -16,12 +15,9 @@ from pipeline.arrays import file_digest, read_arrays, read_facts, write_json
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import read_params
 from pipeline.params import Params
+from pipeline.paths import CHAMPION, MODELS, PREPARED
 from pipeline.registry import Candidate
 from pipeline.selection import choose, read_scores
-
-PREPARED = Path("data/prepared")
-MODELS = Path("models")
-CHAMPION = Path("champion.json")
 
 
 @one_line_errors

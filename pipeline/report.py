@@ -18,14 +18,11 @@ from pipeline import figures, report_text, tracking
 from pipeline.arrays import digest_of, read_facts
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import read_params
+from pipeline.markdown import to_html
 from pipeline.params import Params
+from pipeline.paths import CHAMPION, EVALUATION, MODELS, PREPARED, REPORTS
 from pipeline.report_text import Results
 from pipeline.selection import read_scores
-
-PREPARED = Path("data/prepared")
-MODELS = Path("models")
-EVALUATION = Path("evaluation")
-REPORTS = Path("reports")
 
 
 @one_line_errors
@@ -42,7 +39,7 @@ def main() -> None:
 
     text = report_text.write(results)
     (REPORTS / "report.md").write_text(text)
-    (REPORTS / "report.html").write_text(report_text.to_html(text, REPORTS))
+    (REPORTS / "report.html").write_text(to_html(text, REPORTS))
     log_report(results.facts["name"], text)
     print(f"report: {REPORTS / 'report.md'} and {REPORTS / 'report.html'}")
 
@@ -56,7 +53,7 @@ def read_results(params: Params) -> Results:
     scores["epochs"] = [records[name]["metrics"]["stopped_epoch"] for name in names]
     histories = {name: pd.read_csv(MODELS / name / "history.csv") for name in names}
     scores["training_accuracy"] = [table["accuracy"].iloc[-1] for table in histories.values()]
-    champion = json.loads(Path("champion.json").read_text())
+    champion = json.loads(CHAMPION.read_text())
     champion_name = f"{champion['variant']}-{champion['seed']}"
     return Results(
         facts=read_facts(PREPARED / "split"),

@@ -1,14 +1,12 @@
-"""The report's words and tables, from results to Markdown and to one HTML page."""
+"""The report's words and tables, from results to Markdown."""
 
-import base64
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from markdown_it import MarkdownIt
+
+from pipeline.markdown import literal, markdown_table
 
 NOISE = 0.015  # one run against one published run: differences within this much are noise
 LIMITS = """\
@@ -20,13 +18,6 @@ LIMITS = """\
   one label, and do not use this model where a wrong label harms a person.
 - Image classifiers serve surveillance as readily as search. Who is shown, who agreed to it, and who can
   object are questions that no metric here answers.
-"""
-MARKUP = re.compile(r"[\\`*\[\]<&|~]|\b_|_\b")  # what Markdown would not show as it is written
-STYLE = """\
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid #ddd; padding: .25rem .75rem; text-align: left; white-space: nowrap; }
-img { max-width: 100%; }
 """
 
 
@@ -71,28 +62,6 @@ def write(results: Results) -> str:
         )
         + "\n"
     )
-
-
-def to_html(text: str, folder: Path) -> str:
-    """The report as one page, its figures from `folder` within it."""
-    body = MarkdownIt("commonmark").enable("table").render(text)
-
-    def embedded(match: re.Match[str]) -> str:
-        image = base64.b64encode((folder / match[1]).read_bytes()).decode()
-        return f'src="data:image/png;base64,{image}"'
-
-    body = re.sub(r'src="([^"]+\.png)"', embedded, body)
-    title = text.splitlines()[0].lstrip("# ")
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f"<style>\n{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
-    )
-
-
-def markdown_table(table: pd.DataFrame) -> str:
-    """A table of strings in Markdown, without its index."""
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(_literal(cell) for cell in row)} |" for row in rows)
 
 
 def _champion(results: Results) -> str:
@@ -171,7 +140,7 @@ def _comparison(results: Results) -> Iterator[str]:
 def _by_class(results: Results) -> str:
     classes = list(results.per_class[results.champion_name].index)
     f1 = pd.DataFrame({name: table["f1"] for name, table in results.per_class.items()}).mean(axis=1)
-    hardest = ", ".join(_literal(name) for name in f1.nsmallest(3).index)
+    hardest = ", ".join(literal(name) for name in f1.nsmallest(3).index)
     rows = [
         [name, *(f"{table['f1'][label]:.3f}" for label in classes)]
         for name, table in results.per_class.items()
@@ -187,7 +156,7 @@ def _by_class(results: Results) -> str:
 def _confusions(results: Results) -> str:
     first = results.confused.iloc[0]
     return (
-        f"It mixes up {_literal(first['one'])} and {_literal(first['other'])} most: "
+        f"It mixes up {literal(first['one'])} and {literal(first['other'])} most: "
         f"{first['images']} images.\n\n"
         f"{markdown_table(results.confused)}\n\n![Confusion matrix](champion_confusion.png)\n\n"
         "![ROC curves](champion_roc.png)\n\n![Right and wrong examples](champion_examples.png)"
@@ -200,11 +169,6 @@ def _data(results: Results) -> str:
         "its parts.\n\n"
         f"{markdown_table(results.balance)}\n\n![Sample images](samples.png)"
     )
-
-
-def _literal(value: object) -> str:
-    """Markdown that shows `value` as it is written."""
-    return MARKUP.sub(r"\\\g<0>", str(value))
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,12 +1,11 @@
 """Which model is best: the decision that `pipeline.promote` writes, from the files of `metrics/` alone."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-METRICS = Path("metrics")
+from pipeline.paths import METRICS
 
 
 def read_scores(trained: list[tuple[str, int]]) -> pd.DataFrame:

@@ -22,10 +22,8 @@ from pipeline.arrays import digest_of, file_digest, read_arrays, read_facts, wri
 from pipeline.backend import keras
 from pipeline.errors import PipelineError, one_line_errors
 from pipeline.hyperparameters import Hyperparameters, Variant, read_params
+from pipeline.paths import MODELS, PREPARED
 from pipeline.training import Images
-
-PREPARED = Path("data/prepared")
-MODELS = Path("models")
 
 
 @one_line_errors

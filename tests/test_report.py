@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from pipeline import figures, metrics, report_text
 from pipeline.arrays import write_arrays, write_json
 from pipeline.hyperparameters import read_params
+from pipeline.markdown import markdown_table, to_html
 from pipeline.params import Params
 from pipeline.report import read_results, summarize
-from pipeline.report_text import Results, markdown_table, to_html, write
+from pipeline.report_text import Results, write
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["cat", "dog"]

@@ -1,0 +1,17 @@
+"""Where the stages read and write, from the folder that they run in: the paths that dvc.yaml lists."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+
+DOWNLOADS = Path("data/download")
+RAW = Path("data/raw")
+PREPARED = Path("data/prepared")
+
+# For each trained model a folder or file named VARIANT-SEED.
+MODELS = Path("models")
+EVALUATION = Path("evaluation")
+METRICS = Path("metrics")
+
+CHAMPION = Path("champion.json")
+REPORTS = Path("reports")
