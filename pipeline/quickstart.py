@@ -41,7 +41,7 @@ NEXT = """\
   or in Python    python -c "import json, requests; print(requests.post(\
 'http://127.0.0.1:5001/invocations', json=json.load(open('{folder}/request.json'))).json())"
   the real job    make repro
-                  [dim]CIFAR-10, all variants, hours: it says how many before it starts[/]"""
+                  [dim]CIFAR-10, all variants, some hours[/]"""
 
 
 @one_line_errors

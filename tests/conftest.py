@@ -46,7 +46,7 @@ class Clone:
             env=self.environment | dict(more or {}),
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=900,
         )
         if check and done.returncode:
             pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")

@@ -9,6 +9,8 @@ from ruamel.yaml import YAML
 
 from tests.conftest import ROOT, Clone
 
+pytestmark = pytest.mark.timeout(900)  # the first test may wait for the quickstart
+
 PROJECT: dict[str, Any] = YAML(typ="safe").load(ROOT / "MLproject")
 STAGES: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from tests.conftest import BIN, Clone
 from tests.servers import answers, free_port, server
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,12 @@ def tracking_server(tmp_path_factory: pytest.TempPathFactory, clone: Clone) -> I
         return subprocess.run(command, capture_output=True).returncode == 0
 
     tracking = [str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", address.rsplit(":", 1)[1]]
-    tracking += ["--backend-store-uri", f"postgresql://mlflow@127.0.0.1:{port}/postgres", "--workers", "2"]
+    tracking += [
+        "--backend-store-uri",
+        f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres",
+        "--workers",
+        "2",
+    ]
     tracking += ["--artifacts-destination", str(log / "artifacts")]
     with (
         server(postgres, folder, os.environ, log / "postgres", is_ready),
