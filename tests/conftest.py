@@ -52,6 +52,11 @@ class Clone:
             pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done
 
+    def copy_quickstart(self, folder: Path) -> "Clone":
+        """A copy of its quickstart, to be changed, with an MLflow store of its own."""
+        shutil.copytree(self.folder / "quickstart", folder / "copy")
+        return Clone(folder / "copy")
+
     @property
     def store(self) -> str:
         """Its MLflow store."""

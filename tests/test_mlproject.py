@@ -1,6 +1,7 @@
 """MLproject: what it declares is what it runs."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,27 +36,18 @@ def test_there_is_an_entry_point_for_every_stage_and_the_whole() -> None:
     assert set(PROJECT["entry_points"]) == own_name | {"main", "quickstart", "sync"}
 
 
-def test_mlflow_run_trains_the_variant_and_seed_that_it_is_given(clone: Clone) -> None:
+def test_mlflow_run_trains_the_variant_and_seed_that_it_is_given(clone: Clone, tmp_path: Path) -> None:
     """And the run that `mlflow run` makes becomes the training's parent; nothing is written into it."""
-    folder = clone.folder / "quickstart"
+    copy = clone.copy_quickstart(tmp_path)
     project = (ROOT / "MLproject").read_text().replace("dvc repro train@", "dvc repro --single-item train@")
-    (folder / "MLproject").write_text(project)
-    (folder / "conda.yaml").write_text((ROOT / "conda.yaml").read_text())
-    store = f"sqlite:///{clone.folder.parent / 'mlproject.db'}"
-    params = YAML().load(folder / "params.yaml")
-    kept = (folder / "params.yaml").read_bytes()
+    (copy.folder / "MLproject").write_text(project)
+    (copy.folder / "conda.yaml").write_text((ROOT / "conda.yaml").read_text())
+    params = YAML().load(copy.folder / "params.yaml")
     params["seeds"], params["variants"]["shallow"]["epochs"] = [0, 3], 1
-    YAML().dump(params, folder / "params.yaml")
-    try:
-        clone.run(
-            *("mlflow", "run", ".", "--env-manager", "local", "-e", "train"),
-            *("-P", "variant=shallow", "-P", "seed=3"),
-            folder="quickstart",
-            more={"MLFLOW_TRACKING_URI": store},
-        )
-    finally:
-        (folder / "params.yaml").write_bytes(kept)
-    client = MlflowClient(store)
+    YAML().dump(params, copy.folder / "params.yaml")
+    command = "mlflow run . --env-manager local -e train -P variant=shallow -P seed=3"
+    copy.run(*command.split())
+    client = MlflowClient(copy.store)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = {run.data.tags.get("variant", "project"): run for run in client.search_runs(experiments)}
     assert set(runs) == {"shallow", "project"}

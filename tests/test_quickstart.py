@@ -136,19 +136,19 @@ def test_editing_a_block_reruns_that_variant_alone(clone: Clone, edited: Path) -
     assert training == {"train@shallow-0"}
 
 
-def test_a_variant_is_one_function_and_one_block(clone: Clone, edited: Path) -> None:
-    with (edited / "pipeline/networks.py").open("a") as file:
+def test_a_variant_is_one_function_and_one_block(clone: Clone, tmp_path: Path) -> None:
+    copy = clone.copy_quickstart(tmp_path)
+    with (copy.folder / "pipeline/networks.py").open("a") as file:
         file.write(
             '\n\ndef tiny() -> list[keras.Layer]:\n    """One dense layer."""\n'
             '    return [layers.Flatten(), layers.Dense(4, activation="relu")]\n'
         )
-    params = YAML().load(edited / "params.yaml")
+    params = YAML().load(copy.folder / "params.yaml")
     params["variants"]["tiny"] = dict(params["variants"]["shallow"]) | {"network": "tiny", "epochs": 1}
-    YAML().dump(params, edited / "params.yaml")
-    more = {"MLFLOW_TRACKING_URI": f"sqlite:///{clone.folder.parent / 'tiny.db'}"}
-    clone.run("dvc", "repro", "--single-item", "train@tiny-0", folder="quickstart", more=more)
-    clone.run("dvc", "repro", "--single-item", "evaluate@tiny-0", folder="quickstart", more=more)
-    assert (edited / "metrics/tiny-0.json").is_file()
+    YAML().dump(params, copy.folder / "params.yaml")
+    copy.run("dvc", "repro", "--single-item", "train@tiny-0")
+    copy.run("dvc", "repro", "--single-item", "evaluate@tiny-0")
+    assert (copy.folder / "metrics/tiny-0.json").is_file()
 
 
 def test_sync_brings_back_a_store_that_was_deleted(clone: Clone) -> None:
