@@ -8,7 +8,6 @@ evaluation/VARIANT-SEED/: tables, figures and the predictions themselves. Logs b
 """
 
 import argparse
-import json
 
 import mlflow
 import numpy as np
@@ -16,10 +15,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline import figures, metrics, models, tracking, training
-from pipeline.arrays import file_digest, read_arrays, read_facts, write_arrays, write_json
+from pipeline.arrays import read_arrays, read_facts, write_arrays, write_json
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import Hyperparameters, read_params
 from pipeline.paths import EVALUATION, METRICS, MODELS, PREPARED
+from pipeline.selection import model_tags, read_metrics
 
 PARTS = ("validation", "test")
 
@@ -106,19 +106,6 @@ def log_evaluation(name: str) -> bool:
     client.log_artifacts(run_id, str(EVALUATION / name), "evaluation")
     client.log_artifact(run_id, str(METRICS / f"{name}.json"), "evaluation")
     return True
-
-
-def model_tags(name: str) -> dict[str, str]:
-    """The tags by which the run that trained models/VARIANT-SEED is found."""
-    variant, seed = name.rsplit("-", 1)
-    digest = file_digest(MODELS / name / "model.keras")
-    return {"variant": variant, "seed": seed, "model_digest": digest}
-
-
-def read_metrics(name: str) -> dict[str, dict[str, float]]:
-    """The scores of models/VARIANT-SEED: `validation` and `test`, each from a score's name to its value."""
-    scores: dict[str, dict[str, float]] = json.loads((METRICS / f"{name}.json").read_text())
-    return scores
 
 
 def _argument() -> str:

@@ -11,13 +11,13 @@ import argparse
 from typing import Any
 
 from pipeline import registry, tracking
-from pipeline.arrays import file_digest, read_arrays, read_facts, write_json
+from pipeline.arrays import read_arrays, read_facts, write_json
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import read_params
 from pipeline.params import Params
 from pipeline.paths import CHAMPION, MODELS, PREPARED
 from pipeline.registry import Candidate
-from pipeline.selection import choose, read_scores
+from pipeline.selection import choose, model_tags, read_scores
 
 
 @one_line_errors
@@ -37,8 +37,7 @@ def promote_in_registry(decision: dict[str, Any], margin: float, force: bool = F
     facts = read_facts(PREPARED / "split")
     name = f"{decision['variant']}-{decision['seed']}"
     model = MODELS / name / "model.keras"
-    tags = {"variant": decision["variant"], "seed": str(decision["seed"])}
-    tags |= {"model_digest": file_digest(model)}
+    tags = model_tags(name)
     run = tracking.find_run(facts["name"], tags)
     if run is None:
         return f"{name} has no MLflow run (its training came from DVC's cache); `make sync` makes one"

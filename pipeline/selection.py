@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.paths import METRICS
+from pipeline.arrays import file_digest
+from pipeline.paths import METRICS, MODELS
 
 
 def read_scores(trained: list[tuple[str, int]]) -> pd.DataFrame:
@@ -15,7 +16,7 @@ def read_scores(trained: list[tuple[str, int]]) -> pd.DataFrame:
     """
     rows = []
     for variant, seed in trained:
-        scores = json.loads((METRICS / f"{variant}-{seed}.json").read_text())
+        scores = read_metrics(f"{variant}-{seed}")
         accuracies = {f"{part}_accuracy": scores[part]["accuracy"] for part in ("validation", "test")}
         rows.append({"variant": variant, "seed": seed} | accuracies)
     return pd.DataFrame(rows)
@@ -46,3 +47,16 @@ def runner_up(means: pd.Series) -> dict[str, Any] | None:
     if others.empty:
         return None
     return {"variant": str(others.idxmax()), "mean_validation_accuracy": float(others.max())}
+
+
+def model_tags(name: str) -> dict[str, str]:
+    """The tags by which the run that trained models/VARIANT-SEED is found."""
+    variant, seed = name.rsplit("-", 1)
+    digest = file_digest(MODELS / name / "model.keras")
+    return {"variant": variant, "seed": seed, "model_digest": digest}
+
+
+def read_metrics(name: str) -> dict[str, dict[str, float]]:
+    """The scores of models/VARIANT-SEED: `validation` and `test`, each from a score's name to its value."""
+    scores: dict[str, dict[str, float]] = json.loads((METRICS / f"{name}.json").read_text())
+    return scores

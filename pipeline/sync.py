@@ -16,12 +16,13 @@ from pipeline import models, registry, tracking
 from pipeline.arrays import file_digest, read_arrays, read_facts
 from pipeline.backend import keras
 from pipeline.errors import one_line_errors
-from pipeline.evaluate import log_evaluation, model_tags
+from pipeline.evaluate import log_evaluation
 from pipeline.hyperparameters import read_params
 from pipeline.params import Params
 from pipeline.paths import CHAMPION, METRICS, MODELS, PREPARED, REPORTS
 from pipeline.promote import promote_in_registry
 from pipeline.report import log_report
+from pipeline.selection import model_tags
 from pipeline.train import log_training
 from pipeline.training import Images
 
