@@ -63,7 +63,6 @@ def read_results(params: Params) -> Results:
         per_class={name: _read_per_class(name) for name in names},
         confused=_read_csv(EVALUATION / champion_name / "most_confused.csv", {"one": str, "other": str}),
         champion=champion,
-        margin=params.promotion.margin,
     )
 
 

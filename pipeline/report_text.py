@@ -36,7 +36,6 @@ class Results:
     per_class: dict[str, pd.DataFrame]
     confused: pd.DataFrame
     champion: dict[str, Any]
-    margin: float
 
     @property
     def champion_name(self) -> str:

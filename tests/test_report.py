@@ -93,7 +93,6 @@ def results_of(
         per_class={name: per_class(classes) for name in names},
         confused=pd.DataFrame([pair]),
         champion=champion,
-        margin=0.1,
     )
 
 
