@@ -5,9 +5,11 @@
 Reads params.yaml (training.threads), data/prepared/{split,validation,test} and models/VARIANT-SEED.
 Writes metrics/VARIANT-SEED.json, from which models are selected and every table is made, and
 evaluation/VARIANT-SEED/: tables, figures and the predictions themselves. Logs both to the model's run.
+Of a training that diverged, the metrics hold its status and reason, and the tables nothing.
 """
 
 import argparse
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -33,23 +35,46 @@ def main() -> None:
     classes = read_facts(PREPARED / "split")["classes"]
     data = {part: read_arrays(PREPARED / part) for part in PARTS}
     predicted = {part: models.probabilities(model, arrays["images"]) for part, arrays in data.items()}
-    scores = {part: metrics.scores(data[part]["labels"], predicted[part]) for part in PARTS}
-
-    folder = EVALUATION / name
-    write_json(METRICS / f"{name}.json", scores)
-    write_arrays(folder / "probabilities", predicted)
+    write_arrays(EVALUATION / name / "probabilities", predicted)
     history = pd.read_csv(MODELS / name / "history.csv")
+    ended = tracking.read_training(MODELS / name)["tags"]
+    if ended["status"] == "diverged":
+        write_diverged(name, ended["reason"], history, classes)
+        print(f"{name}: diverged: {ended['reason']}")
+        return
+
+    scores = {part: metrics.scores(data[part]["labels"], predicted[part]) for part in PARTS}
     tables = make_tables(data["test"]["labels"], predicted["test"], classes) | {"curves": history}
+    drawn = make_figures(name, tables, data["test"], predicted["test"], classes)
+    report = metrics.report(data["test"]["labels"], predicted["test"], classes)
+    write(name, scores, tables, drawn, report)
+    log_evaluation(name)
+    print(f"{name}: " + ", ".join(f"{part} accuracy {scores[part]['accuracy']:.4f}" for part in PARTS))
+
+
+def write(
+    name: str, scores: dict[str, Any], tables: dict[str, pd.DataFrame], drawn: dict[str, Figure], report: str
+) -> None:
+    """Write metrics/VARIANT-SEED.json, and a file in evaluation/VARIANT-SEED/ for each of the others."""
+    write_json(METRICS / f"{name}.json", scores)
+    folder = EVALUATION / name
     for title, table in tables.items():
         named = table.index.name is not None
         table.to_csv(folder / f"{title}.csv", index=named, lineterminator="\n")
-    report = metrics.report(data["test"]["labels"], predicted["test"], classes)
     (folder / "classification_report.txt").write_text(report)
-    for title, figure in make_figures(name, tables, data["test"], predicted["test"], classes).items():
+    for title, figure in drawn.items():
         figure.savefig(folder / f"{title}.png", dpi=100)
 
-    log_evaluation(name)
-    print(f"{name}: " + ", ".join(f"{part} accuracy {scores[part]['accuracy']:.4f}" for part in PARTS))
+
+def write_diverged(name: str, reason: str, history: pd.DataFrame, classes: list[str]) -> None:
+    """Write the same files with nothing in them but the training's curves, and why that is."""
+    guesses = np.full((len(classes), len(classes)), 1 / len(classes))  # to have the tables' columns
+    tables = make_tables(np.arange(len(classes)), guesses, classes)
+    empty = {title: table.iloc[:0] for title, table in tables.items()} | {"curves": history}
+    text = f"{name} diverged: {reason}"
+    drawn = {title: figures.message(text) for title in ("confusion", "roc", "examples")}
+    drawn["curves"] = figures.training_curves(history, text)
+    write(name, {"status": "diverged", "reason": reason}, empty, drawn, f"{text}\n")
 
 
 def make_tables(labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -> dict[str, pd.DataFrame]:

@@ -26,6 +26,13 @@ def sample_grid(images: np.ndarray, labels: np.ndarray, classes: list[str]) -> F
     return figure
 
 
+def message(text: str) -> Figure:
+    """A figure that says why there is nothing to show."""
+    figure = Figure(figsize=(7, 2), layout="constrained")
+    figure.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
+    return figure
+
+
 def training_curves(history: pd.DataFrame, title: str) -> Figure:
     """Accuracy and loss by epoch, training against validation, of one training."""
     figure = Figure(figsize=(10, 4), layout="constrained")

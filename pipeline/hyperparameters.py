@@ -75,9 +75,13 @@ class Finetune(Section):
 
 
 class Training(Section):
-    """What every training shares. Weights depend on the number of threads, in their rounding."""
+    """What every training shares. Weights depend on the number of threads, in their rounding.
+
+    `precision` is what `pipeline.precision` starts from; trainings use what it chose.
+    """
 
     threads: int = Field(gt=0)
+    precision: Literal["float32", "mixed_bfloat16", "auto"]
     tensorflow: str
     keras: str
 

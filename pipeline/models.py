@@ -90,6 +90,13 @@ def probabilities(model: keras.Model, images: np.ndarray, batch_size: int = 500)
     return np.concatenate([forward(tf.constant(batch)).numpy() for batch in batches])
 
 
+def score(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Mean cross-entropy in nats and accuracy on uint8 images (n, 32, 32, 3) with labels (n,)."""
+    predicted = probabilities(model, images)
+    loss = keras.losses.sparse_categorical_crossentropy(labels, predicted)
+    return float(np.mean(loss)), float((predicted.argmax(axis=1) == labels).mean())
+
+
 def log(model: keras.Model, example: np.ndarray) -> None:
     """Log a model to the active MLflow run, signed for uint8 images, with an example (1, 32, 32, 3).
 

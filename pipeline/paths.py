@@ -7,6 +7,7 @@ PARAMS = Path("params.yaml")
 DOWNLOADS = Path("data/download")
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
+PRECISION = Path("precision.json")
 
 # For each trained model a folder or file named VARIANT-SEED.
 MODELS = Path("models")

@@ -26,7 +26,8 @@ class Results:
     """What the report tells.
 
     `table` has a row a variant (see `pipeline.report.summarize`); `histories` and `per_class` a table
-    for each VARIANT-SEED; `champion` is the decision of `pipeline.promote`.
+    for each VARIANT-SEED; `champion` is the decision of `pipeline.promote`; `diverged` holds why each
+    VARIANT-SEED that is in none of these did.
     """
 
     facts: dict[str, Any]
@@ -36,6 +37,7 @@ class Results:
     per_class: dict[str, pd.DataFrame]
     confused: pd.DataFrame
     champion: dict[str, Any]
+    diverged: dict[str, str]
 
     @property
     def champion_name(self) -> str:
@@ -100,7 +102,11 @@ def _variants(results: Results) -> str:
         f"{told}. The difference to the published figure is in percentage points; one run against one "
         f"published run, up to {100 * NOISE:.1f} points are noise. "
         "The documents trained on up to 50,000 images.\n\n"
-        f"{markdown_table(rows)}\n\n![Accuracy by variant](accuracies.png)\n\n"
+        f"{markdown_table(rows)}\n\n"
+        + "".join(
+            f"- `{name}` diverged, and is in no table: {r}.\n\n" for name, r in results.diverged.items()
+        )
+        + "![Accuracy by variant](accuracies.png)\n\n"
         "![Validation accuracy and loss by epoch](curves.png)"
     )
 

@@ -6,19 +6,24 @@ from typing import Any
 import pandas as pd
 
 from pipeline.arrays import file_digest
+from pipeline.errors import PipelineError
 from pipeline.paths import METRICS, MODELS
 
 
 def read_scores(trained: list[tuple[str, int]]) -> pd.DataFrame:
     """A row for each of these (variant, seed): variant, seed, validation_accuracy, test_accuracy.
 
-    Metrics of variants that params.yaml no longer names stay on disk; they are not read.
+    What diverged has no row; PipelineError where nothing is left. Metrics of variants that params.yaml
+    no longer names stay on disk; they are not read.
     """
     rows = []
     for variant, seed in trained:
-        scores = read_metrics(f"{variant}-{seed}")
-        accuracies = {f"{part}_accuracy": scores[part]["accuracy"] for part in ("validation", "test")}
-        rows.append({"variant": variant, "seed": seed} | accuracies)
+        if divergence(f"{variant}-{seed}") is None:
+            scores = read_metrics(f"{variant}-{seed}")
+            accuracies = {f"{part}_accuracy": scores[part]["accuracy"] for part in ("validation", "test")}
+            rows.append({"variant": variant, "seed": seed} | accuracies)
+    if not rows:
+        raise PipelineError(f"{METRICS}: every training diverged, so that there is no champion to choose")
     return pd.DataFrame(rows)
 
 
@@ -54,6 +59,12 @@ def model_tags(name: str) -> dict[str, str]:
     variant, seed = name.rsplit("-", 1)
     digest = file_digest(MODELS / name / "model.keras")
     return {"variant": variant, "seed": seed, "model_digest": digest}
+
+
+def divergence(name: str) -> str | None:
+    """Why the training of models/VARIANT-SEED has no scores; None where it has."""
+    metrics = json.loads((METRICS / f"{name}.json").read_text())
+    return str(metrics["reason"]) if metrics.get("status") == "diverged" else None
 
 
 def read_metrics(name: str) -> dict[str, dict[str, float]]:

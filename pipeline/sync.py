@@ -22,7 +22,7 @@ from pipeline.params import Params
 from pipeline.paths import CHAMPION, METRICS, MODELS, PREPARED, REPORTS
 from pipeline.promote import promote_in_registry
 from pipeline.report import log_report
-from pipeline.selection import model_tags
+from pipeline.selection import divergence, model_tags
 from pipeline.train import log_training
 from pipeline.training import Images
 
@@ -53,7 +53,7 @@ def sync_run(name: str, experiment: str) -> list[str]:
         recreate_run(name, experiment)
         done.append(f"{name}: recreated its run")
     run = tracking.find_run(experiment, model_tags(name))
-    scored = (METRICS / f"{name}.json").is_file()
+    scored = (METRICS / f"{name}.json").is_file() and divergence(name) is None
     if run is not None and scored and "test/accuracy" not in run.data.metrics and log_evaluation(name):
         done.append(f"{name}: logged its evaluation")
     return done

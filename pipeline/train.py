@@ -2,13 +2,15 @@
 
     python -m pipeline.train VARIANT SEED
 
-Reads params.yaml (training, the variant's block), data/prepared/{split,train,validation} and, for a
-variant that starts from another's weights, that one's model.
+Reads params.yaml (training, the variant's block), precision.json, data/prepared/{split,train,validation}
+and, for a variant that starts from another's weights, that one's model.
 Writes models/VARIANT-SEED/: `model.keras`, the model that is scored and served; `history.csv`, a row
-an epoch; `training.json`, what went in and what came out.
+an epoch; `training.json`, what went in and what came out. A training whose loss is no longer finite ends
+there, well, with the status `diverged`: that is a result, which is told and never promoted.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ from pipeline.arrays import digest_of, file_digest, read_arrays, read_facts, wri
 from pipeline.backend import keras
 from pipeline.errors import PipelineError, one_line_errors
 from pipeline.hyperparameters import Hyperparameters, Variant, read_params
-from pipeline.paths import MODELS, PREPARED
-from pipeline.training import Images
+from pipeline.paths import MODELS, PRECISION, PREPARED
+from pipeline.training import Fit, Images
+from pipeline.twin import twin
 
 
 @one_line_errors
@@ -38,7 +41,8 @@ def main() -> None:
 
     training.make_deterministic(seed, params.training.threads)
     model = models.build(variant.network, len(facts["classes"]), name)
-    settings = [variant.model_dump(), params.training.model_dump()]
+    precision = json.loads(PRECISION.read_text())["precision"]
+    settings = [variant.model_dump(), params.training.model_dump() | {"precision": precision}]
     if name in params.finetune.variants:
         trained = MODELS / f"{params.finetune.init_from}-{seed}" / "model.keras"
         model.set_weights(models.load(trained).get_weights())
@@ -55,32 +59,44 @@ def main() -> None:
     }
     with tracking.training_run(facts["name"], folder.name, tags):
         mlflow.keras.autolog(log_models=False, log_datasets=False)
-        fit = training.fit(model, variant, train, validation, seed)
+        trainee = twin(model, precision, params.training.threads)
+        fit = training.fit(trainee, variant, train, validation, seed)
+        model.set_weights(trainee.get_weights())
+        threads = {"threads": params.training.threads, "precision": precision}
         record = {
-            "tags": tags,
-            "params": _flat(variant.model_dump()) | {"threads": params.training.threads},
-            "metrics": outcome(model, variant, fit.history, validation),
+            "tags": tags | outcome(fit),
+            "params": _flat(variant.model_dump()) | threads,
+            "metrics": measures(model, variant, fit, validation),
         }
         write(folder, model, fit.history, record)
         mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
         log_training(folder, model, train, validation)
-    print(f"{folder.name}: validation accuracy {record['metrics']['kept_val_accuracy']:.4f}")
+    accuracy = record["metrics"].get("kept_val_accuracy")
+    told = f"validation accuracy {accuracy:.4f}" if accuracy else f"diverged: {fit.divergence}"
+    print(f"{folder.name}: {told}")
 
 
-def outcome(
-    model: keras.Model, variant: Variant, history: dict[str, list[float]], validation: Images
-) -> dict[str, float]:
+def outcome(fit: Fit) -> dict[str, str]:
+    """The tags that say how a training ended: `status`, trained or diverged, and the `reason`."""
+    if fit.divergence is None:
+        return {"status": "trained"}
+    return {"status": "diverged", "reason": fit.divergence}
+
+
+def measures(model: keras.Model, variant: Variant, fit: Fit, validation: Images) -> dict[str, float]:
     """What autologging misses: epochs count from 1, and the figures of the weights that are kept."""
-    loss, accuracy = model.evaluate(training.validation_batches(validation), verbose=0)
+    history = fit.history
+    measured = {"stopped_epoch": len(history["loss"]), "parameters": model.count_params()}
+    if fit.divergence is not None:
+        return measured
+    loss, accuracy = models.score(model, validation.images, validation.labels)
     monitor = variant.early_stopping.monitor if variant.early_stopping else "val_loss"
     best = np.argmax if monitor == "val_accuracy" else np.argmin
-    return {
+    return measured | {
         "best_epoch": int(best(history[monitor])) + 1,
         "best_val_accuracy": max(history["val_accuracy"]),
-        "stopped_epoch": len(history["loss"]),
         "kept_val_loss": loss,
         "kept_val_accuracy": accuracy,
-        "parameters": model.count_params(),
     }
 
 
@@ -100,8 +116,9 @@ def log_training(folder: Path, model: keras.Model, train: Images, validation: Im
         tracking.log_dataset(facts["name"], context, data.images, facts["split_digest"])
     mlflow.log_params({f"variant.{key}": value for key, value in record["params"].items()})
     mlflow.log_metrics(record["metrics"])
-    models.log(model, validation.images[:1])
-    mlflow.set_tag("model_digest", file_digest(folder / "model.keras"))
+    mlflow.set_tags(record["tags"] | {"model_digest": file_digest(folder / "model.keras")})
+    if record["tags"]["status"] == "trained":
+        models.log(model, validation.images[:1])
 
 
 def _arguments() -> tuple[str, int]:

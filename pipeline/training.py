@@ -4,6 +4,7 @@ Everything random depends on the seed, and the order of the images on (seed, epo
 seed and number of threads give the same weights bit for bit on a CPU.
 """
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -38,6 +39,15 @@ class Fit:
     wall_seconds: float
     cpu_seconds: float
 
+    @property
+    def divergence(self) -> str | None:
+        """Which loss was not finite first, and when; None where all were."""
+        for epoch, losses in enumerate(zip(self.history["loss"], self.history["val_loss"], strict=True), 1):
+            for name, loss in zip(("loss", "validation loss"), losses, strict=True):
+                if not math.isfinite(loss):
+                    return f"its {name} is {loss} in epoch {epoch}"
+        return None
+
 
 def make_deterministic(seed: int, threads: int) -> None:
     """Seed Python, NumPy and TensorFlow, and fix the threads, before TensorFlow does any work."""
@@ -61,6 +71,7 @@ def fit(model: keras.Model, variant: Variant, training: Images, validation: Imag
         epochs=variant.epochs,
         callbacks=[
             keras.callbacks.LambdaCallback(on_epoch_begin=lambda n, _: epoch.assign(n)),
+            keras.callbacks.TerminateOnNaN(),
             *_callbacks(variant),
         ],
         shuffle=False,  # the batches come shuffled

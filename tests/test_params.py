@@ -106,7 +106,7 @@ def test_params_cannot_be_changed_once_read() -> None:
     [
         ("spilt", "data, split, training, seeds, variants, finetune, promotion, published"),
         ("split.sed", "strategy, fraction, seed"),
-        ("training.thread", "threads, tensorflow, keras"),
+        ("training.thread", "threads, precision, tensorflow, keras"),
         (
             "variants.shallow.epoch",
             "network, optimizer, batch_size, epochs, training_images, early_stopping, reduce_learning_rate",

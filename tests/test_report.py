@@ -93,6 +93,7 @@ def results_of(
         per_class={name: per_class(classes) for name in names},
         confused=pd.DataFrame([pair]),
         champion=champion,
+        diverged={},
     )
 
 
@@ -105,6 +106,13 @@ def table_rows(text: str, first: str) -> list[list[str]]:
 def sentence(text: str, title: str) -> str:
     (found,) = re.findall(rf"^- \*\*{re.escape(title)}\*\*: (.*)$", text, re.MULTILINE)
     return str(found)
+
+
+def test_what_diverged_is_told_with_its_reason() -> None:
+    results = replace(results_of(1), diverged={"runaway-0": "its loss is nan in epoch 3"})
+    text = write(results)
+    assert "- `runaway-0` diverged, and is in no table: its loss is nan in epoch 3." in text
+    assert text.count("runaway") == 1
 
 
 def test_summary_has_means_and_deviations_over_seeds_best_variant_first() -> None:

@@ -22,6 +22,8 @@ from mlflow.tracking import MlflowClient
 
 from pipeline import models, train
 from pipeline.arrays import file_digest, read_arrays, read_facts
+from pipeline.errors import PipelineError
+from pipeline.selection import read_scores
 
 ROOT = Path(__file__).parent.parent
 EPOCHS = 2
@@ -39,6 +41,7 @@ def tiny_params() -> dict[str, Any]:
     params["variants"] = {
         "shallow": shallow | {"early_stopping": stopping},
         "translate": params["variants"]["translate"] | {"epochs": EPOCHS},
+        "runaway": shallow | {"optimizer": {"name": "sgd", "learning_rate": 1e30}},
     }
     params["finetune"] = {"init_from": "shallow", "variants": {"shallow_subset": shallow | frozen}}
     return params
@@ -61,7 +64,7 @@ def run(project: Path, *command: str, **environment: str) -> subprocess.Complete
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +72,15 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which nothing is trained yet."""
     project = tmp_path_factory.mktemp("prepared")
     (project / "params.yaml").write_text(yaml.safe_dump(tiny_params()))
-    for stage in ("fetch", "prepare"):
+    for stage in ("fetch", "prepare", "precision"):
         run(project, stage).check_returncode()
     return project
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A project with shallow trained twice, the second time under another run, then fine-tuned."""
+    """A project with shallow trained twice, the second time under another run, then fine-tuned, and with
+    a training that runs away."""
 
     project: Path
     client: MlflowClient
@@ -109,6 +113,7 @@ def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained
     run(project, "train", "shallow", "0", **outer).check_returncode()
     second = contents(project / "models" / "shallow-0")
     run(project, "train", "shallow_subset", "0").check_returncode()
+    run(project, "train", "runaway", "0").check_returncode()
     return Trained(project, client, output.stdout, parent, first, second)
 
 
@@ -179,6 +184,7 @@ def test_params_are_those_of_the_variant_and_of_fit(shallow: Run) -> None:
         "variant.early_stopping.patience": "5",
         "variant.early_stopping.restore_best_weights": "True",
         "variant.threads": "1",
+        "variant.precision": "float32",
     }
     assert (params["epochs"], params["optimizer_name"]) == ("2", "adam")
 
@@ -257,6 +263,37 @@ def test_finetuned_variant_starts_from_the_others_weights(trained: Trained) -> N
     assert record["params"]["training_images"] == 300
 
 
+def test_diverged_training_is_a_result_with_its_reason(trained: Trained) -> None:
+    record = json.loads((trained.project / "models/runaway-0/training.json").read_text())
+    [diverged] = trained.runs("runaway-0")
+    assert diverged.info.status == "FINISHED"
+    for tags in (record["tags"], diverged.data.tags):
+        assert (tags["status"], tags["reason"]) == ("diverged", "its loss is nan in epoch 1")
+    assert record["metrics"] == {"stopped_epoch": 1, "parameters": 66_170}
+    assert diverged.outputs is None or not diverged.outputs.model_outputs
+
+
+def test_diverged_training_is_evaluated_to_all_files_and_no_scores(trained: Trained) -> None:
+    project = trained.project
+    for name in ("runaway", "shallow"):
+        run(project, "evaluate", name, "0").check_returncode()
+    metrics = json.loads((project / "metrics/runaway-0.json").read_text())
+    assert metrics == {"status": "diverged", "reason": "its loss is nan in epoch 1"}
+    ended, other = (contents(project / "evaluation" / name) for name in ("runaway-0", "shallow-0"))
+    assert set(ended) == set(other)
+    for table in ("confusion", "most_confused", "per_class", "predictions", "roc"):
+        header = other[f"{table}.csv"].splitlines()[0]
+        assert ended[f"{table}.csv"].splitlines() == [header]
+
+
+def test_diverged_training_is_passed_over(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained.project)
+    scores = read_scores([("runaway", 0), ("shallow", 0)])
+    assert scores["variant"].tolist() == ["shallow"]
+    with pytest.raises(PipelineError, match="every training diverged"):
+        read_scores([("runaway", 0)])
+
+
 def test_outer_run_becomes_the_parent_and_is_not_written_into(trained: Trained) -> None:
     alone, inner = trained.runs("shallow-0")
     assert "mlflow.parentRunId" not in alone.data.tags
@@ -297,7 +334,7 @@ def refusal(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str
         monkeypatch.setattr(sys, "argv", ["train", name, "0"])
         with pytest.raises(SystemExit) as ended:
             train.main()
-        assert sorted(path.name for path in project.iterdir()) == ["data", "params.yaml"]
+        assert sorted(path.name for path in project.iterdir()) == ["data", "params.yaml", "precision.json"]
         line = ended.value.code
         assert isinstance(line, str)  # Python prints it and exits with status 1
         assert "\n" not in line
@@ -308,7 +345,7 @@ def refusal(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str
 
 def test_unknown_variant_is_refused(refusal: Callable[..., str]) -> None:
     assert refusal("resnet") == (
-        "error: params.yaml: no variant 'resnet'; allowed: shallow, shallow_subset, translate"
+        "error: params.yaml: no variant 'resnet'; allowed: runaway, shallow, shallow_subset, translate"
     )
 
 
