@@ -1,12 +1,15 @@
 """Keras on TensorFlow, for every module that needs them: `from pipeline.backend import keras, tf`.
 
-Keras reads its backend at import, from ~/.keras unless told, and TensorFlow's start-up writes lines
-that no log level removes. Both are seen to here, once, before anything else imports them.
+Keras reads its backend at import, from ~/.keras unless told, TensorFlow's start-up writes lines that
+no log level removes, and Keras imports whatever it could plot with or wrap. All are seen to here, once,
+before anything else imports them.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -25,7 +28,19 @@ def _without_stderr() -> Iterator[None]:
         os.close(null)
 
 
-with _without_stderr():
+@contextmanager
+def _without_optional_imports() -> Iterator[None]:
+    """Let Keras find neither scikit-learn nor Matplotlib, which it can do without: a CPU second a stage."""
+    absent: dict[str, Any] = {name: None for name in ("matplotlib", "sklearn") if name not in sys.modules}
+    sys.modules |= absent  # None: importing it raises ImportError
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+with _without_stderr(), _without_optional_imports():
     import keras
     import tensorflow as tf
 

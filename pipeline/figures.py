@@ -1,12 +1,12 @@
-"""Every figure, as a function of arrays and tables that returns a Matplotlib figure."""
+"""Every figure, as a function of arrays and tables that returns a Matplotlib figure.
+
+scikit-learn is imported by the figures that need it: prepare and report start without it.
+"""
 
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from sklearn.metrics import ConfusionMatrixDisplay
-
-from pipeline.metrics import cross_entropy
 
 
 def sample_grid(images: np.ndarray, labels: np.ndarray, classes: list[str]) -> Figure:
@@ -49,6 +49,8 @@ def training_curves(history: pd.DataFrame, title: str) -> Figure:
 
 def confusion_heat_map(counts: pd.DataFrame, title: str) -> Figure:
     """The confusion matrix as numbers on colours."""
+    from sklearn.metrics import ConfusionMatrixDisplay
+
     size = max(5.0, 0.65 * len(counts) + 1.5)
     figure = Figure(figsize=(size, size), layout="constrained")
     axis = figure.subplots()
@@ -76,6 +78,8 @@ def predictions(
     images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: list[str], title: str
 ) -> Figure:
     """Images beside their predicted distribution, the actual class marked, with the cross-entropy."""
+    from pipeline.metrics import cross_entropy
+
     figure = Figure(figsize=(10, 1.9 * len(images)), layout="constrained")
     figure.suptitle(title)
     rows = figure.subplots(len(images), 2, squeeze=False, width_ratios=(1, 4))
