@@ -10,7 +10,7 @@ OUTS := data/raw data/download data/prepared models metrics evaluation champion.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help setup check quickstart repro train promote rollback sync ui serve clean \
-        lint test test-system format lock
+        lint test test-system format bench bench-full lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -75,6 +75,12 @@ test: lint  ## linter, type checker and the tests that need only pip packages
 test-system: setup  ## the tests that need a browser and Postgres, which it installs
 	bash tests/install_system_packages.sh
 	pytest -m system
+
+bench: check  ## measure the speed, half an hour on 5,000 of the job's images (dvc repro prepare)
+	python -m benchmarks
+
+bench-full: check  ## measure what takes longer as well
+	python -m benchmarks --full
 
 lock: setup  ## resolve pyproject.toml anew
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \

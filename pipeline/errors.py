@@ -10,7 +10,7 @@ class PipelineError(Exception):
 
 
 def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
-    """Let a command end with exit status 1 and one line on a `PipelineError`."""
+    """Let a command end with one line: exit status 1 on a `PipelineError`, 130 on Ctrl-C."""
 
     @wraps(main)
     def wrapped() -> None:
@@ -18,5 +18,8 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
             main()
         except PipelineError as error:
             sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            print("error: interrupted", file=sys.stderr)
+            sys.exit(130)
 
     return wrapped

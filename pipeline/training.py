@@ -50,14 +50,25 @@ class Fit:
 
 
 def make_deterministic(seed: int, threads: int) -> None:
-    """Seed Python, NumPy and TensorFlow, and fix the threads, before TensorFlow does any work."""
+    """Seed Python, NumPy and TensorFlow, and fix the threads, before TensorFlow does any work.
+
+    The threads run operations side by side (see `pipeline.twin`). None is shared among them: of batches
+    as small as ours, the sharing costs more than it saves.
+    """
     keras.utils.set_random_seed(seed)
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
-def fit(model: keras.Model, variant: Variant, training: Images, validation: Images, seed: int) -> Fit:
-    """Compile and train `model` in place as `variant` says.
+def fit(
+    model: keras.Model,
+    variant: Variant,
+    training: Images,
+    validation: Images,
+    seed: int,
+    *watching: keras.callbacks.Callback,
+) -> Fit:
+    """Compile and train `model` in place as `variant` says, with callbacks `watching` it.
 
     At the end the model holds the weights of the best epoch where the variant restores them, those
     of the last epoch otherwise.
@@ -73,6 +84,7 @@ def fit(model: keras.Model, variant: Variant, training: Images, validation: Imag
             keras.callbacks.LambdaCallback(on_epoch_begin=lambda n, _: epoch.assign(n)),
             keras.callbacks.TerminateOnNaN(),
             *_callbacks(variant),
+            *watching,
         ],
         shuffle=False,  # the batches come shuffled
         verbose=1 if sys.stdout.isatty() else 0,

@@ -1,0 +1,1 @@
+"""How fast the pipeline is: `make bench` and `make bench-full`, written to benchmarks/results.json."""

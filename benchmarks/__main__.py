@@ -1,0 +1,128 @@
+"""Measure, and write what was measured.
+
+    python -m benchmarks [--full] [PART ...]
+
+Parts: steps, whole, start-up, growth; and with --full: bfloat16, variants. Reads data/raw and
+data/prepared (`dvc repro prepare` makes them). Writes benchmarks/results.json, of which other parts
+are kept, and from it results.md and growth.png.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks import growth, job, report, start_up, steps, whole
+from benchmarks.measure import machine, run
+from pipeline.arrays import write_json
+from pipeline.errors import one_line_errors
+from pipeline.paths import PREPARED
+
+IMAGES = 5_000
+RESULTS = Path("benchmarks/results.json")
+FLOAT32, BFLOAT16 = ({"threads": 1, "precision": name} for name in ("float32", "mixed_bfloat16"))
+
+
+@one_line_errors
+def main() -> None:
+    """Measure the chosen parts, one after another."""
+    parser = argparse.ArgumentParser(description="Measure the pipeline's speed.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--full", action="store_true", help="the long ones too")
+    arguments = parser.parse_args()
+    if wrong := set(arguments.parts) - set(PARTS):
+        parser.error(f"PART: allowed: {', '.join(PARTS)}; received {', '.join(sorted(wrong))}")
+    parts = arguments.parts or [part for part in PARTS if arguments.full or part not in LONG]
+    with TemporaryDirectory() as name:
+        setting = Setting(Path(name))
+        for part in parts:
+            described = machine()
+            results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+            write_json(RESULTS, results | {part: {"machine": described} | PARTS[part](setting)})
+            report.write(json.loads(RESULTS.read_text()), RESULTS.parent)
+
+
+class Setting:
+    """A folder to work in, with a few of the images, and what a job prepared of them, made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.images = job.write_images(folder / "images", IMAGES)
+        prepared = job.make(folder / "prepared", self.images, epochs=1)
+        run(["dvc", "repro", "prepare"], prepared, {})
+        self.data = folder / "data"
+        whole.write_data(self.data, prepared / PREPARED)
+        self.cores = os.cpu_count() or 1
+
+
+def compare_steps(setting: Setting) -> dict[str, Any]:
+    """Notebook against pipeline, an epoch."""
+    all_cores = {"threads": setting.cores, "precision": "float32"}
+    sides: dict[str, dict[str, Any]] = {
+        "notebook": {},
+        "pipeline": all_cores,
+        "pipeline, one thread": FLOAT32,
+    }
+    return {"images": IMAGES, "seconds": steps.compare(setting.data, 3, sides)}
+
+
+def compare_precisions(setting: Setting) -> dict[str, Any]:
+    """float32 against bfloat16, an epoch."""
+    return {
+        "images": IMAGES,
+        "seconds": steps.compare(setting.data, 3, {"float32": FLOAT32, "bfloat16": BFLOAT16}),
+    }
+
+
+def compare_whole(setting: Setting) -> dict[str, Any]:
+    """The whole job three ways."""
+    found = whole.compare(setting.folder / "whole", setting.images, setting.data, EPOCHS, setting.cores)
+    return {"images": IMAGES} | found
+
+
+def measure_start_up(setting: Setting) -> dict[str, Any]:
+    """Stages' starts, and DVC with nothing to do."""
+    finished = small_job(setting)
+    return {"stages": start_up.measure(finished, 5), "nothing_to_do": start_up.nothing_to_do(finished, 5)}
+
+
+def measure_growth(setting: Setting) -> dict[str, Any]:
+    """By images and by runs."""
+    finished = small_job(setting)
+    images = growth.by_images(setting.folder, PREPARED, [5_000, 15_000, 45_000], 2)
+    return {"images": images, "runs": growth.by_runs(finished, [10, 1_000, 10_000], 5)}
+
+
+def measure_variants(setting: Setting) -> dict[str, Any]:
+    """By variants."""
+    jobs = setting.cores
+    return {"jobs": jobs} | whole.by_variants(
+        setting.folder / "variants", setting.images, [1, 2, 4, 8, 14], jobs
+    )
+
+
+def small_job(setting: Setting) -> Path:
+    """A finished job of two small variants."""
+    folder = setting.folder / "small"
+    shutil.rmtree(folder, ignore_errors=True)
+    whole.timed(folder, setting.images, 1, ["dvc", "repro"], ["shallow", "translate"])
+    return folder
+
+
+EPOCHS = 4
+PARTS: dict[str, Callable[[Setting], dict[str, Any]]] = {
+    "steps": compare_steps,
+    "start-up": measure_start_up,
+    "growth": measure_growth,
+    "whole": compare_whole,
+    "bfloat16": compare_precisions,
+    "variants": measure_variants,
+}
+LONG = {"bfloat16", "variants"}
+
+if __name__ == "__main__":
+    main()

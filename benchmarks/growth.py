@@ -1,0 +1,77 @@
+"""How cost grows: an epoch with its images, promote and report with the runs that the store holds."""
+
+import sqlite3
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import steps
+from benchmarks.measure import run, summary
+from pipeline.hyperparameters import Hyperparameters, read_params
+
+SIDE = {"threads": 1, "precision": "float32"}
+COPIED = {"runs": "run_uuid", "tags": "run_uuid", "params": "run_uuid", "latest_metrics": "run_uuid"}
+
+
+def by_images(folder: Path, prepared: Path, counts: list[int], epochs: int) -> dict[str, Any]:
+    """Seconds an epoch of `deep_dropout`, on one thread, by training images."""
+    variant = read_params(Hyperparameters).variant("deep_dropout")
+    found = {}
+    for count in counts:
+        data = folder / f"images-{count}"
+        for part, rows in (("train", count), ("validation", 500)):
+            (data / part).mkdir(parents=True)
+            for name in ("images", "labels"):
+                array = np.load(prepared / part / f"{name}.npy", mmap_mode="r")
+                np.save(data / part / f"{name}.npy", array[:rows])
+        rounds = list(steps.taking_turns(variant, data, epochs, [SIDE]))
+        found[str(count)] = {clock: summary([one[0][clock] for one in rounds]) for clock in ("wall", "cpu")}
+        print(f"bench: growth: {count} images: {found[str(count)]['wall']['median']:.2f} s", flush=True)
+    return found
+
+
+def by_runs(project: Path, counts: list[int], times: int) -> dict[str, Any]:
+    """Seconds of promote and report in a finished job, by runs in its store."""
+    store = project / "mlflow.db"
+    environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
+    found: dict[str, Any] = {}
+    for count in counts:
+        multiply_runs(store, count)
+        found[str(count)] = {}
+        for stage in ("promote", "report"):
+            seconds = [
+                run([sys.executable, "-m", f"pipeline.{stage}"], project, environment)
+                for _ in range(times + 1)
+            ]
+            found[str(count)][stage] = {
+                clock: summary([one[clock] for one in seconds[1:]]) for clock in ("wall", "cpu")
+            }
+        told = ", ".join(f"{stage} {of['wall']['median']:.2f} s" for stage, of in found[str(count)].items())
+        print(f"bench: growth: {count} runs: {told}", flush=True)
+    return found
+
+
+def multiply_runs(store: Path, count: int) -> None:
+    """Copy finished trainings in a store, under new ids and other seeds, until it holds `count` runs."""
+    with sqlite3.connect(store) as database:
+        originals = [
+            row[0] for row in database.execute("select run_uuid from runs where status = 'FINISHED'")
+        ]
+        missing = count - database.execute("select count(*) from runs").fetchone()[0]
+        for number in range(max(missing, 0)):
+            copy_run(database, originals[number % len(originals)], uuid.uuid4().hex, number)
+
+
+def copy_run(database: sqlite3.Connection, original: str, new: str, number: int) -> None:
+    """A run's rows once more, as of another model. The names in the statements are the store's own."""
+    for table, key in COPIED.items():
+        columns = [row[1] for row in database.execute(f"pragma table_info({table})")]
+        chosen = ", ".join(f"'{new}'" if column == key else column for column in columns)
+        copied = f"insert into {table} select {chosen} from {table} where {key} = ?"  # noqa: S608
+        database.execute(copied, (original,))
+    changed = {"model_digest": new * 2, "seed": str(1000 + number)}
+    for key, value in changed.items():
+        database.execute("update tags set value = ? where run_uuid = ? and key = ?", (value, new, key))

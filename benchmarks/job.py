@@ -1,0 +1,56 @@
+"""A job of its own in a temporary folder: the pipeline as it stands here, on fewer images and epochs."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from ruamel.yaml import YAML
+
+from pipeline.arrays import read_arrays, read_facts
+from pipeline.errors import PipelineError
+from pipeline.paths import RAW
+
+
+def make(folder: Path, images: Path, epochs: int, variants: list[str] | None = None) -> Path:
+    """Set up `folder` with the pipeline, params.yaml changed to these epochs and variants, and DVC."""
+    folder.mkdir(parents=True)
+    shutil.copytree("pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy("dvc.yaml", folder)
+    yaml = YAML(typ="safe")
+    params = yaml.load(Path("params.yaml"))
+    params["data"] |= {"source": "directory", "directory": str(images), "name": "benchmark"}
+    for group in (params, params["finetune"]):
+        chosen = {
+            name: block for name, block in group["variants"].items() if not variants or name in variants
+        }
+        group["variants"] = {name: unstopped(block, epochs) for name, block in chosen.items()}
+    params["finetune"]["init_from"] = next(iter(params["variants"]))
+    if "batchnorm" in params["variants"]:
+        params["finetune"]["init_from"] = "batchnorm"
+    yaml.dump(params, folder / "params.yaml")
+    subprocess.run(["dvc", "init", "--no-scm", "--quiet"], cwd=folder, check=True)
+    return folder
+
+
+def unstopped(block: dict[str, Any], epochs: int) -> dict[str, Any]:
+    """A variant's block with so many epochs, none fewer."""
+    kept = {
+        key: value for key, value in block.items() if key not in {"early_stopping", "reduce_learning_rate"}
+    }
+    return kept | {"epochs": epochs, "training_images": None}
+
+
+def write_images(folder: Path, images: int) -> Path:
+    """The first images of data/raw as files, and a fifth as many to test: folder/{train,test}/CLASS/N.png."""
+    if not (RAW / "manifest.json").is_file():
+        raise PipelineError(f"{RAW}: no images yet: `dvc repro prepare` gets them")
+    arrays, classes = read_arrays(RAW), read_facts(RAW)["classes"]
+    for part, count in (("train", images), ("test", images // 5)):
+        for name in classes:
+            (folder / part / name).mkdir(parents=True)
+        pairs = zip(arrays[f"{part}_images"][:count], arrays[f"{part}_labels"][:count], strict=True)
+        for number, (image, label) in enumerate(pairs):
+            Image.fromarray(image).save(folder / part / classes[label] / f"{number:05d}.png")
+    return folder

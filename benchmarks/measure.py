@@ -1,0 +1,61 @@
+"""Clocks, summaries and the machine, for every benchmark."""
+
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> dict[str, float]:
+    """Wall and CPU seconds of a command and of all that it started and waited for."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(
+            f"error: {' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
+        )
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"wall": round(wall, 3), "cpu": round(cpu, 3)}
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """The median, with the least, the greatest and n, since a median alone hides the noise."""
+    return {
+        "median": round(statistics.median(values), 3),
+        "min": round(min(values), 3),
+        "max": round(max(values), 3),
+        "n": len(values),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on, and how busy the machine was when they were begun."""
+    model = next(
+        (line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")),
+        platform.processor(),
+    )
+    return {
+        "cpu": model,
+        "cores": psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in ("tensorflow", "keras", "mlflow", "dvc")},
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def _cpu_lines() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.is_file() else []

@@ -1,0 +1,159 @@
+"""results.md and growth.png from results.json: tables and a figure, nothing measured."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipeline.markdown import markdown_table
+
+
+def write(results: dict[str, Any], folder: Path) -> None:
+    """Write both to `folder`, of the parts that there are."""
+    sections = [text(results[part]) for part, text in SECTIONS.items() if part in results]
+    (folder / "results.md").write_text("\n\n".join(["# Speed", *sections]) + "\n")
+    if {"growth", "variants"} & set(results):
+        figure(results).savefig(folder / "growth.png", dpi=100)
+
+
+def _steps(found: dict[str, Any]) -> str:
+    rows = []
+    for variant, sides in found["seconds"].items():
+        first, row = next(iter(sides.values())), {"variant": variant}
+        for name, clocks in sides.items():
+            for clock, title in (("wall", "wall"), ("cpu", "CPU")):
+                median = clocks[clock]["median"]
+                ratio = "" if clocks is first else f" ({median / first[clock]['median']:.2f})"
+                row[f"{name}: {title}"] = f"{median:.2f}{ratio}"
+        rows.append(row)
+    return (
+        f"Seconds an epoch with its validation pass, of {found['images']:,} images in all, and in brackets "
+        f"the ratio to the first side. Medians of {_n(found)} epochs, the sides by turns.\n\n"
+        f"{_machine(found)}\n\n{markdown_table(pd.DataFrame(rows))}"
+    )
+
+
+def _n(found: dict[str, Any]) -> int:
+    sides = next(iter(found["seconds"].values()))
+    return int(next(iter(sides.values()))["wall"]["n"])
+
+
+def _step_section(found: dict[str, Any]) -> str:
+    return f"## An epoch: notebook and pipeline\n\n{_steps(found)}"
+
+
+def _bfloat16_section(found: dict[str, Any]) -> str:
+    return f"## An epoch: float32 and bfloat16, one thread\n\n{_steps(found)}"
+
+
+def _whole_section(found: dict[str, Any]) -> str:
+    ways = ("notebooks", "serial", "parallel")
+    told = ("notebooks, one after another", "`dvc repro`", f"`make repro JOBS={found['jobs']}`")
+    rows = [
+        {"way": title, "wall (s)": f"{found[way]['wall']:.0f}", "CPU (s)": f"{found[way]['cpu']:.0f}"}
+        for way, title in zip(ways, told, strict=True)
+    ]
+    return (
+        f"## The whole job\n\nAll variants, {found['epochs']} epochs each, {found['images']:,} images; the "
+        "notebooks train and score, the others go from the images to the report. One run each. In parallel "
+        f"to the notebooks: {found['parallel_to_notebooks']:.2f}; to `dvc repro`: "
+        f"{found['parallel_to_serial']:.2f}; the models of both are "
+        f"{'' if found['same_models'] else 'not '}the same bit for bit.\n\n"
+        f"{_machine(found)}\n\n{markdown_table(pd.DataFrame(rows))}"
+    )
+
+
+def _start_up_section(found: dict[str, Any]) -> str:
+    rows = [
+        {
+            "stage": stage,
+            "CPU (s)": f"{clocks['cpu']['median']:.2f}",
+            "wall (s)": f"{clocks['wall']['median']:.2f}",
+        }
+        for stage, clocks in found["stages"].items()
+    ]
+    return (
+        "## Start-up\n\nImporting a stage's modules and, where it has a run, opening MLflow's store: medians "
+        f"of {found['stages']['train']['cpu']['n']}. `dvc repro` with nothing to do takes "
+        f"{found['nothing_to_do']['repro_to_status']:.2f} x `dvc status`.\n\n"
+        f"{_machine(found)}\n\n{markdown_table(pd.DataFrame(rows))}"
+    )
+
+
+def _growth_section(found: dict[str, Any]) -> str:
+    images = [
+        {"training images": f"{int(count):,}", "epoch (s)": f"{clocks['wall']['median']:.2f}"}
+        for count, clocks in found["images"].items()
+    ]
+    runs = [
+        {"runs in the store": f"{int(count):,}"}
+        | {f"{stage} (s)": f"{clocks['wall']['median']:.2f}" for stage, clocks in stages.items()}
+        for count, stages in found["runs"].items()
+    ]
+    return (
+        f"## How cost grows\n\n{_machine(found)}\n\nAn epoch of `deep_dropout` on one thread:\n\n"
+        f"{markdown_table(pd.DataFrame(images))}\n\nPromote and report, whole:\n\n"
+        f"{markdown_table(pd.DataFrame(runs))}\n\n![How cost grows](growth.png)"
+    )
+
+
+def _variants_section(found: dict[str, Any]) -> str:
+    rows = [
+        {
+            "variants": count,
+            "wall (s)": f"{found[count]['wall']:.0f}",
+            "CPU (s)": f"{found[count]['cpu']:.0f}",
+        }
+        for count in sorted((key for key in found if key.isdigit()), key=int)
+    ]
+    return (
+        f"## By variants\n\n`make repro JOBS={found['jobs']}` with one epoch each, once.\n\n"
+        f"{_machine(found)}\n\n{markdown_table(pd.DataFrame(rows))}"
+    )
+
+
+def _machine(found: dict[str, Any]) -> str:
+    of = found["machine"]
+    packages = ", ".join(f"{name} {number}" for name, number in of["packages"].items())
+    return f"{of['cpu']}, {of['cores']} cores, {of['memory_gib']:.0f} GiB; Python {of['python']}, {packages}."
+
+
+def figure(results: dict[str, Any]) -> Figure:
+    """Time against variants, images and runs, as far as they were measured."""
+    panels: dict[str, dict[str, dict[str, float]]] = {}
+    if "variants" in results:
+        counts = {key: value["wall"] for key, value in results["variants"].items() if key.isdigit()}
+        panels["variants, one epoch each"] = {"whole job": counts}
+    if "growth" in results:
+        of = results["growth"]
+        epochs = {count: clocks["wall"]["median"] for count, clocks in of["images"].items()}
+        panels["training images"] = {"epoch of deep_dropout": epochs}
+        panels["runs in the store"] = {
+            stage: {count: stages[stage]["wall"]["median"] for count, stages in of["runs"].items()}
+            for stage in ("promote", "report")
+        }
+    drawn = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
+    for axis, (title, lines) in zip(
+        drawn.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        for label, points in lines.items():
+            xs = sorted(points, key=int)
+            axis.plot([int(x) for x in xs], [points[x] for x in xs], "o-", label=label)
+        axis.set(xlabel=title, ylabel="wall seconds")
+        axis.set_ylim(bottom=0)
+        if "runs" in title:
+            axis.set_xscale("log")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    return drawn
+
+
+SECTIONS = {
+    "steps": _step_section,
+    "whole": _whole_section,
+    "start-up": _start_up_section,
+    "growth": _growth_section,
+    "variants": _variants_section,
+    "bfloat16": _bfloat16_section,
+}

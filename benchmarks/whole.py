@@ -1,0 +1,82 @@
+"""The whole job: fourteen variants, with epochs and images cut short, from the images to the report.
+
+Three ways: the documents' notebooks one after another, which train and score and no more; `dvc repro`;
+and `python -m pipeline.repro`, which is `make repro`, with two jobs.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import job
+from benchmarks.measure import run
+from pipeline.hyperparameters import Hyperparameters, read_params
+
+PARALLEL = [sys.executable, "-m", "pipeline.repro", "--jobs"]
+
+
+def compare(folder: Path, images: Path, data: Path, epochs: int, jobs: int) -> dict[str, Any]:
+    """Wall and CPU seconds of each way, once; the variants and epochs are the same for all."""
+    found: dict[str, Any] = {"epochs": epochs, "jobs": jobs}
+    found["parallel"] = timed(folder / "parallel", images, epochs, [*PARALLEL, str(jobs)])
+    found["notebooks"] = notebooks(data, epochs)
+    found["serial"] = timed(folder / "serial", images, epochs, ["dvc", "repro"])
+    found["same_models"] = same_models(folder / "serial", folder / "parallel")
+    for way in ("notebooks", "serial"):
+        found[f"parallel_to_{way}"] = round(found["parallel"]["wall"] / found[way]["wall"], 3)
+    return found
+
+
+def notebooks(data: Path, epochs: int) -> dict[str, float]:
+    """All variants, one process after another."""
+    params = read_params(Hyperparameters)
+    total = {"wall": 0.0, "cpu": 0.0}
+    for name in [*params.variants, *params.finetune.variants]:
+        command = [sys.executable, "-m", "benchmarks.notebook", name, str(epochs), str(data)]
+        seconds = run(command, Path.cwd(), {})
+        total = {clock: round(total[clock] + seconds[clock], 3) for clock in total}
+    print(f"bench: whole: notebooks: {total}", flush=True)
+    return total
+
+
+def timed(
+    folder: Path, images: Path, epochs: int, command: list[str], variants: list[str] | None = None
+) -> dict[str, float]:
+    """Seconds of one job from nothing to its report."""
+    job.make(folder, images, epochs, variants)
+    seconds = run(command, folder, {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"})
+    print(f"bench: whole: {folder.name}: {seconds}", flush=True)
+    return seconds
+
+
+def by_variants(folder: Path, images: Path, counts: list[int], jobs: int) -> dict[str, dict[str, float]]:
+    """Seconds of jobs with more and more variants, smaller ones first, for one epoch."""
+    params = read_params(Hyperparameters)
+    names = [
+        "batchnorm",
+        *(name for name in params.variants if name != "batchnorm"),
+        *params.finetune.variants,
+    ]
+    return {
+        str(count): timed(folder / f"variants-{count}", images, 1, [*PARALLEL, str(jobs)], names[:count])
+        for count in counts
+    }
+
+
+def same_models(one: Path, other: Path) -> bool:
+    """Whether two jobs ended with the same models, bit for bit."""
+    names = sorted(path.parent.name for path in one.glob("models/*/model.keras"))
+    contents = [
+        [(folder / "models" / name / "model.keras").read_bytes() for name in names] for folder in (one, other)
+    ]
+    return bool(names) and contents[0] == contents[1]
+
+
+def write_data(data: Path, prepared: Path) -> None:
+    """The arrays that the notebooks read: those that a job prepared, so that the split is the same."""
+    for part in ("train", "validation", "test"):
+        (data / part).mkdir(parents=True)
+        for name in ("images", "labels"):
+            np.save(data / part / f"{name}.npy", np.load(prepared / part / f"{name}.npy"))
