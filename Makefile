@@ -31,9 +31,8 @@ check: setup  ## say what is wrong with params.yaml, if anything
 quickstart: check  ## the whole pipeline in minutes, on handwritten digits
 	@python -m pipeline.quickstart
 
-repro: check  ## the real job: what params.yaml says, then MLflow brought in step
-	@python -m pipeline.plan
-	dvc repro
+repro: check  ## the real job: what params.yaml says, JOBS=N stages at a time, then MLflow brought in step
+	@python -m pipeline.repro $(if $(JOBS),--jobs='$(JOBS)')
 	@python -m pipeline.sync
 
 train: check  ## train one variant: make train VARIANT=vgg3 SEED=0

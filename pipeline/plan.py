@@ -7,11 +7,13 @@ Ends with exit status 1 where the disk is too small.
 """
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
 import mlflow
 import networkx as nx
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from rich.console import Console
 
@@ -31,32 +33,51 @@ def main() -> None:
     params = read_params(Params)
     params.training.check_versions()
     stages = stages_to_run()
+    tell(stages, seconds_of_trainings(stages, params.data.dataset))
+
+
+def tell(stages: "nx.DiGraph[str]", seconds: dict[str, float | None]) -> None:
+    """Print the stages with the trainings' seconds; PipelineError where the disk is too small for them."""
     console = Console(highlight=False, soft_wrap=True)
     if not stages:
         console.print("plan: nothing to run: everything is up to date")
         return
-    known = earlier_wall_seconds(params.data.dataset)
-    trainings = [stage for stage in stages if stage.startswith(("train@", "finetune@"))]
-    seconds = {stage: known.get(variant_of(stage)) for stage in trainings}
     for stage in stages:
         told = f"  about {in_words(seconds[stage])}" if seconds.get(stage) else ""
         console.print(f"plan: {stage}{told}")
     unknown = sum(1 for value in seconds.values() if value is None)
     total = in_words(sum(value for value in seconds.values() if value is not None))
     console.print(
-        f"plan: {len(stages)} stages, {len(trainings)} of them trainings: {total} by earlier runs"
+        f"plan: {len(stages)} stages, {len(seconds)} of them trainings: {total} by earlier runs"
         + (f", and {unknown} trainings that have none yet" if unknown else "")
     )
     check_disk(stages)
 
 
-def stages_to_run() -> list[str]:
-    """The names of the stages that are out of date or follow from one that is, in the order they run."""
-    with Repo() as repo:
-        changed = set(repo.status())
-        graph = repo.index.graph  # an edge goes from a stage to one that it depends on
-        following = {s for s in graph if any(d.addressing in changed for d in {s, *nx.descendants(graph, s)})}
-        return [stage.addressing for stage in nx.dfs_postorder_nodes(graph) if stage in following]
+def stages_to_run() -> "nx.DiGraph[str]":
+    """DVC's graph of the stages that are out of date or follow from one that is, in `dvc repro`'s order.
+
+    An edge goes from a stage to one that it depends on. PipelineError where DVC cannot tell: another DVC
+    is at work here, or dvc.yaml is not as it should be.
+    """
+    try:
+        with Repo() as repo:
+            changed = set(repo.status())
+            graph = nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing)
+    except DvcException as error:
+        raise PipelineError(f"dvc: {' '.join(str(error).split())}") from error
+    following = changed.union(*(nx.ancestors(graph, stage) for stage in changed))
+    stages: nx.DiGraph[str] = nx.DiGraph()
+    stages.add_nodes_from(stage for stage in nx.dfs_postorder_nodes(graph) if stage in following)
+    stages.add_edges_from(graph.subgraph(following).edges)
+    return stages
+
+
+def seconds_of_trainings(stages: Iterable[str], experiment: str) -> dict[str, float | None]:
+    """The wall seconds that each training among the stages took in earlier runs, None where it has none."""
+    known = earlier_wall_seconds(experiment)
+    trainings = (stage for stage in stages if stage.startswith(("train@", "finetune@")))
+    return {stage: known.get(variant_of(stage)) for stage in trainings}
 
 
 def earlier_wall_seconds(experiment: str) -> dict[str, float]:
@@ -73,7 +94,7 @@ def earlier_wall_seconds(experiment: str) -> dict[str, float]:
     return {variant: median(values) for variant, values in times.items()}
 
 
-def check_disk(stages: list[str]) -> None:
+def check_disk(stages: Iterable[str]) -> None:
     """Print what the stages need and what is free; PipelineError where that is not enough."""
     needed = sum(DISK.get(stage.split("@")[0], DISK_OF_OTHERS) for stage in stages)
     free = shutil.disk_usage(Path.cwd()).free

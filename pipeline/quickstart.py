@@ -3,10 +3,11 @@
     python -m pipeline.quickstart
 
 Copies the pipeline, as it stands in this checkout, to quickstart/ with the changes of quickstart.yaml to
-params.yaml, runs `dvc repro` there, and tells what to look at next. Its runs and its model go to this
+params.yaml, runs all stages there, and tells what to look at next. Its runs and its model go to this
 checkout's MLflow store; its report and metrics stay in quickstart/. Nothing else is touched.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ import mlflow
 from rich.console import Console
 from ruamel.yaml import YAML
 
+from pipeline import plan, repro
 from pipeline.arrays import read_arrays
 from pipeline.errors import PipelineError, one_line_errors
 from pipeline.hyperparameters import read_params
@@ -53,11 +55,14 @@ def main() -> None:
     mlflow.set_tracking_uri(store)
     if mlflow.get_experiment_by_name(params.data.dataset) is None:
         mlflow.create_experiment(params.data.dataset, (root / "mlruns").as_uri())
-    environment = os.environ | {"MLFLOW_TRACKING_URI": store}
-    for command in (["dvc", "repro"], ["python", "-m", "pipeline.sync"]):
-        executable = str(Path(sys.executable).with_name(command[0]))
-        if subprocess.run([executable, *command[1:]], cwd=FOLDER, env=environment).returncode:
-            raise PipelineError(f"quickstart: `{' '.join(command)}` failed in {FOLDER}/, as told above")
+    os.environ["MLFLOW_TRACKING_URI"] = store
+    with contextlib.chdir(FOLDER):
+        stages = plan.stages_to_run()
+        seconds = plan.seconds_of_trainings(stages, params.data.dataset)
+        if status := repro.reproduce(stages, seconds, repro.default_jobs(params.training.threads)):
+            sys.exit(status)
+        if subprocess.run([sys.executable, "-m", "pipeline.sync"]).returncode:
+            raise PipelineError(f"quickstart: `python -m pipeline.sync` failed in {FOLDER}/, as told above")
     image = read_arrays(FOLDER / "data/prepared/test")["images"][0]
     request = {"dataframe_records": example_request(image).to_dict("records")}
     (FOLDER / "request.json").write_text(json.dumps(request) + "\n")

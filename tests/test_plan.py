@@ -113,9 +113,9 @@ def test_everything_runs_at_first_and_nothing_afterwards(project: Path) -> None:
     assert sorted(stages) == ["alone", "first", "second", "third"]
     assert [stage for stage in stages if stage != "alone"] == ["first", "second", "third"]
     reproduce()
-    assert plan.stages_to_run() == []
+    assert not plan.stages_to_run()
     (project / "source.txt").touch()
-    assert plan.stages_to_run() == []
+    assert not plan.stages_to_run()
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ def test_changed_file_runs_its_stage_and_what_follows_in_order(
 ) -> None:
     reproduce()
     (project / changed).write_text("changed")
-    assert plan.stages_to_run() == stages
+    assert list(plan.stages_to_run()) == stages
     reproduce()
-    assert plan.stages_to_run() == []
+    assert not plan.stages_to_run()
 
 
 def test_lost_output_is_made_again(project: Path) -> None:
     reproduce()
     (project / "two.txt").unlink()
-    assert plan.stages_to_run() == ["second", "third"]
+    assert list(plan.stages_to_run()) == ["second", "third"]
