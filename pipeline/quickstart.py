@@ -23,7 +23,7 @@ from pipeline.arrays import read_arrays
 from pipeline.errors import PipelineError, one_line_errors
 from pipeline.hyperparameters import read_params
 from pipeline.params import Params
-from pipeline.registry import example_request
+from pipeline.serving import example_request
 
 FOLDER = Path("quickstart")
 CHANGES = Path(__file__).with_name("quickstart.yaml")
