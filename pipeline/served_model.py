@@ -100,11 +100,14 @@ class Classifier(PythonModel):
         return decoded
 
     def _answer(self, row: np.ndarray, top_k: int | None) -> dict[str, Any]:
-        order = range(len(row)) if top_k is None else row.argsort()[::-1][:top_k]
+        probabilities, likeliest = dict(zip(self.classes, row.tolist(), strict=True)), int(row.argmax())
+        if top_k is not None:
+            names = [self.classes[i] for i in (-row).argsort(stable=True)[:top_k]]
+            probabilities = {name: probabilities[name] for name in names}
         return {
-            "label": self.classes[int(row.argmax())],
-            "confidence": float(row.max()),
-            "probabilities": {self.classes[i]: float(row[i]) for i in order},
+            "label": self.classes[likeliest],
+            "confidence": float(row[likeliest]),
+            "probabilities": probabilities,
         }
 
 
@@ -119,7 +122,7 @@ def _checked(value: Any) -> np.ndarray:
         kinds = {"i": "integers", "u": "integers", "f": "floats", "b": "booleans", "U": "text"}
         shape = " x ".join(map(str, pixels.shape)) or "one value"
         raise ValueError(f"{wanted} {kinds.get(pixels.dtype.kind, 'other values')} ({shape})")
-    if pixels.min() < 0 or pixels.max() > 255:
+    if pixels.dtype != np.uint8 and (pixels.min() < 0 or pixels.max() > 255):
         raise ValueError(f"{wanted} {pixels.min()} to {pixels.max()}")
     return pixels.astype(np.uint8)
 
