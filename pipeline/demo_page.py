@@ -48,7 +48,7 @@ def main() -> None:
     probabilities = model.probabilities(pixels[None])[0]
     label = model.classes[int(probabilities.argmax())]
     with middle:
-        st.subheader("What the network sees")
+        st.subheader("The network sees")
         st.image(enlarged(pixels), caption="32 x 32 pixels")
     with right:
         st.subheader(f"{label}, {probabilities.max():.1%}")

@@ -7,6 +7,7 @@ other that maps uint8 (n, 32, 32, 3) to probabilities (n, classes), as each trai
 import contextlib
 import io
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def load(uri: str) -> LoadedModel:
     """Load any MLflow model that classifies 32x32 images; PipelineError in one line where that fails."""
     import pipeline.backend  # noqa: F401  quiet, before MLflow imports TensorFlow
 
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
         model = mlflow.pyfunc.load_model(uri)

@@ -98,10 +98,10 @@ def test_a_bad_file_gives_a_message_and_the_page_goes_on(demo: Page, file: Path,
     assert text.startswith("bad.png: ")
     assert "\n" not in text
     expect(demo.get_by_test_id("stException")).to_have_count(0)
-    expect(demo.get_by_text("What the network sees")).to_be_hidden()
+    expect(demo.get_by_text("The network sees")).to_be_hidden()
     demo.locator("input[type=file]").set_input_files(file)
     expect(alert).to_be_hidden()
-    expect(demo.get_by_text("What the network sees")).to_be_visible()
+    expect(demo.get_by_text("The network sees")).to_be_visible()
 
 
 def test_it_listens_on_this_machine_alone(address: str) -> None:
