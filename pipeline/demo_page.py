@@ -30,7 +30,7 @@ export default function () {
 """
 
 
-def main() -> None:
+def show_page() -> None:
     """Ask for an image and show what the model makes of it."""
     st.set_page_config(page_title="Which class is it?", layout="wide")
     try:
@@ -122,4 +122,4 @@ def show_confusions(model: LoadedModel, label: str) -> None:
         st.markdown(f"It confused no test image with **{label}**.")
 
 
-main()
+show_page()

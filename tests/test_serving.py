@@ -37,7 +37,7 @@ class Served:
 
     def post(self, content: Any) -> requests.Response:
         headers, body = {"Content-Type": "application/json"}, json.dumps(content)  # NaN as it is
-        return requests.post(f"{self.address}/invocations", data=body, headers=headers, timeout=300)
+        return requests.post(f"{self.address}/invocations", data=body, headers=headers, timeout=290)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     environment = {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": "300",  # the largest request takes 20 s, or more if busy
     }
     command = f"mlflow models serve -m model --env-manager local -p {port}"
     address = f"http://127.0.0.1:{port}"
