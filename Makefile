@@ -9,7 +9,7 @@ OUTS := data/raw data/download data/prepared models metrics evaluation champion.
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup check quickstart repro train promote rollback sync ui serve clean \
+.PHONY: help setup check quickstart repro train promote rollback sync ui serve demo clean \
         lint test test-system format bench bench-full lock
 
 help:  ## list the targets
@@ -55,6 +55,12 @@ ui: setup  ## look at runs and models on http://127.0.0.1:5000
 serve: setup  ## serve the champion on http://127.0.0.1:5001; of another dataset: make serve MODEL=digits
 	mlflow models serve -m models:/$(MODEL)@champion --env-manager local -p 5001
 
+demo: $(VENV)/demo  ## a page to try the champion on, http://127.0.0.1:8501; MODEL as of serve
+	@python -m pipeline.demo --model models:/$(MODEL)@champion
+$(VENV)/demo: $(VENV)/made requirements-demo.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-demo.lock
+	@touch $@
+
 clean: setup  ## say what would be freed; YES=1 frees it (dvc checkout brings results back)
 	@du -shc $(wildcard $(JUNK) $(OUTS)) 2>/dev/null || true
 	@if [ -n "$(YES)" ]; then rm -rf $(JUNK) $(OUTS); echo "freed"; else echo "nothing freed yet: make clean YES=1"; fi
@@ -71,7 +77,7 @@ format: setup  ## format and mend what can be mended
 test: lint  ## linter, type checker and the tests that need only pip packages
 	pytest -m "not system"
 
-test-system: setup  ## the tests that need a browser and Postgres, which it installs
+test-system: $(VENV)/demo  ## the tests that need a browser, Postgres and the page, which it installs
 	bash tests/install_system_packages.sh
 	pytest -m system
 
@@ -84,3 +90,5 @@ bench-full: check  ## measure what takes longer as well
 lock: setup  ## resolve pyproject.toml anew
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
 	  --no-header --upgrade pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --group demo \
+	  --no-header --upgrade -c requirements.lock -o requirements-demo.lock

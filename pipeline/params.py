@@ -61,6 +61,12 @@ class Promotion(Section):
     margin: float = Field(ge=0, lt=1)
 
 
+class Serving(Section):
+    """How the champion answers: at most this many images in a request."""
+
+    batch_limit: int = Field(gt=0)
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -71,6 +77,7 @@ class Params(Section):
     variants: dict[VariantName, Variant] = Field(min_length=1)
     finetune: Finetune
     promotion: Promotion
+    serving: Serving
     published: dict[VariantName, Annotated[float, Field(gt=0, le=1)]]
 
     @model_validator(mode="after")

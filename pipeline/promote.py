@@ -3,8 +3,8 @@
     python -m pipeline.promote [--force]
 
 Of the variants and seeds that params.yaml names, the variant with the highest mean validation accuracy,
-and of it the best seed. Reads params.yaml (promotion, seeds, variants), data/prepared/split and metrics.
-Writes champion.json, the decision. The registry's gate may still refuse the champion: see registry.py.
+and of it the best seed. Reads params.yaml (promotion, seeds, serving, variants), data/prepared/split and
+metrics. Writes champion.json, the decision. The registry's gate may still refuse it: see registry.py.
 """
 
 import argparse
@@ -29,10 +29,10 @@ def main() -> None:
     params = read_params(Params)
     decision = choose(read_scores(params.trained_models))
     write_json(CHAMPION, decision)
-    print(f"promote: {promote_in_registry(decision, params.promotion.margin, force)}")
+    print(f"promote: {promote_in_registry(decision, params, force)}")
 
 
-def promote_in_registry(decision: dict[str, Any], margin: float, force: bool = False) -> str:
+def promote_in_registry(decision: dict[str, Any], params: Params, force: bool = False) -> str:
     """Hand the chosen model to the registry; what it did, in one line."""
     facts = read_facts(PREPARED / "split")
     name = f"{decision['variant']}-{decision['seed']}"
@@ -47,11 +47,12 @@ def promote_in_registry(decision: dict[str, Any], margin: float, force: bool = F
         model=model,
         example=read_arrays(PREPARED / "validation")["images"][0],
         classes=facts["classes"],
+        batch_limit=params.serving.batch_limit,
         tags=tags | {key: facts[key] for key in ("data_digest", "split_digest")},
         validation_accuracy=decision["validation_accuracy"],
         test_accuracy=decision["test_accuracy"],
     )
-    return registry.promote(candidate, margin, force)
+    return registry.promote(candidate, params.promotion.margin, force)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+from PIL import Image
 from rich.console import Console
 from ruamel.yaml import YAML
 
@@ -25,7 +26,7 @@ from pipeline.arrays import read_arrays
 from pipeline.errors import PipelineError, one_line_errors
 from pipeline.hyperparameters import read_params
 from pipeline.params import Params
-from pipeline.registry import example_request
+from pipeline.serving import example_request
 
 FOLDER = Path("quickstart")
 CHANGES = Path(__file__).with_name("quickstart.yaml")
@@ -37,6 +38,7 @@ NEXT = """\
   all commands    source {activate}
   compare runs    mlflow ui
                   [dim]then http://127.0.0.1:5000, experiment digits[/]
+  predict         python -m pipeline.predict {folder}/digit.png --model models:/digits@champion
   serve           mlflow models serve -m models:/digits@champion --env-manager local -p 5001
   ask with curl   curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \
 -d @{folder}/request.json
@@ -66,6 +68,7 @@ def main() -> None:
     image = read_arrays(FOLDER / "data/prepared/test")["images"][0]
     request = {"dataframe_records": example_request(image).to_dict("records")}
     (FOLDER / "request.json").write_text(json.dumps(request) + "\n")
+    Image.fromarray(image).save(FOLDER / "digit.png")
     activate = Path(sys.executable).with_name("activate")
     shown = activate.relative_to(root) if activate.is_relative_to(root) else activate
     Console(highlight=False, soft_wrap=True).print(NEXT.format(folder=FOLDER, activate=shown))

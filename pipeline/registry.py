@@ -8,21 +8,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version as installed
 from pathlib import Path
 
 import mlflow
 import numpy as np
-import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types.schema import Array, ColSpec, DataType, Map, Schema
 
+from pipeline import serving
 from pipeline.errors import PipelineError
 
 CHAMPION, PREVIOUS = "champion", "previous"
-SERVED_MODEL = Path(__file__).with_name("served_model.py")
 
 
 @dataclass(frozen=True)
@@ -34,21 +30,31 @@ class Candidate:
     model: Path
     example: np.ndarray  # one image, uint8 (32, 32, 3)
     classes: list[str]
+    batch_limit: int  # images in one request
     tags: dict[str, str]  # variant, seed, model_digest, data_digest, split_digest
     validation_accuracy: float
     test_accuracy: float
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The tags that tell its version: the model's digest, and that of how it is wrapped for serving."""
+        return {
+            "model_digest": self.tags["model_digest"],
+            "serving_digest": serving.digest(self.batch_limit),
+        }
 
 
 def promote(candidate: Candidate, margin: float, force: bool = False) -> str:
     """Make the candidate champion where it passes the gate, and say in one line what was done and why.
 
-    The same model again changes nothing. A refusal's reason is written on the candidate's run, a
-    promotion's on the new version; the old champion becomes `previous`. `force` passes over the
-    comparison with the standing champion, never over the rest of the gate.
+    The same model again changes nothing, unless it is wrapped for serving in another way, which is a new
+    version. A refusal's reason is written on the candidate's run, a promotion's on the new version; the
+    old champion becomes `previous`. `force` passes over the comparison with the standing champion, never
+    over the rest of the gate.
     """
-    name, digest = candidate.registered_name, candidate.tags["model_digest"]
+    name, identity = candidate.registered_name, candidate.identity
     standing = version_at(name, CHAMPION)
-    if standing is not None and standing.tags.get("model_digest") == digest:
+    if standing is not None and identity.items() <= standing.tags.items():
         return f"{name}: version {standing.version} stays champion: it is the same model"
     reason = refusal(candidate, standing, margin, force)
     client = mlflow.MlflowClient()
@@ -57,7 +63,7 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> str:
         return f"{name}: not promoted: {reason}"
 
     reason = why(candidate, standing, force)
-    number = known_version(name, digest) or register(candidate)
+    number = known_version(name, identity) or register(candidate)
     if (status := client.get_model_version(name, number).status) != "READY":
         raise PipelineError(f"{name}: version {number} is {status}, not READY, so it was not promoted")
     told = {
@@ -66,7 +72,7 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> str:
         "validation_accuracy_change": change_from(standing, candidate),
         "promotion": reason,
     }
-    for key, value in (candidate.tags | told).items():
+    for key, value in (candidate.tags | identity | told).items():
         client.set_model_version_tag(name, number, key, value)
     if standing is not None:
         client.set_registered_model_alias(name, PREVIOUS, standing.version)
@@ -85,7 +91,7 @@ def refusal(candidate: Candidate, standing: ModelVersion | None, margin: float, 
             f"validation accuracy {accuracy:.4f} is under {chance + margin:.4f}, which is chance and "
             f"promotion.margin {margin}"
         )
-    if standing is None or force:
+    if standing is None or force or is_same_model(candidate, standing):
         return ""
     if standing.tags.get("split_digest") != candidate.tags["split_digest"]:
         return (
@@ -106,6 +112,8 @@ def why(candidate: Candidate, standing: ModelVersion | None, force: bool) -> str
     best += f"{candidate.validation_accuracy:.4f}"
     if standing is None:
         return f"{best}; there was no champion before it"
+    if is_same_model(candidate, standing):
+        return f"the model of version {standing.version}, served in another way"
     if force:
         return f"{best}; forced, in place of version {standing.version}"
     return f"{best}; version {standing.version} had {accuracy_of(standing):.4f}"
@@ -142,11 +150,16 @@ def version_at(name: str, alias: str) -> ModelVersion | None:
         raise
 
 
-def known_version(name: str, model_digest: str) -> str | None:
-    """The newest version that holds this very model, if there is one."""
+def known_version(name: str, tags: dict[str, str]) -> str | None:
+    """The newest version that carries all of these tags, if there is one."""
     versions = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
-    numbers = [int(v.version) for v in versions if v.tags.get("model_digest") == model_digest]
+    numbers = [int(v.version) for v in versions if tags.items() <= v.tags.items()]
     return str(max(numbers)) if numbers else None
+
+
+def is_same_model(candidate: Candidate, version: ModelVersion) -> bool:
+    """Whether a version holds the candidate's very model, however it is wrapped."""
+    return version.tags.get("model_digest") == candidate.tags["model_digest"]
 
 
 def register(candidate: Candidate) -> str:
@@ -157,20 +170,13 @@ def register(candidate: Candidate) -> str:
     import pipeline.backend  # noqa: F401  MLflow runs the served model, which imports TensorFlow
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    commit = mlflow.MlflowClient().get_run(candidate.run_id).data.tags.get("git_commit", "none")
     with resumed(candidate.run_id):
         logged = mlflow.pyfunc.log_model(
             name="served_model",
-            python_model=str(SERVED_MODEL),
-            artifacts={"model": str(candidate.model)},
-            model_config={"classes": candidate.classes},
-            signature=signature(),
-            input_example=example_request(candidate.example),
-            pip_requirements=[
-                f"{package}=={installed(package)}"
-                for package in ("mlflow", "tensorflow", "keras", "numpy", "pandas")
-            ],
-            metadata={"classes": candidate.classes} | candidate.tags,
             registered_model_name=candidate.registered_name,
+            **serving.described(candidate.model, candidate.classes, candidate.example, candidate.batch_limit),
+            metadata={"classes": candidate.classes, "git_commit": commit} | candidate.tags,
         )
     return str(logged.registered_model_version)
 
@@ -185,25 +191,6 @@ def resumed(run_id: str) -> Iterator[None]:
             yield
     finally:
         client.set_terminated(run_id, before.status, before.end_time)
-
-
-def signature() -> ModelSignature:
-    """What the served model takes and gives, a row an image."""
-    return ModelSignature(
-        inputs=Schema([ColSpec(Array(Array(Array(DataType.long))), "pixels")]),
-        outputs=Schema(
-            [
-                ColSpec(DataType.string, "label"),
-                ColSpec(DataType.double, "confidence"),
-                ColSpec(Map(DataType.double), "probabilities"),
-            ]
-        ),
-    )
-
-
-def example_request(image: np.ndarray) -> pd.DataFrame:
-    """One image, uint8 (32, 32, 3), as the served model takes it."""
-    return pd.DataFrame({"pixels": [image.tolist()]})
 
 
 def accuracy_of(version: ModelVersion) -> float:

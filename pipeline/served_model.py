@@ -1,10 +1,16 @@
-"""The model that is served: pixels in, a class's name and all probabilities out.
+"""The model that is served: an image or its pixels in, a class's name and probabilities out.
 
-MLflow stores this file with the model and runs it to load the model ("models from code"), so it stands
-alone: it imports nothing of the pipeline, and nothing is unpickled.
+MLflow stores this file with the model and runs it to load the model ("models from code"). It imports
+nothing of the pipeline: what it needs of it, `images.py`, lies beside the Keras model. Nothing is unpickled.
 """
 
+import importlib.util
+import os
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
+
+os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras says
 
 import keras
 import mlflow
@@ -16,55 +22,130 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
 IMAGE_SHAPE = (32, 32, 3)
+COLUMNS = ("image", "pixels")
+
+
+class Refused(MlflowException):
+    """A request that has no answer: HTTP status 400 and one line.
+
+    MLflow's server writes the request itself before the message of what `predict` raises; the message
+    of this one stays as it was raised.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, error_code=INVALID_PARAMETER_VALUE)
+
+    @property
+    def message(self) -> str:
+        """What is wrong, where, what is allowed and what was received."""
+        return str(self)
+
+    @message.setter
+    def message(self, changed: str) -> None:
+        """Leave it as it is."""
 
 
 class Classifier(PythonModel):
-    """Names the class of each row's `pixels`, 32x32x3 integers from 0 to 255."""
+    """Names the class of each row's `image`, a file in base64, or `pixels`, 32x32x3 integers 0 to 255."""
 
     def load_context(self, context: Any) -> None:
-        """Read the Keras model and the classes' names, and trace the forward pass once."""
+        """Read the Keras model and what belongs to it, and trace the forward pass once for any batch."""
         model = keras.saving.load_model(context.artifacts["model"], compile=False)
         self.classes: list[str] = context.model_config["classes"]
-        signature = [tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8)]
-        self.forward = tf.function(lambda images: model(images, training=False), input_signature=signature)
+        self.batch_limit: int = context.model_config["batch_limit"]
+        self.images = _load_module(context.artifacts["images"])
+        forward = tf.function(lambda images: model(images, training=False))
+        self.forward = forward.get_concrete_function(tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8))
         self.forward(tf.zeros((1, *IMAGE_SHAPE), tf.uint8))
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """One answer a row: `label`, `confidence` and `probabilities` by class name."""
-        del context, params
-        if model_input.empty:  # TensorFlow's convolutions fail on a batch of none
-            return []
-        images = np.stack([_pixels(row, value) for row, value in enumerate(model_input["pixels"])])
-        return [
-            {
-                "label": self.classes[int(row.argmax())],
-                "confidence": float(row.max()),
-                "probabilities": dict(zip(self.classes, row.tolist(), strict=True)),
-            }
-            for row in self.forward(tf.constant(images)).numpy()
-        ]
+        """One answer a row: `label`, `confidence` and `probabilities` by class name.
+
+        All classes in their order; with `top_k` so many, the most probable first.
+        """
+        del context
+        top_k = (params or {}).get("top_k")
+        if top_k is not None and not 1 <= top_k <= len(self.classes):
+            raise Refused(f"params: top_k: 1 to {len(self.classes)} are allowed; received {top_k}")
+        if not 1 <= len(model_input) <= self.batch_limit:
+            raise Refused(
+                f"rows with {' or '.join(COLUMNS)}: 1 to {self.batch_limit} are allowed in a request; "
+                f"received {len(model_input)}"
+            )
+        images = np.stack(list(self._pixels(model_input)))
+        return [self._answer(row, top_k) for row in self.forward(tf.constant(images)).numpy()]
+
+    def _pixels(self, model_input: pd.DataFrame) -> Iterator[np.ndarray]:
+        """Each row's uint8 (32, 32, 3); Refused, naming the row, where it has none."""
+        columns = {name: model_input[name].tolist() for name in COLUMNS if name in model_input}
+        for row in range(len(model_input)):
+            given = {name: values[row] for name, values in columns.items() if not _missing(values[row])}
+            if len(given) != 1:
+                raise Refused(
+                    f"row {row}: exactly one of {' and '.join(COLUMNS)} is allowed; "
+                    f"received {'both' if given else 'neither'}"
+                )
+            [(name, value)] = given.items()
+            try:
+                yield self._decoded(value) if name == "image" else _checked(value)
+            except ValueError as error:
+                raise Refused(f"row {row}: {name}: {error}") from error
+
+    def _decoded(self, value: Any) -> np.ndarray:
+        if not isinstance(value, str):
+            raise ValueError(f"a PNG, JPEG or WebP in base64 is allowed; received {type(value).__name__}")
+        decoded: np.ndarray = self.images.decode_base64(value)
+        return decoded
+
+    def _answer(self, row: np.ndarray, top_k: int | None) -> dict[str, Any]:
+        probabilities, likeliest = dict(zip(self.classes, row.tolist(), strict=True)), int(row.argmax())
+        if top_k is not None:
+            names = [self.classes[i] for i in (-row).argsort(stable=True)[:top_k]]
+            probabilities = {name: probabilities[name] for name in names}
+        return {
+            "label": self.classes[likeliest],
+            "confidence": float(row[likeliest]),
+            "probabilities": probabilities,
+        }
 
 
-def _pixels(row: int, value: Any) -> np.ndarray:
-    """uint8 (32, 32, 3) of nested lists or an array; MlflowException, answered as 400, of anything else."""
+def _checked(value: Any) -> np.ndarray:
+    """uint8 (32, 32, 3) of nested lists or an array; ValueError of anything else."""
+    wanted = f"{' x '.join(map(str, IMAGE_SHAPE))} integers from 0 to 255 are allowed; received"
     try:
-        pixels = np.array(value.tolist() if isinstance(value, np.ndarray) else value)
-    except ValueError:  # rows of different lengths
-        pixels = np.empty(0)
+        pixels = np.array(_as_lists(value))
+    except ValueError as error:
+        raise ValueError(f"{wanted} lists of different lengths") from error
     if pixels.shape != IMAGE_SHAPE or pixels.dtype.kind not in "iu":
-        received = f"{pixels.dtype} {pixels.shape}" if pixels.size else "rows of different lengths"
-        raise MlflowException(
-            f"row {row}: pixels: 32 x 32 x 3 integers are allowed; received {received}",
-            error_code=INVALID_PARAMETER_VALUE,
-        )
-    if pixels.min() < 0 or pixels.max() > 255:
-        raise MlflowException(
-            f"row {row}: pixels: 0 to 255 are allowed; received {pixels.min()} to {pixels.max()}",
-            error_code=INVALID_PARAMETER_VALUE,
-        )
+        kinds = {"i": "integers", "u": "integers", "f": "floats", "b": "booleans", "U": "text"}
+        shape = " x ".join(map(str, pixels.shape)) or "one value"
+        raise ValueError(f"{wanted} {kinds.get(pixels.dtype.kind, 'other values')} ({shape})")
+    if pixels.dtype != np.uint8 and (pixels.min() < 0 or pixels.max() > 255):
+        raise ValueError(f"{wanted} {pixels.min()} to {pixels.max()}")
     return pixels.astype(np.uint8)
+
+
+def _as_lists(value: Any) -> Any:
+    """Arrays of arrays, as Parquet gives them, as lists of lists."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "O":
+        return [_as_lists(part) for part in value]
+    return value
+
+
+def _missing(value: Any) -> bool:
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
+
+
+def _load_module(path: str) -> ModuleType:
+    """A module by its file: by a name, another model's copy could already be loaded in its place."""
+    spec = importlib.util.spec_from_file_location("served_images", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path}: not a Python module")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 mlflow.models.set_model(Classifier())

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pipeline import archive
 from pipeline.archive import Part
 from pipeline.errors import PipelineError
-
-SIZE = (32, 32)
+from pipeline.images import SIZE, upright_rgb
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,4 @@ def _shared_classes(root: Path, folders: list[Path]) -> list[str]:
 
 def _read_image(path: Path) -> np.ndarray:
     with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip
-            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-        upright = upright.convert("RGBA").convert("RGB")  # a palette may have transparent colours
-        return np.asarray(upright.resize(SIZE, Image.Resampling.BILINEAR))
+        return np.asarray(upright_rgb(image).resize(SIZE, Image.Resampling.BILINEAR))

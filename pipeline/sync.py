@@ -40,7 +40,7 @@ def main() -> None:
     if (REPORTS / "report.md").is_file():
         log_report(facts["name"], (REPORTS / "report.md").read_text())
     if CHAMPION.is_file():
-        done += sync_champion(facts["name"], params.promotion.margin)
+        done += sync_champion(facts["name"], params)
     print("\n".join(f"sync: {line}" for line in done or ["nothing was missing"]))
 
 
@@ -73,17 +73,17 @@ def recreate_run(name: str, experiment: str) -> None:
         log_training(folder, model, train.first(record["params"].get("training_images")), validation)
 
 
-def sync_champion(name: str, margin: float) -> list[str]:
+def sync_champion(name: str, params: Params) -> list[str]:
     """Promote the decision's model where the registry has no champion or has never seen this model.
 
     A version that was rolled back stays rolled back.
     """
     decision = json.loads(CHAMPION.read_text())
     model = MODELS / f"{decision['variant']}-{decision['seed']}" / "model.keras"
-    known = registry.known_version(name, file_digest(model))
+    known = registry.known_version(name, {"model_digest": file_digest(model)})
     if known is not None and registry.version_at(name, registry.CHAMPION) is not None:
         return []
-    return [promote_in_registry(decision, margin)]
+    return [promote_in_registry(decision, params)]
 
 
 def summary(model: keras.Model) -> str:

@@ -1,19 +1,28 @@
 """What several test files share: the repository, and one quickstart in a clone of it."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
+from playwright.sync_api import Page, expect, sync_playwright
+
+from pipeline.arrays import read_arrays
 
 # How long an example takes says nothing here: the machine may be busy.
 settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
+
+expect.set_options(timeout=180_000)  # a page takes its time on a busy machine
+QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
+--disable-component-update --disable-sync"
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -79,6 +88,42 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     readme.write_text(readme.read_text() + "\nA local change.\n")
     made.run(sys.executable, "-m", "pipeline.quickstart")
     return made
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The test split of the clone's digits, and what its champion was found to say of it."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def evaluated(clone: Clone) -> Evaluated:
+    """As `evaluate` wrote it."""
+    folder = clone.folder / "quickstart"
+    decision = json.loads((folder / "champion.json").read_text())
+    name = f"{decision['variant']}-{decision['seed']}"
+    probabilities = read_arrays(folder / "evaluation" / name / "probabilities")["test"]
+    return Evaluated(**read_arrays(folder / "data/prepared/test"), probabilities=probabilities)
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A page of a headless Chromium, Debian's, that asks for nothing by itself."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=QUIET.split())
+        opened = browser.new_page(viewport={"width": 1400, "height": 900})
+        opened.set_default_timeout(180_000)
+        yield opened
+        browser.close()
+
+
+def screenshot(page: Page, name: str) -> None:
+    """Keep a picture where SCREENSHOTS names a folder, for the README."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def git(arguments: Sequence[str], folder: Path) -> str:

@@ -1,21 +1,15 @@
 """`mlflow ui` in a real browser after a quickstart: runs are listed and compare, the champion shows."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from tests.conftest import Clone
+from tests.conftest import Clone, screenshot
 from tests.servers import answers, free_port, server
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
-expect.set_options(timeout=180_000)  # MLflow's page takes its time on a busy machine
-
-QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
---disable-component-update --disable-sync"
 
 
 @pytest.fixture(scope="module")
@@ -25,22 +19,6 @@ def ui(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = ["mlflow", "ui", "--port", address.rsplit(":", 1)[1], "--workers", "1"]
     with server(command, clone.folder, clone.environment, log, lambda: answers(f"{address}/health")):
         yield address
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=QUIET.split())
-        opened = browser.new_page(viewport={"width": 1400, "height": 900})
-        opened.set_default_timeout(180_000)
-        yield opened
-        browser.close()
-
-
-def screenshot(page: Page, name: str) -> None:
-    """Keep a picture where SCREENSHOTS names a folder, for the README."""
-    if folder := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def experiment_id(clone: Clone) -> str:

@@ -56,7 +56,8 @@ def test_no_training_and_no_selection_reads_the_test_images() -> None:
 
 
 def test_serving_and_reporting_code_is_no_dependency_of_training() -> None:
-    serving = {f"pipeline/{name}.py" for name in ("served_model", "registry", "report", "params", "figures")}
+    names = ("served_model", "serving", "images", "registry", "report", "params", "figures")
+    serving = {f"pipeline/{name}.py" for name in names}
     assert not serving & {*STAGES["train"]["deps"], *STAGES["finetune"]["deps"]}
 
 

@@ -4,6 +4,7 @@ import re
 import tomllib
 from typing import Any
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -11,14 +12,16 @@ from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
 
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT: dict[str, Any] = PYPROJECT["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
+DEMO_LOCK = (ROOT / "requirements-demo.lock").read_text()
 PYTHONS = ("3.11", "3.12", "3.13")
 
 
-def locked(name: str, python: str) -> Version:
-    """The version of a package that the lock gives a Python."""
-    lines = re.findall(rf"^{re.escape(name)}==(\S+)(?: ; (.*?))? \\$", LOCK, re.MULTILINE)
+def locked(name: str, python: str, lock: str = LOCK) -> Version:
+    """The version of a package that a lock gives a Python."""
+    lines = re.findall(rf"^{re.escape(name)}==(\S+)(?: ; (.*?))? \\$", lock, re.MULTILINE)
     environment = {"python_full_version": f"{python}.0", "python_version": python}
     fitting = [
         version
@@ -36,10 +39,24 @@ def test_the_lock_holds_every_dependency_at_an_allowed_version() -> None:
             assert locked(requirement.name, python) in requirement.specifier, text
 
 
-def test_the_lock_has_a_hash_for_every_package_and_no_address() -> None:
-    packages = re.findall(r"^\S+==.*\\\n    --hash=sha256:[0-9a-f]{64}", LOCK, re.MULTILINE)
-    assert len(packages) == len(re.findall(r"^\S+==", LOCK, re.MULTILINE)) > 100
-    assert "://" not in LOCK
+@pytest.mark.parametrize(("lock", "least"), [(LOCK, 100), (DEMO_LOCK, 20)], ids=["", "demo"])
+def test_a_lock_has_a_hash_for_every_package_and_no_address(lock: str, least: int) -> None:
+    packages = re.findall(r"^\S+==.*\\\n    --hash=sha256:[0-9a-f]{64}", lock, re.MULTILINE)
+    assert len(packages) == len(re.findall(r"^\S+==", lock, re.MULTILINE)) > least
+    assert "://" not in lock
+
+
+def test_the_pages_lock_adds_to_the_lock_and_moves_nothing_in_it() -> None:
+    for text in PYPROJECT["dependency-groups"]["demo"]:
+        requirement = Requirement(text)
+        for python in PYTHONS:
+            assert locked(requirement.name, python, DEMO_LOCK) in requirement.specifier, text
+    pins = re.compile(r"^(\S+)==(\S+)", re.MULTILINE)
+    pinned = dict(pins.findall(LOCK))
+    both = [(name, version) for name, version in pins.findall(DEMO_LOCK) if name in pinned]
+    assert both
+    for name, version in both:
+        assert f"\n{name}=={version} " in f"\n{LOCK}", name
 
 
 def test_conda_installs_the_lock_on_a_python_that_the_project_allows() -> None:

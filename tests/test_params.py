@@ -104,7 +104,7 @@ def test_params_cannot_be_changed_once_read() -> None:
 @pytest.mark.parametrize(
     ("key", "allowed"),
     [
-        ("spilt", "data, split, training, seeds, variants, finetune, promotion, published"),
+        ("spilt", "data, split, training, seeds, variants, finetune, promotion, serving, published"),
         ("split.sed", "strategy, fraction, seed"),
         ("training.thread", "threads, precision, tensorflow, keras"),
         (
@@ -166,6 +166,7 @@ def test_wrong_type_is_named_and_not_converted(altered: Altered, key: str, value
         ("variants.baseline.early_stopping.patience", -1, "greater than or equal to 0"),
         ("variants.model_s.reduce_learning_rate.factor", 1, "less than 1"),
         ("promotion.margin", 1, "less than 1"),
+        ("serving.batch_limit", 0, "greater than 0"),
         ("published.shallow", 60.05, "less than or equal to 1"),
     ],
 )

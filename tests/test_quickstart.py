@@ -18,6 +18,7 @@ from mlflow.entities import Run
 from ruamel.yaml import YAML
 
 from pipeline.arrays import read_arrays
+from pipeline.images import encode_base64
 from tests.conftest import Clone
 from tests.servers import answers, free_port, server
 
@@ -121,7 +122,9 @@ def edited(clone: Clone) -> Iterator[Path]:
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("module", ["served_model", "registry", "report_text", "figures", "sync", "plan"])
+@pytest.mark.parametrize(
+    "module", ["served_model", "serving", "images", "registry", "report_text", "figures", "plan"]
+)
 def test_editing_serving_or_reporting_code_retrains_nothing(clone: Clone, edited: Path, module: str) -> None:
     with (edited / f"pipeline/{module}.py").open("a") as file:
         file.write("\n# A change.\n")
@@ -197,6 +200,22 @@ def test_the_served_champion_answers_what_was_evaluated(clone: Clone, served: st
         assert list(answer["probabilities"].values()) == pytest.approx(probabilities.tolist(), abs=1e-5)
 
 
+def test_served_equals_evaluated_on_the_whole_test_split(clone: Clone, served: str) -> None:
+    """The accuracy of the answers over HTTP is the one that `evaluate` reported, to the last digit."""
+    name = f"{champion(clone)['variant']}-{champion(clone)['seed']}"
+    test = read_arrays(clone.folder / "quickstart/data/prepared/test")
+    limit = YAML(typ="safe").load(clone.folder / "params.yaml")["serving"]["batch_limit"]
+    rows = [{"image": encode_base64(image)} for image in test["images"]]
+    labels: list[str] = []
+    for start in range(0, len(rows), limit):
+        content: Any = {"dataframe_records": rows[start : start + limit], "params": {"top_k": 1}}
+        answers = requests.post(served, json=content, timeout=60).json()["predictions"]
+        labels += [answer["label"] for answer in answers]
+    accuracy = (np.array(labels) == test["labels"].astype(str)).mean()
+    scores = json.loads((clone.folder / f"quickstart/metrics/{name}.json").read_text())
+    assert accuracy == scores["test"]["accuracy"]
+
+
 def test_the_printed_curl_request_works(clone: Clone, served: str) -> None:
     printed = clone.run("python", "-m", "pipeline.quickstart").stdout
     line = next(line for line in printed.splitlines() if "ask with curl" in line)
@@ -207,6 +226,8 @@ def test_the_printed_curl_request_works(clone: Clone, served: str) -> None:
     command = line.split("or in Python")[1].strip()
     answer = clone.run("bash", "-c", command.replace("http://127.0.0.1:5001/invocations", served))
     assert "'label'" in answer.stdout
+    line = next(line for line in printed.splitlines() if line.strip().startswith("predict "))
+    assert "%" in clone.run(*line.split()[1:]).stdout
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The registry's gate, its two aliases and what a version tells, against a real store."""
 
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -7,10 +8,11 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline import models, registry
+from pipeline import models, registry, serving
 from pipeline.arrays import file_digest
 from pipeline.backend import keras
 from pipeline.errors import PipelineError
@@ -19,6 +21,7 @@ from pipeline.registry import Candidate
 NAME = "cifar10"
 CLASSES = [f"class{number}" for number in range(10)]
 MARGIN = 0.1
+COMMIT = "c0ffee"
 ENDED = 4_102_444_800_000  # when every run ended: 2100, in milliseconds
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 
@@ -49,6 +52,7 @@ def new_candidate(folder: Path, seed: int, accuracy: float) -> Candidate:
         model=file,
         example=IMAGES[0],
         classes=CLASSES,
+        batch_limit=4,
         tags=tags | {"data_digest": "data", "split_digest": "split"},
         validation_accuracy=accuracy,
         test_accuracy=accuracy - 0.01,
@@ -59,7 +63,7 @@ def new_run() -> str:
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name(NAME)
     assert experiment is not None
-    run: str = client.create_run(experiment.experiment_id).info.run_id
+    run: str = client.create_run(experiment.experiment_id, tags={"git_commit": COMMIT}).info.run_id
     client.set_terminated(run, end_time=ENDED)
     return run
 
@@ -137,7 +141,7 @@ def test_first_model_becomes_champion_and_tells_all_it_was_chosen_by(filled: Reg
     reason = "shallow has the highest validation accuracy, 0.6000; there was no champion before it"
     assert filled.told[0] == f"{NAME}: version 1 is champion: {reason}"
     assert told_on_run(filled.first) == f"version 1: {reason}"
-    assert version(1).tags == filled.first.tags | {
+    assert version(1).tags == filled.first.tags | filled.first.identity | {
         "validation_accuracy": "0.600000",
         "test_accuracy": "0.590000",
         "validation_accuracy_change": "none: the first champion",
@@ -296,7 +300,7 @@ def test_registration_that_fails_leaves_the_run_finished(store: Registry) -> Non
 def test_served_champion_answers_with_the_keras_models_probabilities(store: Registry) -> None:
     served = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
     expected = models.probabilities(models.load(store.better.model), IMAGES)
-    answers = [served.predict(registry.example_request(image))[0] for image in IMAGES]
+    answers = [served.predict(serving.example_request(image))[0] for image in IMAGES]
     for answer, row in zip(answers, expected, strict=True):
         assert list(answer["probabilities"]) == CLASSES
         assert list(answer["probabilities"].values()) == pytest.approx(row.tolist(), abs=1e-6)
@@ -306,4 +310,35 @@ def test_served_champion_answers_with_the_keras_models_probabilities(store: Regi
 
 def test_served_champion_tells_its_classes_and_what_made_it(store: Registry) -> None:
     served = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
-    assert served.metadata.metadata == {"classes": CLASSES} | store.better.tags
+    told = {"classes": CLASSES, "git_commit": COMMIT} | store.better.tags
+    assert served.metadata.metadata == told
+    assert served.metadata.get_input_schema().input_names() == ["image", "pixels"]
+    assert served.metadata.get_params_schema().params[0].name == "top_k"
+
+
+def test_served_champion_pins_what_it_needs() -> None:
+    path = mlflow.artifacts.download_artifacts(f"models:/{NAME}@champion")
+    pinned = (Path(path) / "requirements.txt").read_text().split()
+    assert pinned == serving.requirements()
+    assert all(re.fullmatch(r"[a-z]+==[\d.]+", line) for line in pinned)
+
+
+@pytest.mark.usefixtures("store")
+def test_keras_model_inside_the_served_one_loads_with_plain_keras() -> None:
+    path = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}@champion"))
+    model = keras.saving.load_model(path / "artifacts/model.keras")
+    assert model.output_shape == (None, len(CLASSES))
+
+
+def test_same_model_served_in_another_way_is_a_new_version(store: Registry) -> None:
+    """Also where a rule of the gate would refuse the same accuracy."""
+    changed = replace(store.better, batch_limit=store.better.batch_limit + 1)
+    line = promote(changed)
+    number = aliases()["champion"]
+    assert line.endswith(f"version {number} is champion: the model of version 2, served in another way")
+    assert aliases()["previous"] == "2"
+    assert version(int(number)).tags["model_digest"] == version(2).tags["model_digest"]
+    assert promote(changed).endswith("it is the same model")
+    served = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    rows = pd.concat([serving.example_request(IMAGES[0])] * 5)
+    assert len(served.predict(rows)) == 5

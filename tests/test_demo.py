@@ -1,0 +1,123 @@
+"""The page in a real browser: test images, uploads, pastes, bad files, and no request beyond this machine."""
+
+import base64
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.conftest import Clone, Evaluated, screenshot
+from tests.servers import answers, free_port, server
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+PASTE = """(content) => {
+  const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
+  const clipboard = new DataTransfer();
+  clipboard.items.add(new File([bytes], "pasted.png", {type: "image/png"}));
+  document.body.dispatchEvent(new ClipboardEvent("paste", {clipboardData: clipboard, bubbles: true}));
+}"""
+
+
+@pytest.fixture(scope="module")
+def address(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    model = ["--model", "models:/digits@champion"]
+    command = [sys.executable, "-m", "pipeline.demo", *model, "--port", str(port)]
+    log = tmp_path_factory.mktemp("demo") / "log"
+    found = f"http://127.0.0.1:{port}"
+    with server(command, clone.folder, clone.environment, log, lambda: answers(f"{found}/_stcore/health")):
+        yield found
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture
+def demo(address: str, page: Page) -> Iterator[Page]:
+    """The page, whose every request goes to its own server."""
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto(address)
+    expect(page.get_by_text("It is:")).to_be_visible()
+    yield page
+    assert len(requested) > 10
+    hosts = {url.split("/")[2] for url in requested if not url.startswith(("data:", "blob:"))}
+    assert hosts == {address.removeprefix("http://")}
+
+
+@pytest.fixture
+def file(evaluated: Evaluated, tmp_path: Path) -> Path:
+    """Test image 5, ten times as large."""
+    Image.fromarray(np.kron(evaluated.images[5], np.ones((10, 10, 1), np.uint8))).save(tmp_path / "five.png")
+    return tmp_path / "five.png"
+
+
+def test_a_test_image_shows_its_pixels_its_distribution_and_its_confusions(
+    demo: Page,
+    evaluated: Evaluated,
+) -> None:
+    demo.get_by_label("Or take a test image").fill("16")
+    demo.get_by_label("Or take a test image").press("Enter")
+    row = evaluated.probabilities[16]
+    told = f"{row.argmax()}, {row.max():.1%}"
+    expect(demo.get_by_role("heading", name=told)).to_be_visible()
+    expect(demo.get_by_text(f"It is: {evaluated.labels[16]}")).to_be_visible()
+    expect(demo.get_by_text("32 x 32 pixels")).to_be_visible()
+    expect(demo.get_by_test_id("stVegaLiteChart").locator("canvas, svg").first).to_be_visible()
+    expect(demo.get_by_text("confuse").last).to_be_visible()
+    demo.wait_for_timeout(2_000)  # the chart draws itself
+    screenshot(demo, "demo")
+
+
+def test_an_uploaded_image_is_answered(demo: Page, file: Path, evaluated: Evaluated) -> None:
+    demo.locator("input[type=file]").set_input_files(file)
+    expect(demo.get_by_text("It is:")).to_be_hidden()  # nobody knows
+    expect(demo.get_by_role("heading", name=f"{evaluated.probabilities[5].argmax()}, ")).to_be_visible()
+
+
+def test_a_pasted_image_is_answered(demo: Page, file: Path, evaluated: Evaluated) -> None:
+    demo.evaluate(PASTE, base64.b64encode(file.read_bytes()).decode())
+    expect(demo.get_by_text("pasted.png")).to_be_visible()
+    expect(demo.get_by_text("It is:")).to_be_hidden()
+    expect(demo.get_by_role("heading", name=f"{evaluated.probabilities[5].argmax()}, ")).to_be_visible()
+
+
+@pytest.mark.parametrize("content", [b"not an image", b"", "cut"], ids=["text", "empty", "cut off"])
+def test_a_bad_file_gives_a_message_and_the_page_goes_on(demo: Page, file: Path, content: Any) -> None:
+    whole = file.read_bytes()
+    bad = file.with_name("bad.png")
+    bad.write_bytes(whole[: len(whole) // 2] if content == "cut" else content)
+    demo.locator("input[type=file]").set_input_files(bad)
+    alert = demo.get_by_role("alert")
+    expect(alert).to_be_visible()
+    text = alert.inner_text()
+    assert text.startswith("bad.png: ")
+    assert "\n" not in text
+    expect(demo.get_by_test_id("stException")).to_have_count(0)
+    expect(demo.get_by_text("The network sees")).to_be_hidden()
+    demo.locator("input[type=file]").set_input_files(file)
+    expect(alert).to_be_hidden()
+    expect(demo.get_by_text("The network sees")).to_be_visible()
+
+
+def test_it_listens_on_this_machine_alone(address: str) -> None:
+    port = int(address.rsplit(":", 1)[1])
+    sockets = [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port]
+    assert [socket.laddr.ip for socket in sockets] == ["127.0.0.1"]
+
+
+def test_a_model_that_is_not_there_is_a_message(clone: Clone, tmp_path: Path, page: Page) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "pipeline.demo", "--port", str(port)]  # CIFAR-10's, of params.yaml
+    found = f"http://127.0.0.1:{port}"
+    ready = lambda: answers(f"{found}/_stcore/health")  # noqa: E731
+    with server(command, clone.folder, clone.environment, tmp_path / "log", ready):
+        page.goto(found)
+        alert = page.get_by_role("alert")
+        expect(alert).to_be_visible()
+        assert "champions here: models:/digits@champion" in alert.inner_text()
+        expect(page.get_by_test_id("stException")).to_have_count(0)

@@ -1,0 +1,152 @@
+"""docs/serving.md: every example runs as it is printed, and nginx does as it says."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from pipeline import images
+from tests.conftest import ROOT, Clone, Evaluated
+from tests.servers import answers, free_port, server
+
+pytestmark = pytest.mark.timeout(900)  # the first test may wait for the quickstart
+
+TEXT = (ROOT / "docs/serving.md").read_text()
+START, *BASH = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+[NGINX] = re.findall(r"```nginx\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    """In place of the documents' 5001, which may be taken."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def champion(clone: Clone, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The server that the document starts."""
+    address = f"http://127.0.0.1:{port}"
+    log = tmp_path_factory.mktemp("champion") / "log"
+    command = START.replace("5001", str(port)).split()
+    with server(command, clone.folder, clone.environment, log, lambda: answers(f"{address}/ping")):
+        yield address
+
+
+@pytest.mark.usefixtures("champion")
+@pytest.mark.parametrize("number", range(len(BASH)))
+def test_a_shell_example_runs_as_it_is_printed(
+    clone: Clone, evaluated: Evaluated, port: int, number: int
+) -> None:
+    done = clone.run("bash", "-euo", "pipefail", "-c", BASH[number].replace("5001", str(port)))
+    label = str(evaluated.probabilities[0].argmax())
+    if "curl" in BASH[number]:
+        [answer] = json.loads(done.stdout)["predictions"]
+        assert answer["label"] == label
+        assert len(answer["probabilities"]) == 3
+        shown = re.findall(r"```json\n(\{\"predictions.*?)```", TEXT, re.DOTALL)[0]
+        assert set(json.loads(shown)["predictions"][0]) == set(answer)
+    elif "models predict" in BASH[number]:
+        [answer] = json.loads((clone.folder / "quickstart/answers.json").read_text())["predictions"]
+        assert answer["label"] == label
+    else:
+        assert done.stdout.splitlines()[1].startswith(f"quickstart/digit.png,{label},")
+        assert len(done.stdout.splitlines()) > 2
+
+
+@pytest.mark.usefixtures("champion")
+@pytest.mark.parametrize("number", range(len(PYTHON)))
+def test_a_python_example_runs_as_it_is_printed(
+    clone: Clone, evaluated: Evaluated, port: int, number: int
+) -> None:
+    done = clone.run(sys.executable, "-c", PYTHON[number].replace("5001", str(port)))
+    if "requests" in PYTHON[number]:
+        assert done.stdout.startswith(str(evaluated.probabilities[0].argmax()))
+    else:
+        counted = [line.split()[-1] for line in done.stdout.splitlines() if line[:1].isdigit()]
+        assert sum(map(int, counted)) == 100
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A running nginx and the certificate that it shows."""
+
+    address: str
+    certificate: Path
+
+    def post(self, content: bytes, **headers: str) -> requests.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        url, certificate = f"{self.address}/invocations", str(self.certificate)
+        return requests.post(url, data=content, headers=named, verify=certificate, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def proxy(champion: str, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """nginx as the document sets it up, on another port and with a certificate of its own."""
+    del champion  # it runs
+    folder, https = tmp_path_factory.mktemp("nginx"), free_port()
+    made = Proxy(f"https://127.0.0.1:{https}", folder / "champion.pem")
+    files = f"-keyout {folder}/champion.key -out {made.certificate}"
+    request = (
+        "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=champion -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run(["openssl", *request.split(), *files.split()], check=True, capture_output=True)
+    site = NGINX.replace("5001", str(port)).replace("listen 443", f"listen 127.0.0.1:{https}")
+    site = site.replace("/etc/ssl/certs", str(folder)).replace("/etc/ssl/private", str(folder))
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+    user = "user root;\n" if os.getuid() == 0 else ""  # who owns this folder
+    (folder / "nginx.conf").write_text(
+        f"{user}daemon off;\npid {folder}/pid;\nerror_log {folder}/errors;\nevents {{}}\n"
+        f"http {{\naccess_log off;\n{places}{site}}}\n"
+    )
+
+    def ready() -> bool:
+        try:
+            return requests.get(f"{made.address}/ping", timeout=5, verify=str(made.certificate)).ok
+        except requests.ConnectionError:
+            return False
+
+    command = [shutil.which("nginx", path="/usr/sbin:/usr/bin") or "nginx", "-c", f"{folder}/nginx.conf"]
+    with server(command, folder, {}, folder / "log", ready):
+        yield made
+
+
+@pytest.mark.system
+def test_the_proxy_passes_good_requests_and_the_models_refusals(proxy: Proxy, evaluated: Evaluated) -> None:
+    image = images.encode_base64(evaluated.images[0])
+    good = json.dumps({"dataframe_records": [{"image": image}]}).encode()
+    answer = proxy.post(good, Content_Type="application/json; charset=utf-8")
+    assert answer.json()["predictions"][0]["label"] == str(evaluated.probabilities[0].argmax())
+    bad = proxy.post(b'{"dataframe_records": [{"image": "%"}]}', Content_Type="application/json")
+    assert bad.status_code == 400
+    assert bad.json()["message"].startswith("row 0: image: base64 is allowed")
+
+
+@pytest.mark.system
+def test_the_proxy_mends_what_the_stock_server_answers_badly(proxy: Proxy) -> None:
+    assert proxy.post(b"{}").status_code == 415
+    assert proxy.post(b"{}", Content_Type="text/plain").status_code == 415
+    deep = b'{"inputs":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    digits = b'{"inputs":' + b"9" * 6_000 + b"}"
+    for content in (deep, digits):
+        answer = proxy.post(content, Content_Type="application/json")
+        told = {"error_code": "BAD_REQUEST", "message": "the request cannot be read"}
+        assert (answer.status_code, answer.json()) == (400, told)
+
+
+@pytest.mark.system
+def test_the_proxy_bounds_a_request_and_what_may_be_asked(proxy: Proxy) -> None:
+    large = b'{"inputs": "' + b"a" * 33 * 2**20 + b'"}'
+    assert proxy.post(large, Content_Type="application/json").status_code == 413
+    for path, status in (("/invocations", 403), ("/version", 404)):
+        answer = requests.get(f"{proxy.address}{path}", verify=str(proxy.certificate), timeout=60)
+        assert answer.status_code == status
