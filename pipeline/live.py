@@ -58,6 +58,7 @@ class View:
         row = self.rows.pop(stage)
         self.ended[state] += 1
         if self.drawn:
+            self.live.refresh()  # or its line would stand below as well until the next drawing
             self.console.print(self._line(state, stage, Row(row.started, told)))
         else:
             self.tell(f"{stage}: {state} after {clock(row)}")

@@ -73,9 +73,12 @@ def stages_to_run() -> "nx.DiGraph[str]":
     return stages
 
 
-def seconds_of_trainings(stages: Iterable[str], experiment: str) -> dict[str, float | None]:
-    """The wall seconds that each training among the stages took in earlier runs, None where it has none."""
-    known = earlier_wall_seconds(experiment)
+def seconds_of_trainings(stages: "nx.DiGraph[str]", experiment: str) -> dict[str, float | None]:
+    """The wall seconds that each training among the stages took in earlier runs, None where it has none.
+
+    Where there is anything to run this opens MLflow's store, and so makes it before several stages do.
+    """
+    known = earlier_wall_seconds(experiment) if stages else {}
     trainings = (stage for stage in stages if stage.startswith(("train@", "finetune@")))
     return {stage: known.get(variant_of(stage)) for stage in trainings}
 
