@@ -15,9 +15,9 @@ from pipeline.inference import LoadedModel
 TYPES = ["png", "jpg", "jpeg", "webp"]
 SHOWN = 8  # times as wide as the 32 pixels are
 CONFUSIONS = 3
-# Hands an image that is pasted anywhere on the page to the upload field.
+# Hands an image that is pasted anywhere on the page to the upload field, and says so once it does.
 PASTE = """
-export default function () {
+export default function ({ parentElement }) {
   const paste = (event) => {
     const field = document.querySelector('[data-testid="stFileUploader"] input[type="file"]');
     if (!field || !event.clipboardData.files.length) return;
@@ -25,6 +25,7 @@ export default function () {
     field.dispatchEvent(new Event("change", { bubbles: true }));
   };
   document.addEventListener("paste", paste);
+  parentElement.querySelector("small").textContent = "or paste one, anywhere on the page";
   return () => document.removeEventListener("paste", paste);
 }
 """
@@ -72,8 +73,8 @@ def confusion(uri: str) -> pd.DataFrame | None:
 
 def chosen(model: LoadedModel) -> tuple[np.ndarray | None, str | None]:
     """The image that was uploaded or pasted, or a test image with its class; None, told, where it is bad."""
-    file = st.file_uploader("Drop an image here, or paste one", type=TYPES)
-    st.components.v2.component("paste", js=PASTE)()
+    file = st.file_uploader("Drop an image here", type=TYPES)
+    st.components.v2.component("paste", html="<small></small>", js=PASTE)()
     if file is not None:
         try:
             return images.decode(file.getvalue()), None

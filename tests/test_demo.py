@@ -80,6 +80,7 @@ def test_an_uploaded_image_is_answered(demo: Page, file: Path, evaluated: Evalua
 
 
 def test_a_pasted_image_is_answered(demo: Page, file: Path, evaluated: Evaluated) -> None:
+    expect(demo.get_by_text("or paste one")).to_be_visible()
     demo.evaluate(PASTE, base64.b64encode(file.read_bytes()).decode())
     expect(demo.get_by_text("pasted.png")).to_be_visible()
     expect(demo.get_by_text("It is:")).to_be_hidden()
