@@ -33,7 +33,9 @@ def training_run(experiment: str, name: str, tags: dict[str, str]) -> Iterator[s
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
-    mlflow.set_experiment(experiment)
+    made = mlflow.set_experiment(experiment)
+    # Where two processes make it at once, MLflow (3.17) leaves the loser's former experiment active.
+    mlflow.set_experiment(experiment_id=made.experiment_id)
     tags = tags | {"git_commit": git_commit()}
     with mlflow.start_run(run_name=name, parent_run_id=parent, tags=tags, log_system_metrics=True) as run:
         yield run.info.run_id

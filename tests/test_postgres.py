@@ -4,6 +4,8 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import BIN, Clone
+from tests.conftest import BIN, ROOT, Clone
 from tests.servers import answers, free_port, server
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -84,6 +86,40 @@ def test_trainings_side_by_side_are_whole_and_one_is_promoted(clone: Clone, trac
             history = client.get_metric_history(run.info.run_id, "val_loss")
             assert [point.step for point in history] == list(range(10))
     assert client.get_model_version_by_alias("digits", "champion").status == "READY"
+
+
+RACE = """
+import sys, time
+import mlflow
+from pipeline import tracking
+
+mlflow.MlflowClient().search_experiments()
+for number in range(6):
+    while time.time() < float(sys.argv[1]) + 2 * number:
+        time.sleep(0.001)
+    with tracking.training_run(f"race{number}", sys.argv[2], {}):
+        pass
+"""
+
+
+def test_runs_of_processes_that_make_their_experiment_at_once_are_all_in_it(tracking_server: str) -> None:
+    start = str(time.time() + 10)
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, start, name],
+            cwd=ROOT,
+            env=os.environ | {"MLFLOW_TRACKING_URI": tracking_server},
+            stdout=subprocess.DEVNULL,
+        )
+        for name in ("one", "two", "three")
+    ]
+    assert [racer.wait(timeout=200) for racer in racers] == [0, 0, 0]
+    client = MlflowClient(tracking_server)
+    for number in range(6):
+        experiment = client.get_experiment_by_name(f"race{number}")
+        assert experiment is not None
+        runs = client.search_runs([experiment.experiment_id])
+        assert {run.info.run_name for run in runs} == {"one", "two", "three"}
 
 
 def test_the_champion_loads_from_the_server(tracking_server: str) -> None:
