@@ -59,13 +59,14 @@ def main() -> None:
     }
     with tracking.training_run(facts["name"], folder.name, tags):
         mlflow.keras.autolog(log_models=False, log_datasets=False)
-        trainee = twin(model, precision, params.training.threads)
+        threads = min(params.training.threads, training.smallest_batch(variant, train, validation))
+        trainee = twin(model, precision, threads)
         fit = training.fit(trainee, variant, train, validation, seed)
         model.set_weights(trainee.get_weights())
-        threads = {"threads": params.training.threads, "precision": precision}
+        shared = {"threads": params.training.threads, "precision": precision}
         record = {
             "tags": tags | outcome(fit),
-            "params": _flat(variant.model_dump()) | threads,
+            "params": _flat(variant.model_dump()) | shared,
             "metrics": measures(model, variant, fit, validation),
         }
         write(folder, model, fit.history, record)

@@ -129,6 +129,12 @@ def training_batches(data: Images, batch_size: int, seed: int, epoch: tf.Variabl
     return _without_autotuning(batches.apply(tf.data.experimental.assert_cardinality(steps)))
 
 
+def smallest_batch(variant: Variant, training: Images, validation: Images) -> int:
+    """How many images the smallest batch of an epoch holds, the last of training or of validation."""
+    sizes = ((len(training.labels), variant.batch_size), (len(validation.labels), VALIDATION_BATCH))
+    return min(count % size or size for count, size in sizes)
+
+
 def validation_batches(data: Images) -> tf.data.Dataset:
     """All of (images, labels) in order, in large batches: nothing is learnt from them."""
     batches = tf.data.Dataset.from_tensor_slices((data.images, data.labels)).batch(VALIDATION_BATCH)

@@ -13,7 +13,7 @@ def twin(model: keras.Sequential, precision: str, threads: int) -> keras.Sequent
     """A copy of `model` with its weights, which computes in `precision` on `threads` threads.
 
     `precision` is a Keras dtype policy: "float32" or "mixed_bfloat16". Rounding aside, float32 gives the
-    updates that the model itself would.
+    updates that the model itself would. No batch may have fewer images than `threads`.
     """
     normalized = any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
     policies = _policies(model, precision)
@@ -38,17 +38,12 @@ class Sharded(keras.Sequential):
         self.shards = shards
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
-        """Of `inputs` (n, ...), the outputs (n, ...)."""
-        whole = super().call
+        """Of `inputs` (n, ...), the outputs (n, ...); n is `shards` or more, since pooling an empty part
+        ends the process."""
         count = tf.shape(inputs)[0]
         cuts = [count * part // self.shards for part in range(self.shards + 1)]
-
-        def joined() -> tf.Tensor:
-            parts = (inputs[start:end] for start, end in pairwise(cuts))
-            return tf.concat([whole(part, training, mask) for part in parts], axis=0)
-
-        # Keras's pooling has no gradient for an empty part.
-        return tf.cond(count < self.shards, lambda: whole(inputs, training, mask), joined)
+        parts = [inputs[start:end] for start, end in pairwise(cuts)]
+        return tf.concat([super(Sharded, self).call(part, training, mask) for part in parts], axis=0)
 
 
 class BatchNormalization(keras.layers.BatchNormalization):

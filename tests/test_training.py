@@ -91,6 +91,17 @@ def test_order_follows_the_epoch_variable() -> None:
         assert [int(label) for _, labels in batches for label in labels] == order(0, number)
 
 
+@pytest.mark.parametrize(
+    ("training_images", "validation_images", "smallest"), [(8, 500, 4), (9, 500, 1), (8, 503, 3)]
+)
+def test_smallest_batch_is_the_last_of_training_or_validation(
+    training_images: int, validation_images: int, smallest: int
+) -> None:
+    assert (
+        training.smallest_batch(variant(), numbered(training_images), numbered(validation_images)) == smallest
+    )
+
+
 def test_validation_batches_hold_all_images_in_order() -> None:
     batches = training.validation_batches(numbered(7))
     assert [int(label) for _, labels in batches for label in labels] == list(range(7))
