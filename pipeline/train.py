@@ -72,9 +72,7 @@ def main() -> None:
         write(folder, model, fit.history, record)
         mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
         log_training(folder, model, train, validation)
-    accuracy = record["metrics"].get("kept_val_accuracy")
-    told = f"validation accuracy {accuracy:.4f}" if accuracy else f"diverged: {fit.divergence}"
-    print(f"{folder.name}: {told}")
+    print(f"{folder.name}: {result(record)}")
 
 
 def outcome(fit: Fit) -> dict[str, str]:
@@ -82,6 +80,13 @@ def outcome(fit: Fit) -> dict[str, str]:
     if fit.divergence is None:
         return {"status": "trained"}
     return {"status": "diverged", "reason": fit.divergence}
+
+
+def result(record: dict[str, Any]) -> str:
+    """How a training ended, in a line."""
+    if record["tags"]["status"] == "diverged":
+        return f"diverged: {record['tags']['reason']}"
+    return f"validation accuracy {record['metrics']['kept_val_accuracy']:.4f}"
 
 
 def measures(model: keras.Model, variant: Variant, fit: Fit, validation: Images) -> dict[str, float]:

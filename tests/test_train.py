@@ -263,6 +263,11 @@ def test_finetuned_variant_starts_from_the_others_weights(trained: Trained) -> N
     assert record["params"]["training_images"] == 300
 
 
+def test_the_last_line_tells_a_trained_model_even_without_a_right_answer() -> None:
+    record = {"tags": {"status": "trained"}, "metrics": {"kept_val_accuracy": 0.0}}
+    assert train.result(record) == "validation accuracy 0.0000"
+
+
 def test_diverged_training_is_a_result_with_its_reason(trained: Trained) -> None:
     record = json.loads((trained.project / "models/runaway-0/training.json").read_text())
     [diverged] = trained.runs("runaway-0")
