@@ -10,22 +10,23 @@ are kept, and from it results.md and growth.png.
 import argparse
 import json
 import os
-import shutil
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import growth, job, report, start_up, steps, whole
 from benchmarks.measure import machine, run
+from benchmarks.steps import BFLOAT16, FLOAT32
 from pipeline.arrays import write_json
 from pipeline.errors import one_line_errors
 from pipeline.paths import PREPARED
 
 IMAGES = 5_000
-EPOCHS_COUNTED = 2
+EPOCHS_COUNTED = 2  # of each variant, by steps
+EPOCHS = 4  # of each variant, by whole
 RESULTS = Path("benchmarks/results.json")
-FLOAT32, BFLOAT16 = ({"threads": 1, "precision": name} for name in ("float32", "mixed_bfloat16"))
 
 
 @one_line_errors
@@ -56,8 +57,15 @@ class Setting:
         prepared = job.make(folder / "prepared", self.images, epochs=1)
         run(["dvc", "repro", "prepare"], prepared, {})
         self.data = folder / "data"
-        whole.write_data(self.data, prepared / PREPARED)
+        whole.write_data(self.data, prepared / PREPARED, dict.fromkeys(("train", "validation", "test")))
         self.cores = os.cpu_count() or 1
+
+    @cached_property
+    def small_job(self) -> Path:
+        """A finished job of two small variants."""
+        folder = self.folder / "small"
+        whole.timed(folder, self.images, 1, ["dvc", "repro"], ["shallow", "translate"])
+        return folder
 
 
 def compare_steps(setting: Setting) -> dict[str, Any]:
@@ -83,15 +91,14 @@ def compare_whole(setting: Setting) -> dict[str, Any]:
 
 def measure_start_up(setting: Setting) -> dict[str, Any]:
     """Stages' starts, and DVC with nothing to do."""
-    finished = small_job(setting)
+    finished = setting.small_job
     return {"stages": start_up.measure(finished, 5), "nothing_to_do": start_up.nothing_to_do(finished, 5)}
 
 
 def measure_growth(setting: Setting) -> dict[str, Any]:
     """By images and by runs."""
-    finished = small_job(setting)
     images = growth.by_images(setting.folder, PREPARED, [5_000, 15_000, 45_000], 2)
-    return {"images": images, "runs": growth.by_runs(finished, [10, 1_000, 10_000], 5)}
+    return {"images": images, "runs": growth.by_runs(setting.small_job, [10, 1_000, 10_000], 5)}
 
 
 def measure_variants(setting: Setting) -> dict[str, Any]:
@@ -102,15 +109,6 @@ def measure_variants(setting: Setting) -> dict[str, Any]:
     )
 
 
-def small_job(setting: Setting) -> Path:
-    """A finished job of two small variants."""
-    folder = setting.folder / "small"
-    shutil.rmtree(folder, ignore_errors=True)
-    whole.timed(folder, setting.images, 1, ["dvc", "repro"], ["shallow", "translate"])
-    return folder
-
-
-EPOCHS = 4
 PARTS: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "steps": compare_steps,
     "start-up": measure_start_up,

@@ -6,14 +6,13 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import steps
 from benchmarks.measure import run, summary
+from benchmarks.steps import FLOAT32
+from benchmarks.whole import write_data
 from pipeline.hyperparameters import Hyperparameters, read_params
 
-SIDE = {"threads": 1, "precision": "float32"}
-COPIED = {"runs": "run_uuid", "tags": "run_uuid", "params": "run_uuid", "latest_metrics": "run_uuid"}
+COPIED = ("runs", "tags", "params", "latest_metrics")  # tables whose rows are a run's by its run_uuid
 
 
 def by_images(folder: Path, prepared: Path, counts: list[int], epochs: int) -> dict[str, Any]:
@@ -22,12 +21,8 @@ def by_images(folder: Path, prepared: Path, counts: list[int], epochs: int) -> d
     found = {}
     for count in counts:
         data = folder / f"images-{count}"
-        for part, rows in (("train", count), ("validation", 500)):
-            (data / part).mkdir(parents=True)
-            for name in ("images", "labels"):
-                array = np.load(prepared / part / f"{name}.npy", mmap_mode="r")
-                np.save(data / part / f"{name}.npy", array[:rows])
-        rounds = list(steps.taking_turns(variant, data, epochs, [SIDE]))
+        write_data(data, prepared, {"train": count, "validation": 500})
+        rounds = list(steps.taking_turns(variant, data, epochs, [FLOAT32]))
         found[str(count)] = {clock: summary([one[0][clock] for one in rounds]) for clock in ("wall", "cpu")}
         print(f"bench: growth: {count} images: {found[str(count)]['wall']['median']:.2f} s", flush=True)
     return found
@@ -67,10 +62,10 @@ def multiply_runs(store: Path, count: int) -> None:
 
 def copy_run(database: sqlite3.Connection, original: str, new: str, number: int) -> None:
     """A run's rows once more, as of another model. The names in the statements are the store's own."""
-    for table, key in COPIED.items():
+    for table in COPIED:
         columns = [row[1] for row in database.execute(f"pragma table_info({table})")]
-        chosen = ", ".join(f"'{new}'" if column == key else column for column in columns)
-        copied = f"insert into {table} select {chosen} from {table} where {key} = ?"  # noqa: S608
+        chosen = ", ".join(f"'{new}'" if column == "run_uuid" else column for column in columns)
+        copied = f"insert into {table} select {chosen} from {table} where run_uuid = ?"  # noqa: S608
         database.execute(copied, (original,))
     changed = {"model_digest": new * 2, "seed": str(1000 + number)}
     for key, value in changed.items():

@@ -1,7 +1,5 @@
 """A job of its own in a temporary folder: the pipeline as it stands here, on fewer images and epochs."""
 
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +9,21 @@ from ruamel.yaml import YAML
 from pipeline.arrays import read_arrays, read_facts
 from pipeline.errors import PipelineError
 from pipeline.paths import RAW
+from pipeline.quickstart import lay_out
 
 
 def make(folder: Path, images: Path, epochs: int, variants: list[str] | None = None) -> Path:
     """Set up `folder` with the pipeline, params.yaml changed to these epochs and variants, and DVC."""
-    folder.mkdir(parents=True)
-    shutil.copytree("pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy("dvc.yaml", folder)
-    yaml = YAML(typ="safe")
-    params = yaml.load(Path("params.yaml"))
+    params = YAML(typ="safe").load(Path("params.yaml"))
     params["data"] |= {"source": "directory", "directory": str(images), "name": "benchmark"}
     for group in (params, params["finetune"]):
         chosen = {
             name: block for name, block in group["variants"].items() if not variants or name in variants
         }
         group["variants"] = {name: unstopped(block, epochs) for name, block in chosen.items()}
-    params["finetune"]["init_from"] = next(iter(params["variants"]))
-    if "batchnorm" in params["variants"]:
-        params["finetune"]["init_from"] = "batchnorm"
-    yaml.dump(params, folder / "params.yaml")
-    subprocess.run(["dvc", "init", "--no-scm", "--quiet"], cwd=folder, check=True)
+    if params["finetune"]["init_from"] not in params["variants"]:
+        params["finetune"]["init_from"] = next(iter(params["variants"]))
+    lay_out(folder, params)
     return folder
 
 

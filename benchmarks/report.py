@@ -50,34 +50,27 @@ def _bfloat16_section(found: dict[str, Any]) -> str:
 def _whole_section(found: dict[str, Any]) -> str:
     ways = ("notebooks", "serial", "parallel")
     told = ("notebooks, one after another", "`dvc repro`", f"`make repro JOBS={found['jobs']}`")
-    rows = [
-        {"way": title, "wall (s)": f"{found[way]['wall']:.0f}", "CPU (s)": f"{found[way]['cpu']:.0f}"}
-        for way, title in zip(ways, told, strict=True)
-    ]
+    seconds = {title: found[way] for way, title in zip(ways, told, strict=True)}
     return (
         f"## The whole job\n\nAll variants, {found['epochs']} epochs each, {found['images']:,} images; the "
         "notebooks train and score, the others go from the images to the report. One run each. In parallel "
         f"to the notebooks: {found['parallel_to_notebooks']:.2f}; to `dvc repro`: "
         f"{found['parallel_to_serial']:.2f}; the models of both are "
         f"{'' if found['same_models'] else 'not '}the same bit for bit.\n\n"
-        f"{_machine(found)}\n\n{markdown_table(pd.DataFrame(rows))}"
+        f"{_machine(found)}\n\n{_seconds('way', seconds, 0)}"
     )
 
 
 def _start_up_section(found: dict[str, Any]) -> str:
-    rows = [
-        {
-            "stage": stage,
-            "CPU (s)": f"{clocks['cpu']['median']:.2f}",
-            "wall (s)": f"{clocks['wall']['median']:.2f}",
-        }
+    seconds = {
+        stage: {clock: values["median"] for clock, values in clocks.items()}
         for stage, clocks in found["stages"].items()
-    ]
+    }
     return (
         "## Start-up\n\nImporting a stage's modules and, where it has a run, opening MLflow's store: medians "
         f"of {found['stages']['train']['cpu']['n']}. `dvc repro` with nothing to do takes "
         f"{found['nothing_to_do']['repro_to_status']:.2f} x `dvc status`.\n\n"
-        f"{_machine(found)}\n\n{markdown_table(pd.DataFrame(rows))}"
+        f"{_machine(found)}\n\n{_seconds('stage', seconds, 2)}"
     )
 
 
@@ -99,18 +92,21 @@ def _growth_section(found: dict[str, Any]) -> str:
 
 
 def _variants_section(found: dict[str, Any]) -> str:
-    rows = [
-        {
-            "variants": count,
-            "wall (s)": f"{found[count]['wall']:.0f}",
-            "CPU (s)": f"{found[count]['cpu']:.0f}",
-        }
-        for count in sorted((key for key in found if key.isdigit()), key=int)
-    ]
+    counts = sorted((key for key in found if key.isdigit()), key=int)
+    seconds = {count: found[count] for count in counts}
     return (
         f"## By variants\n\n`make repro JOBS={found['jobs']}` with one epoch each, once.\n\n"
-        f"{_machine(found)}\n\n{markdown_table(pd.DataFrame(rows))}"
+        f"{_machine(found)}\n\n{_seconds('variants', seconds, 0)}"
     )
+
+
+def _seconds(of: str, rows: dict[str, dict[str, float]], digits: int) -> str:
+    """A table of wall and CPU seconds, a row for each of what the first column is `of`."""
+    table = [
+        {of: name, "wall (s)": f"{clocks['wall']:.{digits}f}", "CPU (s)": f"{clocks['cpu']:.{digits}f}"}
+        for name, clocks in rows.items()
+    ]
+    return markdown_table(pd.DataFrame(table))
 
 
 def _machine(found: dict[str, Any]) -> str:

@@ -11,14 +11,12 @@ Writes benchmarks/serving.json: medians with n and quartiles, CPU seconds beside
 
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +28,7 @@ import psutil
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from benchmarks.measure import machine
 from pipeline import models, serving
 from pipeline.backend import keras, tf
 from tests.servers import answers, free_port, server
@@ -207,18 +206,6 @@ def compared(calls_of: dict[str, Callable[[], Any]], calls: int, unit: float) ->
             "n": len(values),
         }
         for name, values in wall.items()
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What it was measured on."""
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return {
-        "cpu": cpu[1] if cpu else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in serving.PACKAGES},
-        "load_average_at_start": os.getloadavg()[0],
     }
 
 

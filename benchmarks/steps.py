@@ -16,6 +16,9 @@ from typing import Any
 from benchmarks.measure import summary
 from pipeline.hyperparameters import Hyperparameters, Variant, read_params
 
+# The pipeline's side, one thread each.
+FLOAT32, BFLOAT16 = ({"threads": 1, "precision": name} for name in ("float32", "mixed_bfloat16"))
+
 
 def compare(folder: Path, epochs: int, sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """For each variant, each side's wall and CPU seconds an epoch.

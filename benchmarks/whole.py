@@ -52,13 +52,9 @@ def timed(
 
 
 def by_variants(folder: Path, images: Path, counts: list[int], jobs: int) -> dict[str, dict[str, float]]:
-    """Seconds of jobs with more and more variants, smaller ones first, for one epoch."""
+    """Seconds of jobs with more and more variants, for one epoch; what is fine-tuned comes last."""
     params = read_params(Hyperparameters)
-    names = [
-        "batchnorm",
-        *(name for name in params.variants if name != "batchnorm"),
-        *params.finetune.variants,
-    ]
+    names = [*params.variants, *params.finetune.variants]
     return {
         str(count): timed(folder / f"variants-{count}", images, 1, [*PARALLEL, str(jobs)], names[:count])
         for count in counts
@@ -74,9 +70,10 @@ def same_models(one: Path, other: Path) -> bool:
     return bool(names) and contents[0] == contents[1]
 
 
-def write_data(data: Path, prepared: Path) -> None:
-    """The arrays that the notebooks read: those that a job prepared, so that the split is the same."""
-    for part in ("train", "validation", "test"):
+def write_data(data: Path, prepared: Path, counts: dict[str, int | None]) -> None:
+    """The arrays that trainings read: of each part the first `counts` that a job prepared, None: all."""
+    for part, count in counts.items():
         (data / part).mkdir(parents=True)
         for name in ("images", "labels"):
-            np.save(data / part / f"{name}.npy", np.load(prepared / part / f"{name}.npy"))
+            array = np.load(prepared / part / f"{name}.npy", mmap_mode="r")
+            np.save(data / part / f"{name}.npy", array[:count])

@@ -75,20 +75,26 @@ def main() -> None:
 
 
 def prepare_folder() -> Params:
-    """Make or refresh quickstart/: the modules, dvc.yaml, the changed params.yaml, and DVC without git."""
+    """Make or refresh quickstart/, with the changes of quickstart.yaml."""
     yaml = YAML(typ="safe")
-    yaml.default_flow_style = False
-    FOLDER.mkdir(exist_ok=True)
-    shutil.rmtree(FOLDER / "pipeline", ignore_errors=True)
-    shutil.copytree("pipeline", FOLDER / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy("dvc.yaml", FOLDER)
     params = merged(yaml.load(Path("params.yaml")), yaml.load(CHANGES))
     params["published"] = {}  # the documents' figures are of CIFAR-10
-    yaml.dump(params, FOLDER / "params.yaml")
-    if not (FOLDER / ".dvc").is_dir():
-        dvc = Path(sys.executable).with_name("dvc")
-        subprocess.run([dvc, "init", "--no-scm", "--quiet"], cwd=FOLDER, check=True)
+    lay_out(FOLDER, params)
     return read_params(Params, FOLDER / "params.yaml")
+
+
+def lay_out(folder: Path, params: dict[str, Any]) -> None:
+    """Make or refresh a folder in which the pipeline, as it stands in this checkout, runs with `params`."""
+    folder.mkdir(exist_ok=True, parents=True)
+    shutil.rmtree(folder / "pipeline", ignore_errors=True)
+    shutil.copytree("pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy("dvc.yaml", folder)
+    yaml = YAML(typ="safe")
+    yaml.default_flow_style = False
+    yaml.dump(params, folder / "params.yaml")
+    if not (folder / ".dvc").is_dir():
+        dvc = Path(sys.executable).with_name("dvc")
+        subprocess.run([dvc, "init", "--no-scm", "--quiet"], cwd=folder, check=True)
 
 
 def merged(params: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -47,8 +47,9 @@ def main() -> None:
 def read_results(params: Params) -> Results:
     """Everything that the report tells, of the variants and seeds that params.yaml names now."""
     scores = read_scores(params.trained_models)
-    names = [f"{variant}-{seed}" for variant, seed in zip(scores["variant"], scores["seed"], strict=True)]
     trained = [f"{variant}-{seed}" for variant, seed in params.trained_models]
+    diverged = {name: reason for name in trained if (reason := divergence(name)) is not None}
+    names = [name for name in trained if name not in diverged]
     records = {name: tracking.read_training(MODELS / name) for name in names}
     scores["parameters"] = [records[name]["metrics"]["parameters"] for name in names]
     scores["epochs"] = [records[name]["metrics"]["stopped_epoch"] for name in names]
@@ -64,7 +65,7 @@ def read_results(params: Params) -> Results:
         per_class={name: _read_per_class(name) for name in names},
         confused=_read_csv(EVALUATION / champion_name / "most_confused.csv", {"one": str, "other": str}),
         champion=champion,
-        diverged={name: reason for name in trained if (reason := divergence(name)) is not None},
+        diverged=diverged,
     )
 
 
