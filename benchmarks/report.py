@@ -49,7 +49,7 @@ def _bfloat16_section(found: dict[str, Any]) -> str:
 
 def _whole_section(found: dict[str, Any]) -> str:
     ways = ("notebooks", "serial", "parallel")
-    told = ("notebooks, one after another", "`dvc repro`", f"`make repro JOBS={found['jobs']}`")
+    told = ("notebooks, one after another", "dvc repro", f"make repro JOBS={found['jobs']}")
     seconds = {title: found[way] for way, title in zip(ways, told, strict=True)}
     return (
         f"## The whole job\n\nAll variants, {found['epochs']} epochs each, {found['images']:,} images; the "
