@@ -15,13 +15,10 @@ def twin(model: keras.Sequential, precision: str, threads: int) -> keras.Sequent
     `precision` is a Keras dtype policy: "float32" or "mixed_bfloat16". Rounding aside, float32 gives the
     updates that the model itself would. No batch may have fewer images than `threads`.
     """
-    normalized = any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
     policies = _policies(model, precision)
     copies = [_copy(layer, policy) for layer, policy in zip(model.layers, policies, strict=True)]
-    shards = 1 if normalized else threads  # a batch's statistics are of the whole batch
-    pixels = keras.Input(batch_shape=model.input_shape, dtype=model.inputs[0].dtype)
-    layers = [pixels, *copies]
-    made = Sharded(shards, layers, model.name) if shards > 1 else keras.Sequential(layers, name=model.name)
+    layers = [keras.Input(batch_shape=model.input_shape, dtype=model.inputs[0].dtype), *copies]
+    made = Sharded(threads, layers, model.name) if threads > 1 else keras.Sequential(layers, name=model.name)
     made.set_weights(model.get_weights())
     return made
 
@@ -30,20 +27,27 @@ class Sharded(keras.Sequential):
     """Runs each batch as `shards` parts, side by side, and joins what they give.
 
     Gradients are sums over images, so that the parts give the batch's. Each part's operations stay on
-    one thread: sharing a convolution of few images among threads costs more than it saves.
+    one thread: sharing a convolution of few images among threads costs more than it saves. Only
+    normalization, whose statistics are of the whole batch, has the parts joined.
     """
 
     def __init__(self, shards: int, layers: list[keras.Layer], name: str) -> None:
         super().__init__(layers, name=name)
         self.shards = shards
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:  # noqa: ARG002
         """Of `inputs` (n, ...), the outputs (n, ...); n is `shards` or more, since pooling an empty part
         ends the process."""
         count = tf.shape(inputs)[0]
         cuts = [count * part // self.shards for part in range(self.shards + 1)]
-        parts = [inputs[start:end] for start, end in pairwise(cuts)]
-        return tf.concat([super(Sharded, self).call(part, training, mask) for part in parts], axis=0)
+        sizes = [end - start for start, end in pairwise(cuts)]
+        parts = tf.split(inputs, sizes, num=self.shards)
+        for layer in self.layers:  # which know from Keras whether they train
+            if isinstance(layer, BatchNormalization):
+                parts = tf.split(layer(tf.concat(parts, axis=0)), sizes, num=self.shards)
+            else:
+                parts = [layer(part) for part in parts]
+        return tf.concat(parts, axis=0)
 
 
 class BatchNormalization(keras.layers.BatchNormalization):

@@ -82,8 +82,21 @@ def test_a_batch_is_answered_whole_in_parts_of_any_size(count: int) -> None:
     assert np.isfinite(compiled(fast).train_on_batch(IMAGES[:count], LABELS[:count])).all()
 
 
-def test_a_normalized_model_is_not_sharded_since_its_statistics_are_of_the_batch() -> None:
-    assert not isinstance(twin(built("batchnorm"), "float32", threads=2), Sharded)
+def test_a_batch_in_parts_is_normalized_by_the_statistics_of_the_whole() -> None:
+    layers = keras.layers
+    inner = [layers.Conv2D(4, 3), layers.BatchNormalization(), layers.GlobalAveragePooling2D()]
+    pixels = [keras.Input((32, 32, 3), dtype="uint8"), layers.Rescaling(1 / 255)]
+    model = keras.Sequential([*pixels, *inner, layers.Dense(10, activation="softmax")])
+
+    def seen(threads: int) -> list[np.ndarray]:
+        fast = twin(model, "float32", threads)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(fast(IMAGES[:32], training=True)[:, 0])
+        gradients = tape.gradient(loss, [weight.value for weight in fast.trainable_weights])
+        return [value.numpy() for value in gradients] + fast.get_weights()
+
+    for parts, whole in zip(seen(3), seen(1), strict=True):
+        assert np.allclose(parts, whole, rtol=1e-4, atol=1e-6)
 
 
 def test_fused_normalization_is_keras_own_in_value_gradient_and_averages() -> None:
