@@ -46,7 +46,7 @@ def write_arrays(folder: Path, arrays: dict[str, np.ndarray], **facts: Any) -> N
     described = {}
     for name, array in arrays.items():
         path = partial / f"{name}.npy"
-        np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+        np.save(path, np.asarray(array, order="C"), allow_pickle=False)
         described[name] = {
             "dtype": str(array.dtype),
             "shape": list(array.shape),

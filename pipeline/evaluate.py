@@ -16,20 +16,23 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline import figures, metrics, models, tracking, training
+from pipeline import checkpoint, figures, metrics, models, tracking, training
 from pipeline.arrays import read_arrays, read_facts, write_arrays, write_json
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import Hyperparameters, read_params
-from pipeline.paths import EVALUATION, METRICS, MODELS, PREPARED
+from pipeline.lock import alone
+from pipeline.paths import CHECKPOINTS, EVALUATION, METRICS, MODELS, PREPARED
 from pipeline.selection import model_tags, read_metrics
 
 PARTS = ("validation", "test")
 
 
 @one_line_errors
+@alone
 def main() -> None:
     """Predict, score, write and log."""
     name = _argument()
+    checkpoint.remove(CHECKPOINTS / name)  # DVC has the model by now
     training.make_deterministic(0, read_params(Hyperparameters).training.threads)
     model = models.load(MODELS / name / "model.keras")
     classes = read_facts(PREPARED / "split")["classes"]
@@ -48,7 +51,8 @@ def main() -> None:
     drawn = make_figures(name, tables, data["test"], predicted["test"], classes)
     report = metrics.report(data["test"]["labels"], predicted["test"], classes)
     write(name, scores, tables, drawn, report)
-    log_evaluation(name)
+    with tracking.told(name):
+        log_evaluation(name)
     print(f"{name}: " + ", ".join(f"{part} accuracy {scores[part]['accuracy']:.4f}" for part in PARTS))
 
 

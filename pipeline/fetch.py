@@ -13,12 +13,14 @@ from pipeline import sources
 from pipeline.arrays import write_arrays
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import read_params
+from pipeline.lock import alone
 from pipeline.params import Data, Params
 from pipeline.paths import DOWNLOADS, RAW
 from pipeline.sources import RawDataset
 
 
 @one_line_errors
+@alone
 def main() -> None:
     """Fetch and write data/raw."""
     data = read_params(Params).data

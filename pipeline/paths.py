@@ -16,3 +16,9 @@ METRICS = Path("metrics")
 
 CHAMPION = Path("champion.json")
 REPORTS = Path("reports")
+
+# What a stage keeps for itself while it runs, for the next run of it: no part of any result.
+KEPT = Path(".pipeline")
+CHECKPOINTS = KEPT / "checkpoints"
+LOCKS = KEPT / "locks"
+WORKSPACE = KEPT / "workspace"

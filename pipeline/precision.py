@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.arrays import write_json
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import Hyperparameters, read_params
+from pipeline.lock import alone
 from pipeline.paths import PRECISION
 
 CPU = Path("/proc/cpuinfo")
@@ -19,6 +20,7 @@ BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # instructions that multiply bfloat16 ma
 
 
 @one_line_errors
+@alone
 def main() -> None:
     """Choose, write and tell."""
     chosen = read_params(Hyperparameters).training.precision

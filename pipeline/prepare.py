@@ -15,11 +15,13 @@ from pipeline.arrays import arrays_digest, digest_of, read_arrays, read_facts, w
 from pipeline.errors import PipelineError, one_line_errors
 from pipeline.figures import sample_grid
 from pipeline.hyperparameters import read_params
+from pipeline.lock import alone
 from pipeline.params import Params, Split
 from pipeline.paths import PREPARED, RAW
 
 
 @one_line_errors
+@alone
 def main() -> None:
     """Check, split and write."""
     params = read_params(Params)

@@ -14,6 +14,7 @@ from pipeline import registry, tracking
 from pipeline.arrays import read_arrays, read_facts, write_json
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import read_params
+from pipeline.lock import alone
 from pipeline.params import Params
 from pipeline.paths import CHAMPION, MODELS, PREPARED
 from pipeline.registry import Candidate
@@ -21,6 +22,7 @@ from pipeline.selection import choose, model_tags, read_scores
 
 
 @one_line_errors
+@alone
 def main() -> None:
     """Decide, write the decision and promote."""
     parser = argparse.ArgumentParser(description="Choose and promote the champion.")

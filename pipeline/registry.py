@@ -3,8 +3,12 @@
 A version carries as tags what it was chosen by. All decisions rest on validation data.
 """
 
+import contextlib
+import getpass
 import math
 import os
+import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +16,17 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+from filelock import FileLock
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
 from pipeline import serving
+from pipeline.arrays import digest_of
 from pipeline.errors import PipelineError
 
 CHAMPION, PREVIOUS = "champion", "previous"
+IDENTITY = ("model_digest", "serving_digest")  # the tags by which a version is known
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,13 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> str:
     The same model again changes nothing, unless it is wrapped for serving in another way, which is a new
     version. A refusal's reason is written on the candidate's run, a promotion's on the new version; the
     old champion becomes `previous`. `force` passes over the comparison with the standing champion, never
-    over the rest of the gate.
+    over the rest of the gate. One at a time on a machine; for more machines see `pipeline.repair`.
     """
+    with alone_on_this_machine(candidate.registered_name):
+        return _promote(candidate, margin, force)
+
+
+def _promote(candidate: Candidate, margin: float, force: bool) -> str:
     name, identity = candidate.registered_name, candidate.identity
     standing = version_at(name, CHAMPION)
     if standing is not None and identity.items() <= standing.tags.items():
@@ -71,6 +84,8 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> str:
         "test_accuracy": f"{candidate.test_accuracy:.6f}",
         "validation_accuracy_change": change_from(standing, candidate),
         "promotion": reason,
+        "promotion_id": uuid.uuid4().hex,
+        "replaces": replaced(standing),
     }
     for key, value in (candidate.tags | identity | told).items():
         client.set_model_version_tag(name, number, key, value)
@@ -79,6 +94,19 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> str:
     client.set_registered_model_alias(name, CHAMPION, number)
     client.set_tag(candidate.run_id, "promotion", f"version {number}: {reason}")
     return f"{name}: version {number} is champion: {reason}"
+
+
+@contextmanager
+def alone_on_this_machine(name: str) -> Iterator[None]:
+    """One promotion at a time of this user into this store, whatever folder it comes from."""
+    digest = digest_of([mlflow.get_tracking_uri(), name])[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"promote-{getpass.getuser()}-{digest}.lock"):
+        yield
+
+
+def replaced(standing: ModelVersion | None) -> str:
+    """What tells the champion that a promotion replaces: the id of the promotion that made it one."""
+    return "none" if standing is None else standing.tags.get("promotion_id", f"version {standing.version}")
 
 
 def refusal(candidate: Candidate, standing: ModelVersion | None, margin: float, force: bool) -> str:
@@ -135,6 +163,7 @@ def rollback(name: str) -> str:
         missing = CHAMPION if champion is None else PREVIOUS
         raise PipelineError(f"registered model {name!r} has no version with the alias {missing!r}")
     client = mlflow.MlflowClient()
+    client.set_model_version_tag(name, previous.version, "promotion_id", uuid.uuid4().hex)
     client.set_registered_model_alias(name, CHAMPION, previous.version)
     client.set_registered_model_alias(name, PREVIOUS, champion.version)
     return f"{name}: version {previous.version} is champion again, version {champion.version} is previous"
@@ -165,32 +194,27 @@ def is_same_model(candidate: Candidate, version: ModelVersion) -> bool:
 def register(candidate: Candidate) -> str:
     """Log the model, wrapped for serving, to its run, and register it; the new version's number.
 
-    The run's status and end stay those of its training, even where this fails.
+    The version is made with its identity, so that one which was made before a crash is found again.
     """
     import pipeline.backend  # noqa: F401  MLflow runs the served model, which imports TensorFlow
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    commit = mlflow.MlflowClient().get_run(candidate.run_id).data.tags.get("git_commit", "none")
-    with resumed(candidate.run_id):
-        logged = mlflow.pyfunc.log_model(
-            name="served_model",
-            registered_model_name=candidate.registered_name,
-            **serving.described(candidate.model, candidate.classes, candidate.example, candidate.batch_limit),
-            metadata={"classes": candidate.classes, "git_commit": commit} | candidate.tags,
-        )
-    return str(logged.registered_model_version)
-
-
-@contextmanager
-def resumed(run_id: str) -> Iterator[None]:
-    """Make a run active for a while, and leave it with the status and the end that it had."""
-    client = mlflow.MlflowClient()
-    before = client.get_run(run_id).info
-    try:
-        with mlflow.start_run(run_id=run_id):
-            yield
-    finally:
-        client.set_terminated(run_id, before.status, before.end_time)
+    client, name = mlflow.MlflowClient(), candidate.registered_name
+    commit = client.get_run(candidate.run_id).data.tags.get("git_commit", "none")
+    logged = Model.log(
+        artifact_path=None,
+        name="served_model",
+        flavor=mlflow.pyfunc,
+        run_id=candidate.run_id,  # which keeps its status and its end
+        **serving.described(candidate.model, candidate.classes, candidate.example, candidate.batch_limit),
+        metadata={"classes": candidate.classes, "git_commit": commit} | candidate.tags,
+    )
+    with contextlib.suppress(MlflowException):  # it exists already
+        client.create_registered_model(name)
+    version = client.create_model_version(
+        name, logged.model_uri, candidate.run_id, tags=candidate.identity, model_id=logged.model_id
+    )
+    return str(version.version)
 
 
 def accuracy_of(version: ModelVersion) -> float:

@@ -18,6 +18,7 @@ from pipeline import figures, report_text, tracking
 from pipeline.arrays import digest_of, read_facts
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import read_params
+from pipeline.lock import alone
 from pipeline.markdown import to_html
 from pipeline.params import Params
 from pipeline.paths import CHAMPION, EVALUATION, MODELS, PREPARED, REPORTS
@@ -26,6 +27,7 @@ from pipeline.selection import divergence, read_scores
 
 
 @one_line_errors
+@alone
 def main() -> None:
     """Read, write and log."""
     results = read_results(read_params(Params))

@@ -8,10 +8,12 @@ Reads params.yaml (data), and changes the two aliases of the registered model.
 from pipeline import registry
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import read_params
+from pipeline.lock import alone
 from pipeline.params import Params
 
 
 @one_line_errors
+@alone
 def main() -> None:
     """Swap the aliases."""
     print(registry.rollback(read_params(Params).data.dataset))

@@ -7,43 +7,139 @@ no run id stands in any file.
 import json
 import logging
 import os
+import re
 import subprocess
+import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.numpy_dataset import NumpyDataset
+import requests
+import sqlalchemy
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from sqlalchemy.exc import SQLAlchemyError
+
+from pipeline.arrays import digest_of
+from pipeline.errors import PipelineError
+from pipeline.lock import is_free, locked
+from pipeline.paths import WORKSPACE
 
 SYSTEM_METRICS_SECONDS = 5
+SECONDS_TO_ANSWER = 10
 
 
 @contextmanager
-def training_run(experiment: str, name: str, tags: dict[str, str]) -> Iterator[str]:
-    """A new run, with system metrics, that is FINISHED at the end or FAILED on an exception.
+def training_run(experiment: str, name: str, tags: dict[str, str], resumed: bool = False) -> Iterator[str]:
+    """A run, with system metrics, that is FINISHED at the end or FAILED on an exception.
 
-    Under `mlflow run` the project's own run becomes its parent: every stage inherits that run's id,
-    and would otherwise write into it.
+    Where this folder began such a run, with the same tags, and did not end it, that one goes on; with
+    `resumed` also one that it ended. Under `mlflow run` the project's own run becomes its parent: every
+    stage inherits that run's id, and would otherwise write into it.
     """
     parent = os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
-    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+    for noisy in ("mlflow.system_metrics", "mlflow.utils.async_logging", "urllib3.connectionpool"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
+    check_store(mlflow.get_tracking_uri())
     made = mlflow.set_experiment(experiment)
     # Where two processes make it at once, MLflow (3.17) leaves the loser's former experiment active.
     mlflow.set_experiment(experiment_id=made.experiment_id)
-    tags = tags | {"git_commit": git_commit()}
-    with mlflow.start_run(run_name=name, parent_run_id=parent, tags=tags, log_system_metrics=True) as run:
+    run_id = _run_to_go_on_with(made.experiment_id, name, tags, resumed)
+    tags = tags | {"git_commit": git_commit(), "workspace": workspace()}
+    run = mlflow.start_run(
+        run_id,
+        run_name=name,
+        parent_run_id=None if run_id else parent,
+        tags=None if run_id else tags,
+        log_system_metrics=True,
+    )
+    status = "FAILED"
+    try:
         yield run.info.run_id
-        mlflow.flush_async_logging()
+        status = "FINISHED"
+    finally:
+        with told(name):
+            mlflow.flush_async_logging()
+            mlflow.end_run(status)
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Let work go on without MLflow: say in a line what it did not take, and how the run gets it."""
+    try:
+        yield
+    except (MlflowException, requests.RequestException) as error:
+        reason = str(error).split("\n")[0]
+        print(f"{name}: its run is not complete ({reason}): `make sync` completes it", file=sys.stderr)
+
+
+def _run_to_go_on_with(experiment_id: str, name: str, tags: dict[str, str], resumed: bool) -> str | None:
+    """The newest run with these tags that this folder began and, unless `resumed`, did not end."""
+    runs = mlflow.MlflowClient().search_runs(
+        [experiment_id],
+        f"attributes.run_name = '{name}' and tags.workspace = '{workspace()}'",
+        order_by=["attributes.start_time DESC"],
+    )
+    for run in runs:
+        if tags.items() <= run.data.tags.items() and (resumed or run.info.status != "FINISHED"):
+            return run.info.run_id
+    return None
+
+
+def end_killed(experiment: str) -> list[str]:
+    """End as KILLED what this folder began and no process of it is at; the names of those runs."""
+    client = mlflow.MlflowClient()
+    made = client.get_experiment_by_name(experiment)
+    if made is None:
+        return []
+    running = f"attributes.status = 'RUNNING' and tags.workspace = '{workspace()}'"
+    dead = [
+        r for r in client.search_runs([made.experiment_id], running) if is_free(f"train-{r.info.run_name}")
+    ]
+    for run in dead:
+        client.set_terminated(run.info.run_id, "KILLED")
+    return [str(run.info.run_name) for run in dead]
+
+
+@cache
+def check_store(uri: str) -> None:
+    """Raise PipelineError where a tracking URI's server or database does not answer, within seconds.
+
+    MLflow itself tries again for minutes; after this, for half a minute with a server that stops.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+    try:
+        if uri.startswith(("http://", "https://")):
+            requests.get(f"{uri.rstrip('/')}/health", timeout=SECONDS_TO_ANSWER)
+        elif uri.split(":")[0].split("+")[0] in DATABASE_ENGINES:
+            url = sqlalchemy.make_url(uri)
+            if url.get_backend_name() == "sqlite":
+                Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+            sqlalchemy.create_engine(url).connect().close()
+    except (requests.RequestException, SQLAlchemyError, OSError) as error:
+        shown = re.sub(r"//[^/@]*@", "//", uri)  # without user and password
+        reason = str(error).split("\n")[0]
+        raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {shown}: {reason}") from error
+
+
+def workspace() -> str:
+    """A name for this folder, by which its runs are told from those of others in the same store."""
+    with locked("workspace"):
+        if not WORKSPACE.is_file():
+            WORKSPACE.write_text(uuid.uuid4().hex)
+    return digest_of([WORKSPACE.read_text(), str(Path.cwd())])  # a copy of the folder is another one
 
 
 def find_run(experiment: str, tags: dict[str, str]) -> Run | None:
     """The newest finished run of an experiment that carries all of these tags."""
+    check_store(mlflow.get_tracking_uri())
     found = mlflow.MlflowClient().get_experiment_by_name(experiment)
     if found is None:
         return None
@@ -71,10 +167,3 @@ def git_commit() -> str:
 def read_training(folder: Path) -> dict[str, Any]:
     """The record of the training that made models/VARIANT-SEED: its tags, params and metrics."""
     return json.loads((folder / "training.json").read_text())
-
-
-def log_dataset(name: str, context: str, images: np.ndarray, digest: str) -> None:
-    """Name the images that a run used as its input, by our own digest of the split."""
-    source = CodeDatasetSource({"mlflow.source.name": f"data/prepared ({context})"})
-    dataset = NumpyDataset(images, source, name=f"{name}-{context}", digest=digest[:36])
-    mlflow.log_input(dataset, context)

@@ -19,17 +19,20 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pipeline import models, tracking, training
+from pipeline import models, recording, tracking, training
 from pipeline.arrays import digest_of, file_digest, read_arrays, read_facts, write_json
 from pipeline.backend import keras
+from pipeline.checkpoint import Checkpoint
 from pipeline.errors import PipelineError, one_line_errors
 from pipeline.hyperparameters import Hyperparameters, Variant, read_params
-from pipeline.paths import MODELS, PRECISION, PREPARED
+from pipeline.lock import alone
+from pipeline.paths import CHECKPOINTS, MODELS, PRECISION, PREPARED
 from pipeline.training import Fit, Images
 from pipeline.twin import twin
 
 
 @one_line_errors
+@alone
 def main() -> None:
     """Read, train in a run, re-evaluate the weights that are kept, write and log them."""
     name, seed = _arguments()
@@ -38,41 +41,50 @@ def main() -> None:
     variant = params.variant(name)
     facts = read_facts(PREPARED / "split")
     train, validation = _read_images(name, variant)
-
     training.make_deterministic(seed, params.training.threads)
-    model = models.build(variant.network, len(facts["classes"]), name)
-    precision = json.loads(PRECISION.read_text())["precision"]
-    settings = [variant.model_dump(), params.training.model_dump() | {"precision": precision}]
-    if name in params.finetune.variants:
-        trained = MODELS / f"{params.finetune.init_from}-{seed}" / "model.keras"
-        model.set_weights(models.load(trained).get_weights())
-        settings.append({"init_from": file_digest(trained)})
+    model, base = build(params, name, seed, len(facts["classes"]))
+    shared = params.training.model_dump() | {"precision": json.loads(PRECISION.read_text())["precision"]}
 
     folder = MODELS / f"{name}-{seed}"
     tags = {
         "variant": name,
         "seed": str(seed),
-        "params_digest": digest_of(settings),
+        "params_digest": digest_of([variant.model_dump(), shared, *base]),
         "data_digest": facts["data_digest"],
         "split_digest": facts["split_digest"],
         "code_digest": _code_digest(),
     }
-    with tracking.training_run(facts["name"], folder.name, tags):
-        mlflow.keras.autolog(log_models=False, log_datasets=False)
+    checkpoint = Checkpoint(CHECKPOINTS / folder.name, digest_of(tags))
+    resumed = checkpoint.read() is not None
+    with tracking.training_run(facts["name"], folder.name, tags, resumed) as run_id:
+        watching = [log_epochs()] if resumed else []
+        mlflow.keras.autolog(log_models=False, log_datasets=False, disable=resumed)
         threads = min(params.training.threads, training.smallest_batch(variant, train, validation))
-        trainee = twin(model, precision, threads)
-        fit = training.fit(trainee, variant, train, validation, seed)
+        trainee = twin(model, shared["precision"], threads)
+        fit = training.fit(trainee, variant, train, validation, seed, *watching, checkpoint=checkpoint)
         model.set_weights(trainee.get_weights())
-        shared = {"threads": params.training.threads, "precision": precision}
         record = {
             "tags": tags | outcome(fit),
-            "params": _flat(variant.model_dump()) | shared,
+            "params": _flat(variant.model_dump()) | {key: shared[key] for key in ("threads", "precision")},
             "metrics": measures(model, variant, fit, validation),
         }
         write(folder, model, fit.history, record)
-        mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
-        log_training(folder, model, train, validation)
+        with tracking.told(folder.name):
+            recording.record(folder, model, train, validation, run_id)
+            mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
     print(f"{folder.name}: {result(record)}")
+
+
+def build(
+    params: Hyperparameters, name: str, seed: int, classes: int
+) -> tuple[keras.Sequential, list[dict[str, str]]]:
+    """A variant's model before training, and the digest of the model that its weights come from, if any."""
+    model = models.build(params.variant(name).network, classes, name)
+    if name not in params.finetune.variants:
+        return model, []
+    trained = MODELS / f"{params.finetune.init_from}-{seed}" / "model.keras"
+    model.set_weights(models.load(trained).get_weights())
+    return model, [{"init_from": file_digest(trained)}]
 
 
 def outcome(fit: Fit) -> dict[str, str]:
@@ -114,17 +126,12 @@ def write(folder: Path, model: keras.Model, history: dict[str, list[float]], rec
     write_json(folder / "training.json", record)
 
 
-def log_training(folder: Path, model: keras.Model, train: Images, validation: Images) -> None:
-    """Log a training's record, its data and its model to the active run."""
-    record = tracking.read_training(folder)
-    facts = read_facts(PREPARED / "split")
-    for context, data in (("training", train), ("validation", validation)):
-        tracking.log_dataset(facts["name"], context, data.images, facts["split_digest"])
-    mlflow.log_params({f"variant.{key}": value for key, value in record["params"].items()})
-    mlflow.log_metrics(record["metrics"])
-    mlflow.set_tags(record["tags"] | {"model_digest": file_digest(folder / "model.keras")})
-    if record["tags"]["status"] == "trained":
-        models.log(model, validation.images[:1])
+def log_epochs() -> keras.callbacks.Callback:
+    """What autologging does each epoch. It refuses to do so in a run that goes on, since the fit's first
+    epoch is another than the run's parameters say."""
+    return keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: mlflow.log_metrics(logs, step=epoch, synchronous=False)
+    )
 
 
 def _arguments() -> tuple[str, int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.backend import keras, tf
+from pipeline.checkpoint import Checkpoint, Resumable
 from pipeline.hyperparameters import Variant
 
 VALIDATION_BATCH = 500
@@ -67,29 +68,34 @@ def fit(
     validation: Images,
     seed: int,
     *watching: keras.callbacks.Callback,
+    checkpoint: Checkpoint | None = None,
 ) -> Fit:
     """Compile and train `model` in place as `variant` says, with callbacks `watching` it.
 
     At the end the model holds the weights of the best epoch where the variant restores them, those
-    of the last epoch otherwise.
+    of the last epoch otherwise. With a `checkpoint` the fit goes on from there, and keeps its own.
     """
     compile_model(model, variant)
     epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-    wall, cpu = time.perf_counter(), time.process_time()
-    history = model.fit(
+    chosen = list(_callbacks(variant))
+    resumable = Resumable(checkpoint, chosen)
+    model.fit(
         training_batches(training, variant.batch_size, seed, epoch),
         validation_data=validation_batches(validation),
-        epochs=variant.epochs,
+        initial_epoch=resumable.epochs,
+        epochs=resumable.epochs if resumable.stopped else variant.epochs,
         callbacks=[
             keras.callbacks.LambdaCallback(on_epoch_begin=lambda n, _: epoch.assign(n)),
             keras.callbacks.TerminateOnNaN(),
-            *_callbacks(variant),
+            *chosen,
+            resumable,
             *watching,
         ],
         shuffle=False,  # the batches come shuffled
         verbose=1 if sys.stdout.isatty() else 0,
     )
-    return Fit(history.history, time.perf_counter() - wall, time.process_time() - cpu)
+    seconds = resumable.seconds()
+    return Fit(resumable.history, seconds["wall"], seconds["cpu"])
 
 
 def compile_model(model: keras.Model, variant: Variant) -> None:
@@ -173,14 +179,17 @@ class EpochLine(keras.callbacks.Callback):
     def __init__(self, epochs: int) -> None:
         super().__init__()
         self.epochs = epochs
+        self.first: int | None = None  # a fit that goes on does not start with 0
 
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         """Start the clock."""
-        self.started = time.monotonic()
+        if self.first is None:
+            self.first, self.started = epoch, time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Print the epoch's metrics."""
-        left = (time.monotonic() - self.started) / (epoch + 1) * (self.epochs - epoch - 1)
+        done = epoch + 1 - (self.first or 0)
+        left = (time.monotonic() - self.started) / done * (self.epochs - epoch - 1)
         metrics = "  ".join(f"{name} {value:.4g}" for name, value in (logs or {}).items())
         print(
             f"{self.model.name}  epoch {epoch + 1}/{self.epochs}  {metrics}  "

@@ -1,9 +1,12 @@
-"""Starting real servers for tests, and stopping them with all that they started."""
+"""Starting real servers for tests, and stopping them with all that they started: any, MLflow's, Postgres."""
 
 import os
+import pwd
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -54,3 +57,37 @@ def answers(address: str) -> bool:
         return requests.get(address, timeout=5).ok
     except (requests.ConnectionError, requests.Timeout):
         return False
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int, store: str, *more: str) -> Iterator[str]:
+    """Run `mlflow server` on a store, its artifacts in `folder`; gives its address."""
+    address = f"http://127.0.0.1:{port}"
+    command = [str(Path(sys.executable).with_name("mlflow")), "server", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--backend-store-uri", store, "--workers", "2"]
+    command += ["--artifacts-destination", str(folder / "artifacts"), *more]
+    log = folder / "mlflow.log"
+    with server(command, folder, os.environ, log, lambda: answers(f"{address}/health")):
+        yield address
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """Run a Postgres of its own in `folder`; gives the URI of a database of it."""
+    port, programs = free_port(), max(Path("/usr/lib/postgresql").glob("*/bin"))
+    user = [] if os.getuid() else ["runuser", "-u", "postgres", "--"]  # Postgres refuses to run as root
+    if user:
+        for path in (folder, *folder.parents[:2]):
+            path.chmod(0o755)
+        shutil.chown(folder, pwd.getpwnam("postgres").pw_uid)
+    initdb = [str(programs / "initdb"), "-D", str(folder / "data"), "-U", "mlflow", "--auth=trust"]
+    subprocess.run([*user, *initdb], check=True, capture_output=True)
+    command = [*user, str(programs / "postgres"), "-D", str(folder / "data"), "-k", str(folder)]
+    command += ["-h", "127.0.0.1", "-p", str(port)]
+    probe = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
+
+    def is_ready() -> bool:
+        return subprocess.run(probe, capture_output=True).returncode == 0
+
+    with server(command, folder, os.environ, folder / "postgres.log", is_ready):
+        yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"

@@ -1,56 +1,28 @@
 """A tracking server on Postgres: trainings side by side, promotion and the champion through HTTP."""
 
 import os
-import pwd
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import BIN, ROOT, Clone
-from tests.servers import answers, free_port, server
+from tests.conftest import ROOT, Clone
+from tests.servers import free_port, mlflow_server, postgres
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def tracking_server(tmp_path_factory: pytest.TempPathFactory, clone: Clone) -> Iterator[str]:
+def tracking_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an `mlflow server` whose store is a Postgres of its own."""
-    folder = tmp_path_factory.mktemp("postgres")
-    port, address = free_port(), f"http://127.0.0.1:{free_port()}"
-    programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
-    user = [] if os.getuid() else ["runuser", "-u", "postgres", "--"]  # Postgres refuses to run as root
-    if user:
-        for path in (folder, *folder.parents[:2]):
-            path.chmod(0o755)
-        shutil.chown(folder, pwd.getpwnam("postgres").pw_uid)
-    initdb = [str(programs / "initdb"), "-D", str(folder / "data"), "-U", "mlflow", "--auth=trust"]
-    subprocess.run([*user, *initdb], check=True, capture_output=True)
-    postgres = [*user, str(programs / "postgres"), "-D", str(folder / "data"), "-k", str(folder)]
-    postgres += ["-h", "127.0.0.1", "-p", str(port)]
-    log, environment = tmp_path_factory.mktemp("logs"), clone.environment
-
-    def is_ready() -> bool:
-        command = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
-        return subprocess.run(command, capture_output=True).returncode == 0
-
-    tracking = [str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", address.rsplit(":", 1)[1]]
-    tracking += [
-        "--backend-store-uri",
-        f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres",
-        "--workers",
-        "2",
-    ]
-    tracking += ["--artifacts-destination", str(log / "artifacts")]
+    folder = tmp_path_factory.mktemp("mlflow")
     with (
-        server(postgres, folder, os.environ, log / "postgres", is_ready),
-        server(tracking, log, environment, log / "mlflow", lambda: answers(f"{address}/health")),
+        postgres(tmp_path_factory.mktemp("postgres")) as store,
+        mlflow_server(folder, free_port(), store) as address,
     ):
         yield address
 

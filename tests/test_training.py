@@ -201,7 +201,7 @@ def test_every_epoch_prints_a_line(
 def test_time_left_is_that_of_the_epochs_to_come(capsys: pytest.CaptureFixture[str]) -> None:
     line = training.EpochLine(epochs=3)
     line.set_model(linear_model())
-    line.on_train_begin()
+    line.on_epoch_begin(0)
     line.started -= 65.2
     line.on_epoch_end(0, {"loss": 0.123456})
     assert capsys.readouterr().out == "linear  epoch 1/3  loss 0.1235  at most 2:10 left\n"

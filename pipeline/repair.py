@@ -1,0 +1,60 @@
+"""Two machines that promoted at the same moment: found by what their versions tell, and put in order.
+
+A registry sets an alias whatever it was before, so that the last machine wins, however good its model is.
+Both versions then say that they replaced the same champion, which one after the other could not.
+"""
+
+from itertools import pairwise
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+
+from pipeline import registry
+from pipeline.registry import CHAMPION, PREVIOUS, version_at
+
+
+def repair(name: str) -> list[str]:
+    """Let the better of two such versions be champion, and delete a second version of one model.
+
+    What was done, in lines. Versions that were scored on different splits do not compare: the champion stays.
+    """
+    with registry.alone_on_this_machine(name):
+        return delete_doubles(name) + order_rivals(name)
+
+
+def delete_doubles(name: str) -> list[str]:
+    """Of versions with the same model, served in the same way, keep one with an alias, or else the first."""
+    aliased = {found.version for alias in (CHAMPION, PREVIOUS) if (found := version_at(name, alias))}
+    kept: dict[tuple[str | None, ...], str] = {}
+    done = []
+    for version in sorted(versions(name), key=lambda v: (v.version not in aliased, int(v.version))):
+        identity = tuple(version.tags.get(key) for key in registry.IDENTITY)
+        first = kept.setdefault(identity, version.version)
+        if first != version.version and version.version not in aliased and None not in identity:
+            mlflow.MlflowClient().delete_model_version(name, version.version)
+            done.append(f"{name}: deleted version {version.version}: it is version {first} once more")
+    return done
+
+
+def order_rivals(name: str) -> list[str]:
+    """Of versions that replaced the very same champion, make the best champion, the next one previous."""
+    champion = version_at(name, CHAMPION)
+    if champion is None or "replaces" not in champion.tags:
+        return []
+    shared = ("replaces", "split_digest")
+    rivals = [v for v in versions(name) if all(v.tags.get(key) == champion.tags.get(key) for key in shared)]
+    if len(rivals) < 2:
+        return []
+    client = mlflow.MlflowClient()
+    *_, second, best = ordered = sorted(rivals, key=registry.accuracy_of)
+    client.set_registered_model_alias(name, PREVIOUS, second.version)
+    client.set_registered_model_alias(name, CHAMPION, best.version)
+    for worse, better in pairwise(ordered):  # as if each had been promoted after the one before
+        client.set_model_version_tag(name, better.version, "replaces", worse.tags["promotion_id"])
+    numbers = " and ".join(v.version for v in ordered)
+    return [f"{name}: versions {numbers} were promoted at once: version {best.version} is champion"]
+
+
+def versions(name: str) -> list[ModelVersion]:
+    """All versions of a registered model."""
+    return list(mlflow.MlflowClient().search_model_versions(f"name = '{name}'"))

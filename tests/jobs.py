@@ -1,0 +1,127 @@
+"""A small job of its own in a folder, as a user has it: DVC, params.yaml, an MLflow store."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from pipeline.quickstart import lay_out
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+NAME = "batchnorm-0"  # the model that most tests train
+EPOCHS = 12
+
+
+def small_params(**variants: dict[str, Any]) -> dict[str, Any]:
+    """The repository's params.yaml, on digits, with these changes to the blocks of these variants alone."""
+    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["data"] |= {"source": "digits", "name": None}
+    params["variants"] = {name: params["variants"][name] | changes for name, changes in variants.items()}
+    params["finetune"] = {"init_from": next(iter(variants)), "variants": {}}
+    return params
+
+
+@dataclass(frozen=True)
+class Job:
+    """A folder with the pipeline as it stands here, and what to run its commands with."""
+
+    folder: Path
+    more: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def store(self) -> str:
+        """The URI of its runs."""
+        return self.more.get("MLFLOW_TRACKING_URI", f"sqlite:///{self.folder / 'mlflow.db'}")
+
+    @property
+    def client(self) -> MlflowClient:
+        """A client of its store."""
+        return MlflowClient(self.store)
+
+    def start(self, *command: str, **environment: str) -> "subprocess.Popen[str]":
+        """Start a command in a process group of its own."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=kept | {"PATH": path, "MLFLOW_TRACKING_URI": self.store} | self.more | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> str:
+        """What a command prints; with `check`, the test fails where it fails."""
+        process = self.start(*command, **environment)
+        told, _ = process.communicate(timeout=400)
+        if check and process.returncode:
+            pytest.fail(f"{' '.join(command)} ended with {process.returncode}:\n{told}")
+        return told
+
+    def runs(self) -> list[Run]:
+        """All its runs, the oldest first."""
+        experiments = [found.experiment_id for found in self.client.search_experiments()]
+        return list(self.client.search_runs(experiments, order_by=["attributes.start_time ASC"]))
+
+    def steps(self, run: Run, metric: str = "val_loss") -> list[int]:
+        """The steps of a run's metric, as they were logged."""
+        return sorted(point.step for point in self.client.get_metric_history(run.info.run_id, metric))
+
+    def outs(self) -> dict[str, str]:
+        """The digest of every out in dvc.lock, by its path."""
+        stages = yaml.safe_load((self.folder / "dvc.lock").read_text())["stages"]
+        return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+
+
+def make(folder: Path, params: dict[str, Any], *targets: str, **more: str) -> Job:
+    """Lay out a job and bring it as far as `targets`."""
+    lay_out(folder, params)
+    job = Job(folder, more)
+    if targets:
+        job.run("dvc", "repro", *targets)
+    return job
+
+
+def processes(job: Job, module: str) -> list[psutil.Process]:
+    """The processes of a job that run `python -m pipeline.MODULE`."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        command = process.info["cmdline"] or []
+        if f"pipeline.{module}" in command and "-m" in command and process.info["cwd"] == str(job.folder):
+            found.append(process)
+    return found
+
+
+def wait_for(condition: Any, seconds: float = 120) -> Any:
+    """What `condition` gives, once it is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    pytest.fail(f"did not come true in {seconds} s")
+
+
+def kill(job: Job, dvc: "subprocess.Popen[str]", what: str, module: str = "train") -> None:
+    """SIGKILL to the stage's processes, to `dvc` alone, or to the whole group."""
+    if what == "group":
+        os.killpg(dvc.pid, signal.SIGKILL)
+    elif what == "dvc":
+        dvc.kill()
+    else:
+        for process in processes(job, module):
+            if process.is_running() and Path(process.exe()).name.startswith("python"):
+                process.kill()

@@ -1,0 +1,149 @@
+"""SIGKILL anywhere: `dvc repro` again ends as if nothing had happened, and the run goes on."""
+
+import random
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import jobs
+from tests.jobs import EPOCHS, NAME, Job
+
+pytestmark = pytest.mark.timeout(900)
+
+TRAIN = ("dvc", "repro", f"train@{NAME}")
+WAYS = ("stage", "dvc", "group")
+STOPPING = {"monitor": "val_loss", "patience": 8, "restore_best_weights": True}
+REDUCING = {"monitor": "val_loss", "factor": 0.5, "patience": 1}
+PARAMS = jobs.small_params(
+    batchnorm={"epochs": EPOCHS, "early_stopping": STOPPING, "reduce_learning_rate": REDUCING}
+)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A job with a variant that has dropout, normalization and both callbacks, before its training."""
+    return jobs.make(tmp_path_factory.mktemp("prepared") / "job", PARAMS, "prepare", "precision")
+
+
+@pytest.fixture(scope="module")
+def expected(prepared: Job) -> Job:
+    """A copy that was never killed, to the report."""
+    job = Job(Path(shutil.copytree(prepared.folder, prepared.folder.with_name("expected"))))
+    job.run("dvc", "repro")
+    return job
+
+
+def assert_trained_once(job: Job, expected: Job) -> None:
+    """The same model, one whole run of it, nothing of a checkpoint beside the last."""
+    for name in ("model.keras", "history.csv", "training.json"):
+        path = Path("models") / NAME / name
+        assert (job.folder / path).read_bytes() == (expected.folder / path).read_bytes(), name
+    [run] = [run for run in job.runs() if run.info.run_name == NAME]
+    [other] = [run for run in expected.runs() if run.info.run_name == NAME]
+    assert run.info.status == "FINISHED"
+    for metric in ("loss", "val_loss", "accuracy", "val_accuracy", "learning_rate", "kept_val_accuracy"):
+        assert job.steps(run, metric) == expected.steps(other, metric) != [], metric
+    figures = {key: value for key, value in run.data.metrics.items() if key.startswith(("val_", "kept_"))}
+    assert figures.items() <= other.data.metrics.items()
+    assert run.data.params == other.data.params
+    digests = {key: value for key, value in other.data.tags.items() if key.endswith("_digest")}
+    assert digests.items() <= run.data.tags.items()
+    [model] = job.client.search_logged_models(
+        [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
+    )
+    assert model.status == "READY"
+
+
+def epochs_told(told: str) -> int:
+    """The last epoch whose line was printed."""
+    return max((int(number) for number in re.findall(r"  epoch (\d+)/", told)), default=0)
+
+
+def went_on_after(told: str) -> int:
+    """The epoch that a training says that it goes on after; 0 where it began anew."""
+    found = re.search(rf"{NAME.rsplit('-', 1)[0]}: goes on after epoch (\d+)", told)
+    return int(found[1]) if found else 0
+
+
+def killed_again_and_again(prepared: Job, expected: Job, folder: Path, ways: list[str], seed: int) -> int:
+    """Train a copy of a job, killed at random moments until it ends; how often it was killed."""
+    moments, kills, told_before = random.Random(seed), 0, ""
+    job = Job(Path(shutil.copytree(prepared.folder, folder)))
+    while True:
+        dvc = job.start(*TRAIN)
+        if kills < len(ways):
+            time.sleep(moments.uniform(3, 15))
+            if dvc.poll() is None:
+                jobs.kill(job, dvc, ways[kills])
+                kills += 1
+        told, _ = dvc.communicate(timeout=400)
+        if "waits for another process" not in told and "goes on" in told + told_before:
+            assert went_on_after(told) >= epochs_told(told_before) - 1
+        if dvc.returncode == 0:
+            assert_trained_once(job, expected)
+            return kills
+        told_before = told if epochs_told(told) else told_before
+
+
+def test_a_training_that_is_killed_with_all_that_started_it_goes_on(
+    prepared: Job, expected: Job, tmp_path: Path
+) -> None:
+    job = Job(Path(shutil.copytree(prepared.folder, tmp_path / "job")))
+    dvc = job.start(*TRAIN)
+    kept = job.folder / ".pipeline/checkpoints" / NAME
+    jobs.wait_for(lambda: list(kept.glob("epoch-0000[3-9]")))
+    jobs.kill(job, dvc, "group")
+    dvc.wait()
+    [run] = job.runs()
+    assert run.info.status == "RUNNING"
+    told = job.run(*TRAIN)
+    assert went_on_after(told) >= 3
+    assert_trained_once(job, expected)
+
+
+def test_a_training_that_outlives_its_dvc_is_waited_for_and_not_done_twice(
+    prepared: Job, expected: Job, tmp_path: Path
+) -> None:
+    job = Job(Path(shutil.copytree(prepared.folder, tmp_path / "job")))
+    dvc = job.start(*TRAIN)
+    kept = job.folder / ".pipeline/checkpoints" / NAME
+    jobs.wait_for(lambda: list(kept.glob("epoch-0000[1-9]")))
+    dvc.kill()
+    assert jobs.processes(job, "train")
+    told = job.run(*TRAIN)
+    assert f"train-{NAME}: waits for another process" in told
+    assert went_on_after(told) >= 1
+    assert not jobs.processes(job, "train")
+    assert_trained_once(job, expected)
+
+
+@pytest.mark.faults
+def test_twenty_kills_at_random_moments_change_nothing(prepared: Job, expected: Job, tmp_path: Path) -> None:
+    ways = [WAYS[number % 3] for number in range(20)]
+    seed = 0
+    while ways:
+        seed += 1
+        kills = killed_again_and_again(prepared, expected, tmp_path / str(seed), ways, seed)
+        ways = ways[kills:]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("way", WAYS)
+def test_a_kill_in_any_other_stage_changes_nothing(way: str, expected: Job, tmp_path: Path) -> None:
+    job = jobs.make(tmp_path / "job", PARAMS)
+    for stage in ("fetch", "prepare", "evaluate", "promote", "report"):
+        dvc = job.start("dvc", "repro")
+        jobs.wait_for(lambda stage=stage: jobs.processes(job, stage))
+        time.sleep(random.Random(f"{way} {stage}").uniform(0.2, 3))
+        jobs.kill(job, dvc, way, stage)
+        dvc.communicate(timeout=400)
+    job.run("dvc", "repro")
+    assert job.outs() == expected.outs()
+    assert_trained_once(job, expected)
+    assert {run.info.status for run in job.runs()} == {"FINISHED"}
+    assert sorted(run.info.run_name or "" for run in job.runs()) == [NAME, "report"]
+    [version] = job.client.search_model_versions("name = 'digits'")
+    assert job.client.get_model_version_by_alias("digits", "champion").version == version.version

@@ -1,0 +1,139 @@
+"""A tracking server that stops: the training goes on, and its run is whole when the server is back."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests import jobs
+from tests.jobs import NAME, Job
+from tests.servers import free_port, mlflow_server, postgres
+
+pytestmark = pytest.mark.timeout(900)
+
+EPOCHS = 25
+TRAIN = ("python", "-m", "pipeline.train", *NAME.split("-"))
+
+
+@dataclass
+class Server:
+    """An `mlflow server` that stops and starts, always on the same port."""
+
+    folder: Path
+    store: str
+    port: int = field(default_factory=free_port)
+    running: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def address(self) -> str:
+        """Where it listens while it runs."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self.running.enter_context(mlflow_server(self.folder, self.port, self.store))
+
+    def stop(self) -> None:
+        self.running.close()
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.system)])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """On a store that stays while the server is stopped."""
+    folder = tmp_path_factory.mktemp("server")
+    with ExitStack() as stack:
+        store = f"sqlite:///{folder}/mlflow.db"
+        if request.param == "postgres":
+            store = stack.enter_context(postgres(tmp_path_factory.mktemp("postgres")))
+        made = Server(folder, store)
+        made.start()
+        yield made
+        made.stop()
+
+
+@pytest.fixture
+def job(server: Server, tmp_path: Path) -> Job:
+    """A job before its training, whose runs go to the server, an experiment of its own."""
+    params = jobs.small_params(batchnorm={"epochs": EPOCHS, "early_stopping": None})
+    params["data"]["name"] = tmp_path.name.replace("_", "-")
+    tracking = {"MLFLOW_TRACKING_URI": server.address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    job = jobs.make(tmp_path / "job", params, **tracking)
+    for stage in ("fetch", "prepare", "precision"):
+        job.run("python", "-m", f"pipeline.{stage}")
+    return job
+
+
+def trained_epochs(job: Job) -> int:
+    return max(
+        (int(p.name[-5:]) for p in job.folder.glob(f".pipeline/checkpoints/{NAME}/epoch-?????")), default=0
+    )
+
+
+def assert_whole(job: Job) -> None:
+    """One run of the training, FINISHED, with every epoch once and a model."""
+    experiment = job.client.get_experiment_by_name(job.folder.parent.name.replace("_", "-"))
+    assert experiment is not None
+    [run] = job.client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert job.steps(run) == list(range(EPOCHS))
+    assert "model_digest" in run.data.tags
+    [model] = job.client.search_logged_models([experiment.experiment_id])
+    assert model.status == "READY"
+
+
+def test_a_server_that_stops_loses_no_training_and_sync_completes_its_run(server: Server, job: Job) -> None:
+    training = job.start(*TRAIN)
+    jobs.wait_for(lambda: trained_epochs(job) >= 2)
+    server.stop()
+    told, _ = training.communicate(timeout=400)
+    assert training.returncode == 0, told
+    assert f"{NAME}: its run is not complete" in told
+    assert "`make sync` completes it" in told
+    assert "Traceback" not in told
+    assert (job.folder / "models" / NAME / "model.keras").is_file()
+    refused = job.run("python", "-m", "pipeline.sync", check=False)
+    assert refused.startswith("error: MLFLOW_TRACKING_URI: no answer from ")
+    assert refused.count("\n") == 1
+    server.start()
+    assert f"sync: {NAME}: completed its run" in job.run("python", "-m", "pipeline.sync")
+    assert_whole(job)
+    assert job.run("python", "-m", "pipeline.sync") == "sync: nothing was missing\n"
+
+
+def test_a_run_catches_up_with_a_server_that_is_back_before_the_end(server: Server, job: Job) -> None:
+    training = job.start(*TRAIN)
+    jobs.wait_for(lambda: trained_epochs(job) >= 1)
+    server.stop()
+    before = trained_epochs(job)
+    jobs.wait_for(lambda: trained_epochs(job) >= before + 3)
+    server.start()
+    told, _ = training.communicate(timeout=400)
+    assert training.returncode == 0, told
+    assert "not complete" not in told
+    assert_whole(job)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://127.0.0.1:9",
+        "http://someone:secret@127.0.0.1:9",
+        "http://no-such-host.invalid",
+        "postgresql+psycopg2://someone:secret@127.0.0.1:9/mlflow",
+        "sqlite:////proc/mlflow.db",
+        "nonsense://somewhere",
+    ],
+)
+def test_a_wrong_uri_is_told_in_one_line_before_any_training(uri: str, tmp_path: Path) -> None:
+    job = jobs.make(tmp_path / "job", jobs.small_params(batchnorm={"epochs": EPOCHS}))
+    for stage in ("fetch", "prepare", "precision"):
+        job.run("python", "-m", f"pipeline.{stage}")
+    begun = time.monotonic()
+    told = job.run(*TRAIN, check=False, MLFLOW_TRACKING_URI=uri)
+    assert time.monotonic() - begun < 60
+    assert told.startswith("error: MLFLOW_TRACKING_URI: "), told
+    assert told.count("\n") == 1
+    assert "secret" not in told
+    assert not (job.folder / "models").exists()
