@@ -122,7 +122,8 @@ def write(folder: Path, model: keras.Model, history: dict[str, list[float]], rec
     """Write the model, its history (epochs count from 1) and the record of its training."""
     models.save(model, folder / "model.keras")
     epochs = pd.RangeIndex(1, len(history["loss"]) + 1, name="epoch")
-    pd.DataFrame(history, index=epochs).to_csv(folder / "history.csv", lineterminator="\n")
+    table = pd.DataFrame(history, index=epochs).sort_index(axis=1)
+    table.to_csv(folder / "history.csv", lineterminator="\n")
     write_json(folder / "training.json", record)
 
 

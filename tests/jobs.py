@@ -66,7 +66,8 @@ class Job:
     def run(self, *command: str, check: bool = True, **environment: str) -> str:
         """What a command prints; with `check`, the test fails where it fails."""
         process = self.start(*command, **environment)
-        told, _ = process.communicate(timeout=400)
+        with process:
+            told, _ = process.communicate(timeout=400)
         if check and process.returncode:
             pytest.fail(f"{' '.join(command)} ended with {process.returncode}:\n{told}")
         return told
