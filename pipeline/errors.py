@@ -10,7 +10,7 @@ class PipelineError(Exception):
 
 
 def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
-    """Let a command end with one line: exit status 1 on a `PipelineError`, 130 on Ctrl-C."""
+    """Let a command end with one line: exit status 1 on a `PipelineError` or an `OSError`, 130 on Ctrl-C."""
 
     @wraps(main)
     def wrapped() -> None:
@@ -18,6 +18,9 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
             main()
         except PipelineError as error:
             sys.exit(f"error: {error}")
+        except OSError as error:  # a full disk, no permission ...
+            where = f"{error.filename}: " if error.filename else ""
+            sys.exit(f"error: {where}{' '.join((error.strerror or str(error)).split())}")
         except KeyboardInterrupt:
             print("error: interrupted", file=sys.stderr)
             sys.exit(130)

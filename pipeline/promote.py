@@ -13,11 +13,11 @@ from typing import Any
 from pipeline import registry, tracking
 from pipeline.arrays import read_arrays, read_facts, write_json
 from pipeline.errors import one_line_errors
+from pipeline.gate import Candidate
 from pipeline.hyperparameters import read_params
 from pipeline.lock import alone
 from pipeline.params import Params
 from pipeline.paths import CHAMPION, MODELS, PREPARED
-from pipeline.registry import Candidate
 from pipeline.selection import choose, model_tags, read_scores
 
 

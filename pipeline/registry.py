@@ -5,17 +5,14 @@ A version carries as tags what it was chosen by. All decisions rest on validatio
 
 import contextlib
 import getpass
-import math
 import os
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
-import numpy as np
 from filelock import FileLock
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -24,32 +21,10 @@ from mlflow.models import Model
 from pipeline import serving
 from pipeline.arrays import digest_of
 from pipeline.errors import PipelineError
+from pipeline.gate import Candidate, change_from, refusal, why
 
 CHAMPION, PREVIOUS = "champion", "previous"
 IDENTITY = ("model_digest", "serving_digest")  # the tags by which a version is known
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A trained model that may become champion, and what it was scored on."""
-
-    registered_name: str
-    run_id: str
-    model: Path
-    example: np.ndarray  # one image, uint8 (32, 32, 3)
-    classes: list[str]
-    batch_limit: int  # images in one request
-    tags: dict[str, str]  # variant, seed, model_digest, data_digest, split_digest
-    validation_accuracy: float
-    test_accuracy: float
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """The tags that tell its version: the model's digest, and that of how it is wrapped for serving."""
-        return {
-            "model_digest": self.tags["model_digest"],
-            "serving_digest": serving.digest(self.batch_limit),
-        }
 
 
 def promote(candidate: Candidate, margin: float, force: bool = False) -> str:
@@ -109,53 +84,6 @@ def replaced(standing: ModelVersion | None) -> str:
     return "none" if standing is None else standing.tags.get("promotion_id", f"version {standing.version}")
 
 
-def refusal(candidate: Candidate, standing: ModelVersion | None, margin: float, force: bool) -> str:
-    """Why the gate refuses a candidate; empty where it lets it pass."""
-    accuracy, chance = candidate.validation_accuracy, 1 / len(candidate.classes)
-    if not math.isfinite(accuracy):
-        return f"its validation accuracy is {accuracy}"
-    if accuracy < chance + margin:
-        return (
-            f"validation accuracy {accuracy:.4f} is under {chance + margin:.4f}, which is chance and "
-            f"promotion.margin {margin}"
-        )
-    if standing is None or force or is_same_model(candidate, standing):
-        return ""
-    if standing.tags.get("split_digest") != candidate.tags["split_digest"]:
-        return (
-            f"version {standing.version}, the champion, was scored on another split, so the two do not "
-            "compare; `make promote FORCE=1` promotes all the same"
-        )
-    if accuracy <= accuracy_of(standing):
-        return (
-            f"validation accuracy {accuracy:.4f} is no better than the {accuracy_of(standing):.4f} of "
-            f"version {standing.version}, the champion"
-        )
-    return ""
-
-
-def why(candidate: Candidate, standing: ModelVersion | None, force: bool) -> str:
-    """The reason of a promotion, as it is written on the version."""
-    best = f"{candidate.tags['variant']} has the highest validation accuracy, "
-    best += f"{candidate.validation_accuracy:.4f}"
-    if standing is None:
-        return f"{best}; there was no champion before it"
-    if is_same_model(candidate, standing):
-        return f"the model of version {standing.version}, served in another way"
-    if force:
-        return f"{best}; forced, in place of version {standing.version}"
-    return f"{best}; version {standing.version} had {accuracy_of(standing):.4f}"
-
-
-def change_from(standing: ModelVersion | None, candidate: Candidate) -> str:
-    """By how much a candidate is better than the standing champion, where the two compare."""
-    if standing is None:
-        return "none: the first champion"
-    if standing.tags.get("split_digest") != candidate.tags["split_digest"]:
-        return f"none: version {standing.version} was scored on another split"
-    return f"{candidate.validation_accuracy - accuracy_of(standing):+.6f}"
-
-
 def rollback(name: str) -> str:
     """Swap champion and previous; PipelineError where there are not both."""
     champion, previous = version_at(name, CHAMPION), version_at(name, PREVIOUS)
@@ -186,11 +114,6 @@ def known_version(name: str, tags: dict[str, str]) -> str | None:
     return str(max(numbers)) if numbers else None
 
 
-def is_same_model(candidate: Candidate, version: ModelVersion) -> bool:
-    """Whether a version holds the candidate's very model, however it is wrapped."""
-    return version.tags.get("model_digest") == candidate.tags["model_digest"]
-
-
 def register(candidate: Candidate) -> str:
     """Log the model, wrapped for serving, to its run, and register it; the new version's number.
 
@@ -215,8 +138,3 @@ def register(candidate: Candidate) -> str:
         name, logged.model_uri, candidate.run_id, tags=candidate.identity, model_id=logged.model_id
     )
     return str(version.version)
-
-
-def accuracy_of(version: ModelVersion) -> float:
-    """The validation accuracy that a version was promoted with."""
-    return float(version.tags["validation_accuracy"])

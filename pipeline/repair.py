@@ -10,6 +10,7 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline import registry
+from pipeline.gate import accuracy_of
 from pipeline.registry import CHAMPION, PREVIOUS, version_at
 
 
@@ -46,7 +47,7 @@ def order_rivals(name: str) -> list[str]:
     if len(rivals) < 2:
         return []
     client = mlflow.MlflowClient()
-    *_, second, best = ordered = sorted(rivals, key=registry.accuracy_of)
+    *_, second, best = ordered = sorted(rivals, key=accuracy_of)
     client.set_registered_model_alias(name, PREVIOUS, second.version)
     client.set_registered_model_alias(name, CHAMPION, best.version)
     for worse, better in pairwise(ordered):  # as if each had been promoted after the one before

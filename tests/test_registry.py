@@ -16,7 +16,7 @@ from pipeline import models, registry, serving
 from pipeline.arrays import file_digest
 from pipeline.backend import keras
 from pipeline.errors import PipelineError
-from pipeline.registry import Candidate
+from pipeline.gate import Candidate
 
 NAME = "cifar10"
 CLASSES = [f"class{number}" for number in range(10)]
