@@ -10,7 +10,7 @@ OUTS := data/raw data/download data/prepared models metrics evaluation champion.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help setup check quickstart repro train promote rollback sync ui serve demo clean \
-        lint test test-system format bench bench-full lock
+        lint test test-system test-faults format bench bench-full lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -75,11 +75,15 @@ format: setup  ## format and mend what can be mended
 	ruff check --fix .
 
 test: lint  ## linter, type checker and the tests that need only pip packages
-	pytest -m "not system"
+	pytest -m "not system and not faults"
+
+test-faults: $(VENV)/demo  ## the long tests of faults: kills, full disks, stopped servers (docs/reliability.md)
+	bash tests/install_system_packages.sh
+	pytest -m faults
 
 test-system: $(VENV)/demo  ## the tests that need a browser, Postgres and the page, which it installs
 	bash tests/install_system_packages.sh
-	pytest -m system
+	pytest -m "system and not faults"
 
 bench: check  ## measure the speed, half an hour on 5,000 of the job's images (dvc repro prepare)
 	python -m benchmarks
