@@ -123,7 +123,9 @@ def check_store(uri: str) -> None:
             if url.get_backend_name() == "sqlite":
                 Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
             sqlalchemy.create_engine(url).connect().close()
-    except (requests.RequestException, SQLAlchemyError, OSError) as error:
+        else:
+            mlflow.MlflowClient(uri)
+    except (MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
         shown = re.sub(r"//[^/@]*@", "//", uri)  # without user and password
         reason = str(error).split("\n")[0]
         raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {shown}: {reason}") from error

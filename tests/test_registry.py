@@ -141,7 +141,10 @@ def test_first_model_becomes_champion_and_tells_all_it_was_chosen_by(filled: Reg
     reason = "shallow has the highest validation accuracy, 0.6000; there was no champion before it"
     assert filled.told[0] == f"{NAME}: version 1 is champion: {reason}"
     assert told_on_run(filled.first) == f"version 1: {reason}"
+    assert re.fullmatch("[0-9a-f]{32}", version(1).tags["promotion_id"])
     assert version(1).tags == filled.first.tags | filled.first.identity | {
+        "promotion_id": version(1).tags["promotion_id"],
+        "replaces": "none",
         "validation_accuracy": "0.600000",
         "test_accuracy": "0.590000",
         "validation_accuracy_change": "none: the first champion",
@@ -155,6 +158,7 @@ def test_better_model_takes_its_place_and_the_old_one_becomes_previous(filled: R
     assert filled.told[1] == f"{NAME}: version 2 is champion: {reason}"
     assert version(2).tags["validation_accuracy_change"] == "+0.050000"
     assert version(2).tags["promotion"] == reason
+    assert version(2).tags["replaces"] == version(1).tags["promotion_id"]
     assert version(2).run_id == filled.better.run_id
 
 
