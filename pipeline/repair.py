@@ -25,15 +25,16 @@ def repair(name: str) -> list[str]:
 
 def delete_doubles(name: str) -> list[str]:
     """Of versions with the same model, served in the same way, keep one with an alias, or else the first."""
-    aliased = {found.version for alias in (CHAMPION, PREVIOUS) if (found := version_at(name, alias))}
+    aliased = {str(found.version) for alias in (CHAMPION, PREVIOUS) if (found := version_at(name, alias))}
     kept: dict[tuple[str | None, ...], str] = {}
     done = []
-    for version in sorted(versions(name), key=lambda v: (v.version not in aliased, int(v.version))):
+    for version in sorted(versions(name), key=lambda v: (str(v.version) not in aliased, int(v.version))):
+        number = str(version.version)
         identity = tuple(version.tags.get(key) for key in registry.IDENTITY)
-        first = kept.setdefault(identity, version.version)
-        if first != version.version and version.version not in aliased and None not in identity:
-            mlflow.MlflowClient().delete_model_version(name, version.version)
-            done.append(f"{name}: deleted version {version.version}: it is version {first} once more")
+        first = kept.setdefault(identity, number)
+        if first != number and number not in aliased and None not in identity:
+            mlflow.MlflowClient().delete_model_version(name, number)
+            done.append(f"{name}: deleted version {number}: it is version {first} once more")
     return done
 
 
@@ -52,7 +53,7 @@ def order_rivals(name: str) -> list[str]:
     client.set_registered_model_alias(name, CHAMPION, best.version)
     for worse, better in pairwise(ordered):  # as if each had been promoted after the one before
         client.set_model_version_tag(name, better.version, "replaces", worse.tags["promotion_id"])
-    numbers = " and ".join(v.version for v in ordered)
+    numbers = " and ".join(str(v.version) for v in ordered)
     return [f"{name}: versions {numbers} were promoted at once: version {best.version} is champion"]
 
 

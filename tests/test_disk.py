@@ -46,9 +46,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 def as_far_as(job: Job, stage: str) -> None:
     """Run the stages before one."""
+    job.run("python", "-m", "pipeline.precision")
     for earlier in STAGES[: STAGES.index(stage)]:
-        if earlier == "train":
-            job.run("python", "-m", "pipeline.precision")
         job.run(*command(earlier))
 
 

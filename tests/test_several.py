@@ -125,11 +125,11 @@ def test_two_promotions_on_two_machines_are_put_in_order_by_the_next_sync(store:
         mlflow.MlflowClient().set_model_version_tag(NAME, better.version, "replaces", one.tags["replaces"])
         [line] = repair(NAME)
         assert line.endswith(f"were promoted at once: version {better.version} is champion")
-        assert aliases() == {"champion": better.version, "previous": worse.version}
+        assert aliases() == {"champion": str(better.version), "previous": str(worse.version)}
         assert repair(NAME) == []
     registry.rollback(NAME)
     assert repair(NAME) == []
-    assert aliases() == {"champion": worse.version, "previous": better.version}
+    assert aliases() == {"champion": str(worse.version), "previous": str(better.version)}
 
 
 def test_one_model_promoted_on_two_machines_is_one_version_after_the_next_sync(store: Path) -> None:
