@@ -20,6 +20,7 @@ from pipeline import figures, metrics, models, tracking, training
 from pipeline.arrays import read_arrays, read_facts, write_arrays, write_json
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import Hyperparameters, read_params
+from pipeline.integrity import check_inputs
 from pipeline.paths import EVALUATION, METRICS, MODELS, PREPARED
 from pipeline.selection import model_tags, read_metrics
 
@@ -30,6 +31,7 @@ PARTS = ("validation", "test")
 def main() -> None:
     """Predict, score, write and log."""
     name = _argument()
+    check_inputs(MODELS / name, *(PREPARED / part for part in ("split", *PARTS)))
     training.make_deterministic(0, read_params(Hyperparameters).training.threads)
     model = models.load(MODELS / name / "model.keras")
     classes = read_facts(PREPARED / "split")["classes"]

@@ -18,8 +18,9 @@ from pipeline.backend import keras
 from pipeline.errors import one_line_errors
 from pipeline.evaluate import log_evaluation
 from pipeline.hyperparameters import read_params
+from pipeline.integrity import check_inputs
 from pipeline.params import Params
-from pipeline.paths import CHAMPION, METRICS, MODELS, PREPARED, REPORTS
+from pipeline.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS
 from pipeline.promote import promote_in_registry
 from pipeline.report import log_report
 from pipeline.selection import divergence, model_tags
@@ -31,6 +32,7 @@ from pipeline.training import Images
 def main() -> None:
     """Recreate what is missing, with a line for each thing that was."""
     params = read_params(Params)
+    check_inputs(CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS)
     facts = read_facts(PREPARED / "split")
     done = [
         line

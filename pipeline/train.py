@@ -24,6 +24,7 @@ from pipeline.arrays import digest_of, file_digest, read_arrays, read_facts, wri
 from pipeline.backend import keras
 from pipeline.errors import PipelineError, one_line_errors
 from pipeline.hyperparameters import Hyperparameters, Variant, read_params
+from pipeline.integrity import check_inputs
 from pipeline.paths import MODELS, PRECISION, PREPARED
 from pipeline.training import Fit, Images
 from pipeline.twin import twin
@@ -36,6 +37,7 @@ def main() -> None:
     params = read_params(Hyperparameters)
     params.training.check_versions()
     variant = params.variant(name)
+    check_inputs(PRECISION, *(PREPARED / part for part in ("split", "train", "validation")))
     facts = read_facts(PREPARED / "split")
     train, validation = _read_images(name, variant)
 
@@ -45,6 +47,7 @@ def main() -> None:
     settings = [variant.model_dump(), params.training.model_dump() | {"precision": precision}]
     if name in params.finetune.variants:
         trained = MODELS / f"{params.finetune.init_from}-{seed}" / "model.keras"
+        check_inputs(trained)
         model.set_weights(models.load(trained).get_weights())
         settings.append({"init_from": file_digest(trained)})
 
