@@ -152,11 +152,13 @@ def _mend_out(out: Out, repo: "Repo") -> list[str]:
     """Mend one out that is not what dvc.lock says; what is lost of it."""
     lost = []
     for file, found in out.digests().items():
-        _, recorded = repo.state.get(str(file.absolute()), repo.fs)
+        place = str(file.absolute())
+        _, recorded = repo.state.get(place, repo.fs)
         if recorded is None or recorded.name != "md5" or recorded.value == found:
             continue
         cached = _cached(recorded.value, repo)
         if cached.is_file() and _put(cached, file, recorded.value, beside=out.path.parent):
+            repo.state.save(place, repo.fs, recorded)  # or damage to it could not be told from an edit
             print(f"{file}: damaged, restored from DVC's cache")
         else:
             cached.unlink(missing_ok=True)

@@ -221,24 +221,23 @@ def test_as_many_rows_as_the_limit_are_answered_and_no_more(served: PyFuncModel)
 
 
 @pytest.mark.parametrize(
-    ("part", "named"),
+    ("part", "before", "named"),
     [
-        ("artifacts/model.keras", "artifacts/model.keras"),
-        ("artifacts/images.py", "artifacts/images.py"),
-        ("served_model.py", "code"),
-        ("MLmodel", "classes"),
+        ("artifacts/model.keras", b"model.weights.h5", "artifacts/model.keras"),
+        ("artifacts/images.py", b"def ", "artifacts/images.py"),
+        ("served_model.py", b"The model that is ser", "code"),
+        ("MLmodel", b"classes:\n      - ca", "classes"),
     ],
 )
 def test_a_flipped_byte_of_what_was_registered_is_refused(
-    served: PyFuncModel, file: Path, tmp_path: Path, part: str, named: str
+    served: PyFuncModel, file: Path, tmp_path: Path, part: str, before: bytes, named: str
 ) -> None:
     del served  # it is saved
     damaged = tmp_path / "damaged"
     shutil.copytree(file.parent / "served", damaged)
-    content = (damaged / part).read_bytes()
-    position = {"MLmodel": content.rindex(b"- frog") + 2, "served_model.py": 10}.get(part, len(content) // 2)
-    changed = bytes([content[position] ^ 1])
-    (damaged / part).write_bytes(content[:position] + changed + content[position + 1 :])
+    content = bytearray((damaged / part).read_bytes())
+    content[content.index(before) + len(before)] ^= 1
+    (damaged / part).write_bytes(content)
     with pytest.raises(MlflowException, match=rf"{named}: damaged: registered with SHA-256 [0-9a-f]{{64}}"):
         mlflow.pyfunc.load_model(str(damaged))
 
