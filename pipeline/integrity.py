@@ -11,51 +11,17 @@ Damage is what DVC cannot see: other bytes in a file that it takes for unchanged
 an edit, to which DVC itself answers: here it is told and left alone.
 """
 
-import fcntl
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 from pipeline.errors import PipelineError, one_line_errors
+from pipeline.locked import FOLDER, LOCK, Out, file_md5, locked_outs, md5_of
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
-
-LOCK = Path("dvc.lock")
-FOLDER = ".dir"  # how DVC ends the MD5 of a folder, which is that of its listing
-
-
-@dataclass(frozen=True)
-class Out:
-    """What a stage made, and the MD5 that dvc.lock has of it."""
-
-    path: Path
-    md5: str
-
-    def digests(self) -> dict[Path, str]:
-        """The MD5 of the file, or of each file in the folder; nothing where neither is there."""
-        found = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
-        return {file: file_md5(file) for file in found if file.is_file()}
-
-    def listing(self, digests: dict[Path, str]) -> bytes:
-        """A folder's files with their digests, as DVC keeps them in its cache."""
-        files = [{"md5": md5, "relpath": f.relative_to(self.path).as_posix()} for f, md5 in digests.items()]
-        return json.dumps(sorted(files, key=lambda file: file["relpath"]), sort_keys=True).encode()
-
-    def is_intact(self) -> bool:
-        """Whether it is what dvc.lock says, or is not there at all."""
-        digests = self.digests()
-        if self.path.is_dir():
-            return _md5(self.listing(digests)).hexdigest() + FOLDER == self.md5
-        return not digests or digests[self.path] == self.md5
 
 
 @one_line_errors
@@ -78,7 +44,11 @@ def check_inputs(*paths: Path) -> None:
     A damaged file is restored, which is told. Raises PipelineError, which names them, where some have no good
     copy. Where there is no dvc.lock there is nothing to compare with.
     """
-    outs = (out for out in locked_outs() if any(_overlap(out.path, path) for path in paths))
+    outs = [
+        out
+        for out in locked_outs()
+        if any(out.path.is_relative_to(path) or path.is_relative_to(out.path) for path in paths)
+    ]
     if lost := mend(outs):
         raise PipelineError(in_one_line(lost))
 
@@ -109,7 +79,7 @@ def mend_cache(cache: Path, outs: Iterable[Out]) -> list[str]:
         digests = out.digests()
         content |= {md5: file for file, md5 in digests.items()}
         listing = out.listing(digests)
-        content[_md5(listing).hexdigest() + FOLDER] = listing
+        content[md5_of(listing) + FOLDER] = listing
     lost = []
     for file in sorted(cache.glob("??/*")):
         md5 = file.parent.name + file.name
@@ -127,25 +97,6 @@ def mend_cache(cache: Path, outs: Iterable[Out]) -> list[str]:
 def in_one_line(lost: list[str]) -> str:
     """What is lost, and the way out."""
     return f"{'; '.join(lost)}; removed, as there is no good copy: run `dvc repro` to make it again"
-
-
-def locked_outs() -> list[Out]:
-    """What dvc.lock lists with an MD5; nothing where there is no dvc.lock."""
-    if not LOCK.is_file():
-        return []
-    try:
-        stages = yaml.load(_lock_text(), yaml.CSafeLoader)["stages"]
-        outs = [out for stage in stages.values() for out in stage.get("outs", [])]
-        return [Out(Path(out["path"]), out["md5"]) for out in outs if out.get("hash") == "md5"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise PipelineError(f"{LOCK}: cannot be read: {reason}; `git checkout {LOCK}` restores it") from error
-
-
-def file_md5(path: Path) -> str:
-    """MD5 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, _md5).hexdigest()
 
 
 def _mend_out(out: Out, repo: "Repo") -> list[str]:
@@ -181,7 +132,7 @@ def _cached(md5: str, repo: "Repo") -> Path:
 def _put(source: Path | bytes, target: Path, md5: str, beside: Path) -> bool:
     """Write what has this MD5 in a target's place, all or nothing; whether the source does have it."""
     content = source if isinstance(source, bytes) else source.read_bytes()
-    if not _is(md5, _md5(content).hexdigest()):
+    if not _is(md5, md5_of(content)):
         return False
     partial = beside / f".{target.name}.{os.getpid()}"
     partial.write_bytes(content)
@@ -189,20 +140,9 @@ def _put(source: Path | bytes, target: Path, md5: str, beside: Path) -> bool:
     return True
 
 
-def _lock_text() -> str:
-    """dvc.lock as it is between two of DVC's writes, which rewrite it in place under DVC's own lock."""
-    here = Path.cwd()
-    root = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
-    with suppress(OSError), (root / ".dvc/tmp/lock").open() as held:
-        fcntl.flock(held, fcntl.LOCK_SH)
-        return LOCK.read_text()
-    return LOCK.read_text()
-
-
 def _repo() -> "Repo":
-    from dvc.exceptions import (
-        DvcException,
-    )  # takes half a second, and is needed only where something is amiss
+    # Half a second, which is spent only where something is amiss.
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
@@ -211,20 +151,12 @@ def _repo() -> "Repo":
         raise PipelineError(f"dvc: {' '.join(str(error).split())}") from error
 
 
-def _md5(content: bytes = b"") -> Any:
-    return hashlib.md5(content, usedforsecurity=False)
-
-
 def _is(md5: str, found: str) -> bool:
     return md5.removesuffix(FOLDER) == found
 
 
 def _damaged(file: Path, md5: str, found: str) -> str:
     return f"{file}: damaged: expected MD5 {md5.removesuffix(FOLDER)}, received {found}"
-
-
-def _overlap(one: Path, other: Path) -> bool:
-    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 if __name__ == "__main__":

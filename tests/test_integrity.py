@@ -17,7 +17,7 @@ from dvc.exceptions import CheckoutError
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from pipeline import integrity
+from pipeline import locked
 from pipeline.errors import PipelineError
 from pipeline.integrity import check_everything, check_inputs
 from pipeline.paths import CHAMPION, EVALUATION, METRICS, MODELS, PRECISION, PREPARED, RAW, REPORTS
@@ -50,13 +50,13 @@ def files_of(*places: Path) -> list[Path]:
 
 def cached(path: Path) -> Path:
     """DVC's copy of a whole file."""
-    md5 = integrity.file_md5(path)
+    md5 = locked.file_md5(path)
     return CACHE / md5[:2] / md5[2:]
 
 
 def listing_of(folder: Path) -> Path:
     """DVC's listing of a folder that dvc.lock has."""
-    [md5] = [out.md5 for out in integrity.locked_outs() if out.path == folder]
+    [md5] = [out.md5 for out in locked.locked_outs() if out.path == folder]
     return CACHE / md5[:2] / md5[2:]
 
 
@@ -167,7 +167,7 @@ def use_by_checkout(job: Job, damaged: Path) -> str:
 
 def cached_listing(path: Path) -> Path | None:
     """DVC's listing of the folder that a file is of, where it is of one."""
-    folders = [out.path for out in integrity.locked_outs() if out.path in path.parents]
+    folders = [out.path for out in locked.locked_outs() if out.path in path.parents]
     return listing_of(folders[0]) if folders else None
 
 
@@ -260,6 +260,12 @@ def test_without_a_lock_there_is_nothing_to_compare_with(
     assert check_everything() == []
 
 
+def test_an_empty_lock_is_none_as_for_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.lock").touch()
+    check_inputs(*DATA)
+
+
 @pytest.mark.usefixtures("job")
 def test_data_outside_dvc_that_differ_are_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -274,7 +280,7 @@ def test_data_outside_dvc_that_differ_are_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
-    "content", ["", "stages:\n- one\n", "stages: {a: {outs: [{hash: md5}]}}", "\t", "\x00"]
+    "content", ["schema: '2.0'\n", "stages:\n- one\n", "stages: {a: {outs: [{hash: md5}]}}", "\t", "\x00"]
 )
 @pytest.mark.usefixtures("job")
 def test_a_damaged_lock_is_refused_in_one_line(content: str) -> None:
@@ -289,14 +295,14 @@ def test_a_lock_that_dvc_is_writing_is_waited_for() -> None:
     with Path(".dvc/tmp/lock").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         Path("dvc.lock").write_text(whole[:100])
-        found: list[list[integrity.Out]] = []
-        reader = threading.Thread(target=lambda: found.append(integrity.locked_outs()))
+        found: list[list[locked.Out]] = []
+        reader = threading.Thread(target=lambda: found.append(locked.locked_outs()))
         reader.start()
         time.sleep(0.2)
         assert found == []
         Path("dvc.lock").write_text(whole)
     reader.join()
-    assert found == [integrity.locked_outs()]
+    assert found == [locked.locked_outs()]
     assert len(found[0]) > 20
 
 
