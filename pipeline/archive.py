@@ -1,9 +1,11 @@
 """CIFAR-10's archive: had from the first place that gives it whole, and read without trusting it.
 
 Its batches are pickles, which can run any code when they are read. So nothing is opened before its
-SHA-256 is right, nothing is extracted, and the unpickler knows arrays and nothing else.
+SHA-256 is right, nothing is extracted, an archive with anything but files and folders of CIFAR-10's size is
+refused before that is unpacked, and the unpickler knows arrays and nothing else.
 """
 
+import gzip
 import io
 import pickle
 import re
@@ -21,6 +23,8 @@ from pipeline.errors import PipelineError
 
 BATCHES = [f"data_batch_{n}" for n in range(1, 6)]
 MEMBERS = "cifar-10-batches-py"
+PICKLES = {*BATCHES, "test_batch", "batches.meta"}
+LIMIT = 2**28  # bytes of the unpacked archive; CIFAR-10 has 186 million
 WAYS_OUT = (
     "ways out: add a mirror or a local copy of the archive to data.archives in params.yaml, "
     "or set data.source to digits"
@@ -33,10 +37,10 @@ Part = tuple[np.ndarray, np.ndarray]  # uint8 images (n, 32, 32, 3) and int64 la
 def read(path: Path) -> tuple[list[Part], Part, list[str]]:
     """The five training batches, the test batch and the classes' names; PipelineError where any is amiss."""
     try:
-        with tarfile.open(path) as tar:
-            train = [_read_batch(tar, name) for name in BATCHES]
-            test = _read_batch(tar, "test_batch")
-            names = [name.decode() for name in _unpickle(tar, "batches.meta")[b"label_names"]]
+        found = _contents(path)
+        train = [_images_and_labels(found[name]) for name in BATCHES]
+        test = _images_and_labels(found["test_batch"])
+        names = [name.decode() for name in found["batches.meta"][b"label_names"]]
     except Exception as error:  # a pickle can raise anything
         reason = " ".join(str(error).split())
         raise PipelineError(f"{path}: not CIFAR-10's archive: {reason}; {WAYS_OUT}") from error
@@ -89,18 +93,44 @@ def _local(path: Path, sha256: str) -> Path:
     return path
 
 
-def _read_batch(tar: tarfile.TarFile, name: str) -> tuple[np.ndarray, np.ndarray]:
-    batch = _unpickle(tar, name)
+def _contents(path: Path) -> dict[str, dict[bytes, Any]]:
+    """What the pickles of an archive hold, by their names; ValueError for a member unlike CIFAR-10's."""
+    found = {}
+    with _Limited(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as tar:
+        for member in tar:
+            _check(member, tar.offset)
+            folder, _, name = member.name.rpartition("/")
+            content = tar.extractfile(member) if folder == MEMBERS and name in PICKLES else None
+            if content is not None:
+                found[name] = _ArrayUnpickler(io.BytesIO(content.read()), encoding="bytes").load()
+    if missing := PICKLES - found.keys():
+        raise ValueError(f"{MEMBERS} lacks {', '.join(sorted(missing))}")
+    return found
+
+
+def _check(member: tarfile.TarInfo, end: int) -> None:
+    """Refuse a member before its content, which ends at byte `end` of the archive, is unpacked."""
+    if not (member.isreg() or member.isdir()):
+        raise ValueError(f"{member.name} is neither a file nor a folder")
+    if Path(member.name).is_absolute() or ".." in Path(member.name).parts:
+        raise ValueError(f"{member.name} lies outside the archive")
+    if max(member.size, end) > LIMIT:
+        raise ValueError(f"{member.name} has {member.size:,} bytes; at most {LIMIT:,} in all are allowed")
+
+
+def _images_and_labels(batch: dict[bytes, Any]) -> Part:
     pixels = batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(pixels), np.array(batch[b"labels"], np.int64)
 
 
-def _unpickle(tar: tarfile.TarFile, name: str) -> dict[bytes, Any]:
-    found = tar.getmember(f"{MEMBERS}/{name}")
-    member = tar.extractfile(found) if found.isreg() else None
-    if member is None:
-        raise ValueError(f"{MEMBERS}/{name} is no regular file")
-    return _ArrayUnpickler(io.BytesIO(member.read()), encoding="bytes").load()
+class _Limited(gzip.GzipFile):
+    """A gzipped file of which little is read at once: tar reads its own headers whole, however long."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """So many bytes; ValueError where they are too many."""
+        if size is None or not 0 <= size <= LIMIT:
+            raise ValueError(f"a header has {size} bytes; at most {LIMIT} are allowed")
+        return super().read(size)
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -1,15 +1,18 @@
 """Folders of arrays with a manifest of digests that every reader checks.
 
-A folder holds one `.npy` file an array and `manifest.json`:
+A folder holds one `.npy` file an array and `manifest.json`, whose last digest is that of the rest of it:
 
     {"arrays": {"images": {"dtype": "uint8", "sha256": "...", "shape": [45000, 32, 32, 3]}},
-     "facts": {...}}
+     "facts": {...},
+     "sha256": "..."}
 
 The same arrays and facts give the same bytes, so DVC sees a change only where there is one.
 """
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ MANIFEST = "manifest.json"
 def write_json(path: Path, content: Any) -> None:
     """Write `content` in one canonical form: sorted keys, two spaces, a last newline."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    path.write_text(_canonical(content))
 
 
 def digest_of(content: Any) -> str:
@@ -46,13 +49,18 @@ def write_arrays(folder: Path, arrays: dict[str, np.ndarray], **facts: Any) -> N
     described = {}
     for name, array in arrays.items():
         path = partial / f"{name}.npy"
-        np.save(path, np.asarray(array, order="C"), allow_pickle=False)
+        try:
+            np.save(path, np.asarray(array, order="C"), allow_pickle=False)
+        except OSError as error:  # of a full disk NumPy tells the bytes that it wrote, and no more
+            raise OSError(
+                error.errno or errno.ENOSPC, os.strerror(error.errno or errno.ENOSPC), str(path)
+            ) from error
         described[name] = {
             "dtype": str(array.dtype),
             "shape": list(array.shape),
             "sha256": file_digest(path),
         }
-    write_json(partial / MANIFEST, {"arrays": described, "facts": facts})
+    write_json(partial / MANIFEST, _with_digest({"arrays": described, "facts": facts}))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -89,8 +97,24 @@ def arrays_digest(folder: Path) -> str:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        return {"arrays": manifest["arrays"], "facts": manifest["facts"]}
+        text = path.read_bytes().decode()
+        manifest = json.loads(text)
+        told = {"arrays": manifest["arrays"], "facts": manifest["facts"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PipelineError(f"{folder / MANIFEST}: cannot be read: {error}") from error
+        raise PipelineError(f"{path}: cannot be read: {error}") from error
+    if text != _canonical(_with_digest(told)):
+        raise PipelineError(
+            f"{path}: damaged: its content has another SHA-256 than it says; "
+            "delete it and run `dvc repro` to make it again"
+        )
+    return told
+
+
+def _with_digest(content: dict[str, Any]) -> dict[str, Any]:
+    return content | {"sha256": digest_of(content)}
+
+
+def _canonical(content: Any) -> str:
+    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

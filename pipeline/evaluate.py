@@ -20,6 +20,7 @@ from pipeline import checkpoint, figures, metrics, models, tracking, training
 from pipeline.arrays import read_arrays, read_facts, write_arrays, write_json
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import Hyperparameters, read_params
+from pipeline.integrity import check_inputs
 from pipeline.lock import alone
 from pipeline.paths import CHECKPOINTS, EVALUATION, METRICS, MODELS, PREPARED
 from pipeline.selection import model_tags, read_metrics
@@ -32,6 +33,7 @@ PARTS = ("validation", "test")
 def main() -> None:
     """Predict, score, write and log."""
     name = _argument()
+    check_inputs(MODELS / name, *(PREPARED / part for part in ("split", *PARTS)))
     checkpoint.remove(CHECKPOINTS / name)  # DVC has the model by now
     training.make_deterministic(0, read_params(Hyperparameters).training.threads)
     model = models.load(MODELS / name / "model.keras")

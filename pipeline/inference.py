@@ -89,7 +89,8 @@ def load(uri: str) -> LoadedModel:
         raise PipelineError(f"{uri}: cannot be loaded: {reason}{_champions()}") from error
     told = model.metadata.metadata or {}
     folder = next((f for f in DATA if _fits(f, told.get("data_digest"))), None)
-    classes = told.get("classes") or (read_facts(folder / "split")["classes"] if folder else None)
+    checked = (model.model_config or {}).get("classes")  # which the served model checked
+    classes = checked or told.get("classes") or (read_facts(folder / "split")["classes"] if folder else None)
     if classes is None:
         raise PipelineError(f"{uri}: names no classes, and {PREPARED}/split is not here to name them")
     test = read_arrays(folder / "test") if folder else None

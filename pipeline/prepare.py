@@ -15,6 +15,7 @@ from pipeline.arrays import arrays_digest, digest_of, read_arrays, read_facts, w
 from pipeline.errors import PipelineError, one_line_errors
 from pipeline.figures import sample_grid
 from pipeline.hyperparameters import read_params
+from pipeline.integrity import check_inputs
 from pipeline.lock import alone
 from pipeline.params import Params, Split
 from pipeline.paths import PREPARED, RAW
@@ -25,6 +26,7 @@ from pipeline.paths import PREPARED, RAW
 def main() -> None:
     """Check, split and write."""
     params = read_params(Params)
+    check_inputs(RAW)
     raw, facts = read_arrays(RAW), read_facts(RAW)
     classes = facts["classes"]
     check(raw["train_images"], raw["train_labels"], len(classes), "training")

@@ -15,9 +15,10 @@ from pipeline.arrays import read_arrays, read_facts, write_json
 from pipeline.errors import one_line_errors
 from pipeline.gate import Candidate
 from pipeline.hyperparameters import read_params
+from pipeline.integrity import check_inputs
 from pipeline.lock import alone
 from pipeline.params import Params
-from pipeline.paths import CHAMPION, MODELS, PREPARED
+from pipeline.paths import CHAMPION, METRICS, MODELS, PREPARED
 from pipeline.selection import choose, model_tags, read_scores
 
 
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="whatever the standing champion scored")
     force = parser.parse_args().force
     params = read_params(Params)
+    check_inputs(METRICS)
     decision = choose(read_scores(params.trained_models))
     write_json(CHAMPION, decision)
     print(f"promote: {promote_in_registry(decision, params, force)}")
@@ -36,9 +38,10 @@ def main() -> None:
 
 def promote_in_registry(decision: dict[str, Any], params: Params, force: bool = False) -> str:
     """Hand the chosen model to the registry; what it did, in one line."""
-    facts = read_facts(PREPARED / "split")
     name = f"{decision['variant']}-{decision['seed']}"
     model = MODELS / name / "model.keras"
+    check_inputs(model, PREPARED / "split", PREPARED / "validation")
+    facts = read_facts(PREPARED / "split")
     tags = model_tags(name)
     run = tracking.find_run(facts["name"], tags)
     if run is None:

@@ -21,7 +21,7 @@ from PIL import Image
 from rich.console import Console
 from ruamel.yaml import YAML
 
-from pipeline import plan, repro
+from pipeline import integrity, plan, repro
 from pipeline.arrays import read_arrays
 from pipeline.errors import PipelineError, one_line_errors
 from pipeline.hyperparameters import read_params
@@ -59,6 +59,7 @@ def main() -> None:
         mlflow.create_experiment(params.data.dataset, (root / "mlruns").as_uri())
     os.environ["MLFLOW_TRACKING_URI"] = store
     with contextlib.chdir(FOLDER):
+        integrity.mend_everything()
         stages = plan.stages_to_run()
         seconds = plan.seconds_of_trainings(stages, params.data.dataset)
         if status := repro.reproduce(stages, seconds, repro.default_jobs(params.training.threads)):

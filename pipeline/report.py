@@ -18,19 +18,24 @@ from pipeline import figures, report_text, tracking
 from pipeline.arrays import digest_of, read_facts
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import read_params
+from pipeline.integrity import check_inputs
 from pipeline.lock import alone
 from pipeline.markdown import to_html
 from pipeline.params import Params
-from pipeline.paths import CHAMPION, EVALUATION, MODELS, PREPARED, REPORTS
+from pipeline.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS
 from pipeline.report_text import Results
 from pipeline.selection import divergence, read_scores
+
+SHOWN = ("split", "class_balance.csv", "samples.png")  # of the prepared data
 
 
 @one_line_errors
 @alone
 def main() -> None:
     """Read, write and log."""
-    results = read_results(read_params(Params))
+    params = read_params(Params)
+    check_inputs(CHAMPION, EVALUATION, METRICS, MODELS, *(PREPARED / name for name in SHOWN))
+    results = read_results(params)
     REPORTS.mkdir(exist_ok=True)
     champion = results.champion_name
     figures.all_curves(results.histories).savefig(REPORTS / "curves.png", dpi=100)

@@ -21,7 +21,7 @@ import joblib
 import networkx as nx
 from rich.console import Console
 
-from pipeline import plan, stage
+from pipeline import integrity, plan, stage
 from pipeline.errors import PipelineError, one_line_errors
 from pipeline.hyperparameters import read_params
 from pipeline.live import View
@@ -37,6 +37,7 @@ def main() -> None:
     params = read_params(Params)
     params.training.check_versions()
     jobs = asked_for or default_jobs(params.training.threads)
+    integrity.mend_everything()
     stages = plan.stages_to_run()
     seconds = plan.seconds_of_trainings(stages, params.data.dataset)
     plan.tell(stages, seconds)

@@ -1,12 +1,16 @@
 """The model that is served: an image or its pixels in, a class's name and probabilities out.
 
 MLflow stores this file with the model and runs it to load the model ("models from code"). It imports
-nothing of the pipeline: what it needs of it, `images.py`, lies beside the Keras model. Nothing is unpickled.
+nothing of the pipeline: what it needs of it, `images.py`, lies beside the Keras model. Nothing is unpickled,
+and nothing is served that is not what was registered.
 """
 
+import hashlib
 import importlib.util
+import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -49,7 +53,8 @@ class Classifier(PythonModel):
     """Names the class of each row's `image`, a file in base64, or `pixels`, 32x32x3 integers 0 to 255."""
 
     def load_context(self, context: Any) -> None:
-        """Read the Keras model and what belongs to it, and trace the forward pass once for any batch."""
+        """Check and read the Keras model and what belongs to it, and trace the forward pass for any batch."""
+        _check(context)
         model = keras.saving.load_model(context.artifacts["model"], compile=False)
         self.classes: list[str] = context.model_config["classes"]
         self.batch_limit: int = context.model_config["batch_limit"]
@@ -136,6 +141,21 @@ def _as_lists(value: Any) -> Any:
 
 def _missing(value: Any) -> bool:
     return bool(pd.api.types.is_scalar(value) and pd.isna(value))
+
+
+def _check(context: Any) -> None:
+    """Raise MlflowException, naming it, where a part of the model is not the one that was registered."""
+    registered: dict[str, str] = context.model_config.get("sha256", {})
+    content = {part: Path(path).read_bytes() for part, path in context.artifacts.items()}
+    content |= {"code": Path(__file__).read_bytes()}
+    content |= {"classes": json.dumps(context.model_config["classes"]).encode()}
+    for part, received in content.items():
+        expected, found = registered.get(part), hashlib.sha256(received).hexdigest()
+        if found != expected:
+            raise MlflowException(
+                f"{context.artifacts.get(part, part)}: damaged: registered with SHA-256 {expected}, "
+                f"received {found}; serve another version, or register the model again"
+            )
 
 
 def _load_module(path: str) -> ModuleType:

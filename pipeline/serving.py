@@ -22,11 +22,19 @@ PACKAGES = ("mlflow", "tensorflow", "keras", "numpy", "pandas", "pillow")
 
 
 def described(model: Path, classes: list[str], example: np.ndarray, batch_limit: int) -> dict[str, Any]:
-    """The arguments of `mlflow.pyfunc.log_model` for a `.keras` file, with an image, uint8 (32, 32, 3)."""
+    """The arguments of `mlflow.pyfunc.log_model` for a `.keras` file, with an image, uint8 (32, 32, 3).
+
+    With them go the digests of all that answers depend on, which the served model checks when it is loaded.
+    """
+    digests = {"model": file_digest(model), "images": file_digest(IMAGES), "code": file_digest(SERVED_MODEL)}
     return {
         "python_model": str(SERVED_MODEL),
         "artifacts": {"model": str(model), "images": str(IMAGES)},
-        "model_config": {"classes": classes, "batch_limit": batch_limit},
+        "model_config": {
+            "classes": classes,
+            "batch_limit": batch_limit,
+            "sha256": digests | {"classes": digest_of(classes)},
+        },
         "signature": signature(),
         "input_example": example_request(example),
         "pip_requirements": requirements(),

@@ -36,7 +36,12 @@ def cifar10(archives: list[str], sha256: str, downloads: Path, waits: float = 1)
     Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009).
     """
     path = archive.first_good(archives, sha256, downloads, waits)
-    train, (test_images, test_labels), classes = archive.read(path)
+    try:
+        train, (test_images, test_labels), classes = archive.read(path)
+    except PipelineError:
+        if downloads.is_dir() and path.parent.samefile(downloads):
+            path.unlink()
+        raise
     return _concatenated(train, test_images, test_labels, classes)
 
 

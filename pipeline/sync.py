@@ -16,9 +16,10 @@ from pipeline.arrays import file_digest, read_arrays, read_facts
 from pipeline.errors import one_line_errors
 from pipeline.evaluate import log_evaluation
 from pipeline.hyperparameters import read_params
+from pipeline.integrity import check_inputs
 from pipeline.lock import alone
 from pipeline.params import Params
-from pipeline.paths import CHAMPION, METRICS, MODELS, PREPARED, REPORTS
+from pipeline.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS
 from pipeline.promote import promote_in_registry
 from pipeline.repair import repair
 from pipeline.report import log_report
@@ -31,6 +32,7 @@ from pipeline.training import Images
 def main() -> None:
     """Recreate what is missing, with a line for each thing that was."""
     params = read_params(Params)
+    check_inputs(CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS)
     facts = read_facts(PREPARED / "split")
     done = [
         line

@@ -32,6 +32,13 @@ from pipeline.paths import WORKSPACE
 
 SYSTEM_METRICS_SECONDS = 5
 SECONDS_TO_ANSWER = 10
+# Loggers of what `told` tells in a line.
+NOISY = (
+    "mlflow.system_metrics",
+    "mlflow.utils.async_logging",
+    "mlflow.store.db.utils",
+    "urllib3.connectionpool",
+)
 
 
 @contextmanager
@@ -44,7 +51,7 @@ def training_run(experiment: str, name: str, tags: dict[str, str], resumed: bool
     """
     parent = os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
-    for noisy in ("mlflow.system_metrics", "mlflow.utils.async_logging", "urllib3.connectionpool"):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
     check_store(mlflow.get_tracking_uri())

@@ -25,6 +25,7 @@ from pipeline.backend import keras
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import PipelineError, one_line_errors
 from pipeline.hyperparameters import Hyperparameters, Variant, read_params
+from pipeline.integrity import check_inputs
 from pipeline.lock import alone
 from pipeline.paths import CHECKPOINTS, MODELS, PRECISION, PREPARED
 from pipeline.training import Fit, Images
@@ -39,6 +40,7 @@ def main() -> None:
     params = read_params(Hyperparameters)
     params.training.check_versions()
     variant = params.variant(name)
+    check_inputs(PRECISION, *(PREPARED / part for part in ("split", "train", "validation")))
     facts = read_facts(PREPARED / "split")
     train, validation = _read_images(name, variant)
     training.make_deterministic(seed, params.training.threads)
@@ -83,6 +85,7 @@ def build(
     if name not in params.finetune.variants:
         return model, []
     trained = MODELS / f"{params.finetune.init_from}-{seed}" / "model.keras"
+    check_inputs(trained)
     model.set_weights(models.load(trained).get_weights())
     return model, [{"init_from": file_digest(trained)}]
 

@@ -85,6 +85,17 @@ def test_one_flipped_byte_is_found_and_its_file_named(folder: Path, name: str, p
     assert path.stat().st_mtime_ns == before.st_mtime_ns
 
 
+def test_any_changed_byte_of_a_manifest_is_found(folder: Path) -> None:
+    path = folder / MANIFEST
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        for changed in {whole[position] ^ 1, whole[position] ^ 32, 13} - {whole[position]}:
+            path.write_bytes(whole[:position] + bytes([changed]) + whole[position + 1 :])
+            with pytest.raises(PipelineError, match=rf"^{path}: (damaged|cannot be read): ") as caught:
+                read_facts(folder)
+            assert "\n" not in str(caught.value)
+
+
 def test_missing_array_is_named(folder: Path) -> None:
     (folder / "labels.npy").unlink()
     with pytest.raises(PipelineError, match=rf"{folder / 'labels.npy'}: missing"):

@@ -1,6 +1,7 @@
 """The served model, as MLflow loads it: an answer a row, and a clear refusal that names the row."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -217,6 +218,28 @@ def test_as_many_rows_as_the_limit_are_answered_and_no_more(served: PyFuncModel)
     assert len(answers_of(served, *[IMAGES[0]] * BATCH_LIMIT)) == BATCH_LIMIT
     refused = refusal(served, [{"pixels": IMAGES[0].tolist()}] * (BATCH_LIMIT + 1))
     assert refused == "rows with image or pixels: 1 to 6 are allowed in a request; received 7"
+
+
+@pytest.mark.parametrize(
+    ("part", "before", "named"),
+    [
+        ("artifacts/model.keras", b"model.weights.h5", "artifacts/model.keras"),
+        ("artifacts/images.py", b"def ", "artifacts/images.py"),
+        ("served_model.py", b"The model that is ser", "code"),
+        ("MLmodel", b"classes:\n      - ca", "classes"),
+    ],
+)
+def test_a_flipped_byte_of_what_was_registered_is_refused(
+    served: PyFuncModel, file: Path, tmp_path: Path, part: str, before: bytes, named: str
+) -> None:
+    del served  # it is saved
+    damaged = tmp_path / "damaged"
+    shutil.copytree(file.parent / "served", damaged)
+    content = bytearray((damaged / part).read_bytes())
+    content[content.index(before) + len(before)] ^= 1
+    (damaged / part).write_bytes(content)
+    with pytest.raises(MlflowException, match=rf"{named}: damaged: registered with SHA-256 [0-9a-f]{{64}}"):
+        mlflow.pyfunc.load_model(str(damaged))
 
 
 def test_it_loads_without_the_repository_and_without_pickles(served: PyFuncModel, file: Path) -> None:

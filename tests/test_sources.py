@@ -1,6 +1,7 @@
 """Every source of images: what it gives, and that what is wrong with it ends in one line that helps."""
 
 import gc
+import gzip
 import hashlib
 import io
 import pickle
@@ -8,6 +9,7 @@ import socket
 import struct
 import tarfile
 import threading
+import tracemalloc
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -85,8 +87,19 @@ def archive_of(files: dict[str, bytes | str]) -> bytes:
     return packed.getvalue()
 
 
+def with_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> bytes:
+    """A whole archive and behind it one member more; of its `size` zeros, none but a multiple of 2**20."""
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.size = kind, link, size
+    zeros = gzip.compress(bytes(2**20)) * (size // 2**20)  # a gzipped file may have several parts
+    whole = gzip.decompress(archive_of(members())).rstrip(b"\0")
+    whole += bytes(-len(whole) % tarfile.BLOCKSIZE)
+    return gzip.compress(whole + member.tobuf()) + zeros + gzip.compress(bytes(tarfile.RECORDSIZE))
+
+
 ARCHIVE = archive_of(members())
 SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
+HOSTILE = with_member("../../evil")
 
 
 class Server(ThreadingHTTPServer):
@@ -108,10 +121,11 @@ class Answer(BaseHTTPRequestHandler):
         self.server.asked[path] += 1
         if path == "dropping" or (path == "flaky" and self.server.asked[path] <= 2):
             self.close_connection = True
-        elif path in {"good", "flaky", "truncated", "corrupt"}:
-            body = {"truncated": ARCHIVE[:1000], "corrupt": ARCHIVE[:-1] + b"?"}.get(path, ARCHIVE)
+        elif path in {"good", "flaky", "truncated", "corrupt", "hostile"}:
+            bodies = {"truncated": ARCHIVE[:1000], "corrupt": ARCHIVE[:-1] + b"?", "hostile": HOSTILE}
+            body = bodies.get(path, ARCHIVE)
             self.send_response(200)
-            self.send_header("Content-Length", str(len(ARCHIVE)))
+            self.send_header("Content-Length", str(len(body if path == "hostile" else ARCHIVE)))
             self.end_headers()
             self.wfile.write(body)
         else:
@@ -370,6 +384,51 @@ def test_payload_in_a_batch_is_refused_and_not_run(tmp_path: Path, called: str) 
     content = archive_of(members() | {"data_batch_4": payload})
     assert f"{module}.{name} is not allowed" in problem(lambda: from_archive(tmp_path, content))
     assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("member", "reason"),
+    [
+        ({"name": "../../evil"}, "../../evil lies outside the archive"),
+        ({"name": "cifar-10-batches-py/../../evil"}, "evil lies outside the archive"),
+        ({"name": "/tmp/evil"}, "/tmp/evil lies outside the archive"),
+        ({"name": "evil", "kind": tarfile.SYMTYPE, "link": "/etc"}, "evil is neither a file nor a folder"),
+        ({"name": "evil", "kind": tarfile.LNKTYPE, "link": "/etc/passwd"}, "neither a file nor a folder"),
+        ({"name": "evil", "kind": tarfile.CHRTYPE}, "evil is neither a file nor a folder"),
+        ({"name": "evil", "kind": tarfile.BLKTYPE}, "evil is neither a file nor a folder"),
+        ({"name": "evil", "kind": tarfile.FIFOTYPE}, "evil is neither a file nor a folder"),
+        ({"name": "evil", "size": 2**30}, "evil has 1,073,741,824 bytes; at most 268,435,456"),
+        ({"name": "evil", "kind": tarfile.XHDTYPE, "size": 2**30}, "a header has 1073741824 bytes"),
+        ({"name": "evil", "kind": tarfile.GNUTYPE_LONGNAME, "size": 2**30}, "a header has 1073741824 bytes"),
+    ],
+)
+def test_hostile_member_behind_a_whole_archive_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: dict[str, Any], reason: str
+) -> None:
+    inner = tmp_path / "a" / "b" / "c"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    content = with_member(**member)
+    tracemalloc.start()
+    message = problem(lambda: from_archive(inner, content))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "local.tar.gz: not CIFAR-10's archive: " in message
+    assert reason in message
+    assert peak < 2**26
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [inner / "local.tar.gz"]
+    assert not Path("/tmp/evil").exists()
+
+
+def test_an_archive_with_one_file_more_is_read(tmp_path: Path) -> None:
+    content = with_member("cifar-10-batches-py/readme.html", size=2**20)
+    assert len(from_archive(tmp_path, content).train_labels) == 100
+
+
+def test_a_hostile_download_is_not_kept(server: Server, downloads: Path) -> None:
+    sha256 = hashlib.sha256(HOSTILE).hexdigest()
+    assert "evil lies outside" in problem(lambda: get(downloads, server.url("hostile"), sha256=sha256))
+    assert names(downloads) == []
 
 
 # Digits

@@ -1,0 +1,75 @@
+"""What dvc.lock lists, and MD5s as DVC has them, without DVC: half a second that no stage has to wait."""
+
+import fcntl
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from pipeline.errors import PipelineError
+
+LOCK = Path("dvc.lock")
+FOLDER = ".dir"  # how DVC ends the MD5 of a folder, which is that of its listing
+
+
+@dataclass(frozen=True)
+class Out:
+    """What a stage made, and the MD5 that dvc.lock has of it."""
+
+    path: Path
+    md5: str
+
+    def digests(self) -> dict[Path, str]:
+        """The MD5 of the file, or of each file in the folder; nothing where neither is there."""
+        found = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
+        return {file: file_md5(file) for file in found if file.is_file()}
+
+    def listing(self, digests: dict[Path, str]) -> bytes:
+        """A folder's files with their digests, as DVC keeps them in its cache."""
+        files = [{"md5": md5, "relpath": f.relative_to(self.path).as_posix()} for f, md5 in digests.items()]
+        return json.dumps(sorted(files, key=lambda file: file["relpath"]), sort_keys=True).encode()
+
+    def is_intact(self) -> bool:
+        """Whether it is what dvc.lock says, or is not there at all."""
+        digests = self.digests()
+        if self.path.is_dir():
+            return md5_of(self.listing(digests)) + FOLDER == self.md5
+        return not digests or digests[self.path] == self.md5
+
+
+def locked_outs() -> list[Out]:
+    """What dvc.lock lists with an MD5; nothing where there is no dvc.lock, or an empty one, as for DVC."""
+    if not LOCK.is_file():
+        return []
+    try:
+        stages = (yaml.load(_lock_text(), yaml.CSafeLoader) or {"stages": {}})["stages"]
+        outs = [out for stage in stages.values() for out in stage.get("outs", [])]
+        return [Out(Path(out["path"]), out["md5"]) for out in outs if out.get("hash") == "md5"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise PipelineError(f"{LOCK}: cannot be read: {reason}; `git checkout {LOCK}` restores it") from error
+
+
+def file_md5(path: Path) -> str:
+    """MD5 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+
+
+def md5_of(content: bytes) -> str:
+    """MD5 of some bytes, in hexadecimal."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _lock_text() -> str:
+    """dvc.lock as it is between two of DVC's writes, which rewrite it in place under DVC's own lock."""
+    here = Path.cwd()
+    root = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
+    with suppress(OSError), (root / ".dvc/tmp/lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        return LOCK.read_text()
+    return LOCK.read_text()
