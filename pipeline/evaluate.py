@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline import figures, metrics, models, tracking, training
+from pipeline import figures, metrics, models, store, tracking, training
 from pipeline.arrays import read_arrays, read_facts, write_arrays, write_json
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import Hyperparameters, read_params
@@ -30,6 +30,7 @@ PARTS = ("validation", "test")
 def main() -> None:
     """Predict, score, write and log."""
     name = _argument()
+    store.check()
     training.make_deterministic(0, read_params(Hyperparameters).training.threads)
     model = models.load(MODELS / name / "model.keras")
     classes = read_facts(PREPARED / "split")["classes"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 
-from pipeline import figures, report_text, tracking
+from pipeline import figures, report_text, store, tracking
 from pipeline.arrays import digest_of, read_facts
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import read_params
@@ -29,6 +29,7 @@ from pipeline.selection import divergence, read_scores
 def main() -> None:
     """Read, write and log."""
     results = read_results(read_params(Params))
+    store.check()
     REPORTS.mkdir(exist_ok=True)
     champion = results.champion_name
     figures.all_curves(results.histories).savefig(REPORTS / "curves.png", dpi=100)

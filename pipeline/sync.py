@@ -12,7 +12,7 @@ import json
 import mlflow
 import pandas as pd
 
-from pipeline import models, registry, tracking
+from pipeline import models, registry, store, tracking
 from pipeline.arrays import file_digest, read_arrays, read_facts
 from pipeline.backend import keras
 from pipeline.errors import one_line_errors
@@ -31,6 +31,7 @@ from pipeline.training import Images
 def main() -> None:
     """Recreate what is missing, with a line for each thing that was."""
     params = read_params(Params)
+    store.check()
     facts = read_facts(PREPARED / "split")
     done = [
         line

@@ -19,7 +19,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pipeline import models, tracking, training
+from pipeline import models, store, tracking, training
 from pipeline.arrays import digest_of, file_digest, read_arrays, read_facts, write_json
 from pipeline.backend import keras
 from pipeline.errors import PipelineError, one_line_errors
@@ -36,6 +36,7 @@ def main() -> None:
     params = read_params(Hyperparameters)
     params.training.check_versions()
     variant = params.variant(name)
+    store.check()
     facts = read_facts(PREPARED / "split")
     train, validation = _read_images(name, variant)
 
