@@ -10,7 +10,7 @@ from functools import wraps
 OUTSIDE = {
     "mlflow.exceptions": "MlflowException",
     "requests.exceptions": "RequestException",
-    "sqlalchemy.exc": "SQLAlchemyError",
+    "sqlalchemy.exc": "DBAPIError",
 }
 WITHOUT_CREDENTIALS = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"}
 

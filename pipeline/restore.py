@@ -122,13 +122,14 @@ def relocate(database: Path, old: Path, new: Path) -> None:
     """Let a store name the places of its artifacts below `new` where they were below `old`."""
     engine = sqlalchemy.create_engine(f"sqlite:///{database}")
     with engine.begin() as connection:
-        for table, name in LOCATIONS:
-            column: sqlalchemy.ColumnClause[str] = sqlalchemy.column(name)
+        for name, key in LOCATIONS:
+            table = sqlalchemy.table(name, sqlalchemy.column(key))
+            column = table.c[key]
             for before, after in ((f"{old}/", f"{new}/"), (f"{old.as_uri()}/", f"{new.as_uri()}/")):
                 connection.execute(
-                    sqlalchemy.update(sqlalchemy.table(table, column))
+                    sqlalchemy.update(table)
                     .where(func.substr(column, 1, len(before)) == before)
-                    .values({name: after + func.substr(column, len(before) + 1)})
+                    .values({key: after + func.substr(column, len(before) + 1)})
                 )
     engine.dispose()
 

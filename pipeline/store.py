@@ -7,6 +7,7 @@ opens it, and tells of a newer one that it is out of date. So the stages look be
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 import sqlalchemy
@@ -20,8 +21,16 @@ MIGRATIONS = Path(mlflow.__file__).parent / "store/db_migrations"
 
 
 def check() -> None:
-    """Raise PipelineError where the store is an older or a newer MLflow's; one to be made is fine."""
+    """Raise PipelineError where the store is an older or a newer MLflow's; one to be made is fine.
+
+    And where a server's address holds a password, which MLflow would print after each run.
+    """
     for uri in sorted({mlflow.get_tracking_uri(), mlflow.get_registry_uri()}):
+        if urlsplit(uri).scheme in {"http", "https"} and urlsplit(uri).username is not None:
+            raise PipelineError(
+                "MLFLOW_TRACKING_URI: an address without user and password is allowed; they go into "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
         if not is_database(uri) or (found := revision(uri)) is None:
             continue
         url = sqlalchemy.make_url(uri).render_as_string(hide_password=True)

@@ -102,13 +102,6 @@ def test_the_right_password_does_all_that_a_training_does(guarded: Guarded, tmp_
     assert not list(tmp_path.glob("mlruns/*"))
 
 
-def test_a_password_in_the_address_is_not_printed(guarded: Guarded, tmp_path: Path) -> None:
-    address = guarded.address.replace("://", f"://{guarded.username}:{guarded.password}@")
-    done = run(["-c", CALLS], tmp_path, MLFLOW_TRACKING_URI=address)
-    assert done.returncode == 0, done.stderr
-    assert guarded.password not in done.stdout + done.stderr
-
-
 @pytest.mark.parametrize("command", [["-c", CALLS], ["-m", "pipeline.rollback"]], ids=["train", "rollback"])
 @pytest.mark.parametrize("who", ["the wrong password", "an unknown user", "no password"])
 def test_anyone_else_is_refused_in_one_line_within_seconds(

@@ -13,45 +13,56 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from pipeline import store, tracking
 from tests.conftest import BIN, ROOT, Clone
 from tests.servers import answers, free_port, server
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
+PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path())
+
+
 @pytest.fixture(scope="module")
-def tracking_server(tmp_path_factory: pytest.TempPathFactory, clone: Clone) -> Iterator[str]:
-    """The address of an `mlflow server` whose store is a Postgres of its own."""
-    folder = tmp_path_factory.mktemp("postgres")
-    port, address = free_port(), f"http://127.0.0.1:{free_port()}"
-    programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The host and port of a Postgres of its own, whose user is mlflow."""
+    folder, port = tmp_path_factory.mktemp("postgres"), free_port()
     user = [] if os.getuid() else ["runuser", "-u", "postgres", "--"]  # Postgres refuses to run as root
     if user:
         for path in (folder, *folder.parents[:2]):
             path.chmod(0o755)
         shutil.chown(folder, pwd.getpwnam("postgres").pw_uid)
-    initdb = [str(programs / "initdb"), "-D", str(folder / "data"), "-U", "mlflow", "--auth=trust"]
+    initdb = [str(PROGRAMS / "initdb"), "-D", str(folder / "data"), "-U", "mlflow", "--auth=trust"]
     subprocess.run([*user, *initdb], check=True, capture_output=True)
-    postgres = [*user, str(programs / "postgres"), "-D", str(folder / "data"), "-k", str(folder)]
-    postgres += ["-h", "127.0.0.1", "-p", str(port)]
-    log, environment = tmp_path_factory.mktemp("logs"), clone.environment
+    command = [*user, str(PROGRAMS / "postgres"), "-D", str(folder / "data"), "-k", str(folder)]
+    command += ["-h", "127.0.0.1", "-p", str(port)]
+    log = tmp_path_factory.mktemp("logs") / "postgres"
 
     def is_ready() -> bool:
-        command = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
-        return subprocess.run(command, capture_output=True).returncode == 0
+        probe = [str(PROGRAMS / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
+        return subprocess.run(probe, capture_output=True).returncode == 0
 
+    with server(command, folder, os.environ, log, is_ready):
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def tracking_server(tmp_path_factory: pytest.TempPathFactory, clone: Clone, postgres: str) -> Iterator[str]:
+    """The address of an `mlflow server` whose store is that Postgres."""
+    log, environment, address = (
+        tmp_path_factory.mktemp("logs"),
+        clone.environment,
+        f"http://127.0.0.1:{free_port()}",
+    )
     tracking = [str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", address.rsplit(":", 1)[1]]
     tracking += [
         "--backend-store-uri",
-        f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres",
+        f"postgresql+psycopg2://mlflow@{postgres}/postgres",
         "--workers",
         "2",
     ]
     tracking += ["--artifacts-destination", str(log / "artifacts")]
-    with (
-        server(postgres, folder, os.environ, log / "postgres", is_ready),
-        server(tracking, log, environment, log / "mlflow", lambda: answers(f"{address}/health")),
-    ):
+    with server(tracking, log, environment, log / "mlflow", lambda: answers(f"{address}/health")):
         yield address
 
 
@@ -120,6 +131,29 @@ def test_runs_of_processes_that_make_their_experiment_at_once_are_all_in_it(trac
         assert experiment is not None
         runs = client.search_runs([experiment.experiment_id])
         assert {run.info.run_name for run in runs} == {"one", "two", "three"}
+
+
+def test_a_dump_restored_to_another_database_has_the_same_runs(postgres: str, tmp_path: Path) -> None:
+    """As docs/upkeep.md says."""
+    for name in ("before", "after"):
+        create = [str(PROGRAMS / "createdb"), "-h", "127.0.0.1", "-p", postgres.split(":")[1], "-U", "mlflow"]
+        subprocess.run([*create, name], check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setenv("MLFLOW_TRACKING_URI", f"postgresql+psycopg2://mlflow@{postgres}/before")
+        store.check()
+        with tracking.training_run("digits", "shallow-0", {"variant": "shallow"}) as run_id:
+            mlflow.log_metric("val_loss", 0.5)
+        dump = str(tmp_path / "mlflow.dump")
+        whole = ["--format=custom", f"--file={dump}", f"postgresql://mlflow@{postgres}/before"]
+        subprocess.run([PROGRAMS / "pg_dump", *whole], check=True)
+        back = ["--no-owner", f"--dbname=postgresql://mlflow@{postgres}/after", dump]
+        subprocess.run([PROGRAMS / "pg_restore", *back], check=True)
+        patch.setenv("MLFLOW_TRACKING_URI", f"postgresql+psycopg2://mlflow@{postgres}/after")
+        store.check()
+        run = tracking.find_run("digits", {"variant": "shallow"})
+    assert run is not None
+    assert (run.info.run_id, run.data.metrics["val_loss"]) == (run_id, 0.5)
 
 
 def test_the_champion_loads_from_the_server(tracking_server: str) -> None:

@@ -130,6 +130,18 @@ def test_database_that_cannot_be_reached_is_told_without_its_password(
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("address", ["http://ada:hunter2@127.0.0.1:9", "https://hunter2@127.0.0.1:9"])
+def test_password_in_a_servers_address_is_refused_for_mlflow_prints_it(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(
+        PipelineError, match="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    ) as caught:
+        store.check()
+    assert "hunter2" not in str(caught.value)
+
+
 def test_upgraded_store_gives_its_runs_and_its_champion(old: str) -> None:
     upgrade(old)
     store.check()
@@ -151,22 +163,25 @@ def test_upgraded_store_takes_runs_and_a_new_champion(old: str, tmp_path: Path) 
     assert registry.rollback(NAME) == "digits: version 1 is champion again, version 2 is previous"
 
 
+COMMANDS = ["train shallow 0", "evaluate shallow 0", "promote", "report", "sync", "repro", "rollback"]
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("stage", ["train", "evaluate", "promote", "report", "sync", "repro", "rollback"])
+@pytest.mark.parametrize("entry", [*COMMANDS, "predict --index 0 --model models:/digits@champion"])
 @pytest.mark.parametrize("kind", ["an older", "a newer"])
 def test_every_command_tells_another_mlflows_store_in_one_line(
-    clone: Clone, old: str, tmp_path: Path, stage: str, kind: str
+    clone: Clone, old: str, tmp_path: Path, entry: str, kind: str
 ) -> None:
     if kind == "a newer":
         execute(old, "UPDATE alembic_version SET version_num = 'fedcba987654'")
     before = (tmp_path / "mlflow.db").read_bytes()
     copy = clone.copy_quickstart(tmp_path)
-    if stage == "repro":  # with something to run
+    if entry == "repro":  # with something to run
         (copy.folder / "champion.json").unlink()
-    which = ["shallow", "0"] if stage in {"train", "evaluate"} else []
-    command = [sys.executable, "-m", f"pipeline.{stage}", *which]
-    done = copy.run(*command, more={"MLFLOW_TRACKING_URI": old}, check=False)
+    done = copy.run(
+        *f"{sys.executable} -m pipeline.{entry}".split(), more={"MLFLOW_TRACKING_URI": old}, check=False
+    )
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {old}: {kind} MLflow's store (")
     assert done.stderr.count("\n") == 1
