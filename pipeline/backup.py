@@ -49,7 +49,10 @@ def main() -> None:
         raise PipelineError(f"{database}: no such file: there is nothing to back up")
     if file.exists():
         raise PipelineError(f"{file}: is there already")
-    manifest = write(database, file)
+    try:
+        manifest = write(database, file)
+    except OSError as error:
+        raise PipelineError(f"{file}: cannot be written: {error}") from error
     for location in manifest["left_out"]:
         print(f"backup: left out, as it is not on this machine: {location}")
     print(f"backup: {file}: {manifest['runs']} runs, {len(manifest['files'])} files")
@@ -133,9 +136,13 @@ def local_path(location: str) -> Path | None:
 
 def files_of(root: Path, but: Path) -> Iterator[Path]:
     """The files below a folder, in order, but for those below `but`."""
-    for folder, names, files in os.walk(root):
+    for folder, names, files in os.walk(root, onerror=_refuse):
         names[:] = sorted(name for name in names if Path(folder) / name != but)
         yield from (Path(folder) / name for name in sorted(files))
+
+
+def _refuse(error: OSError) -> None:
+    raise PipelineError(f"{error.filename}: cannot be backed up: {error.strerror}") from error
 
 
 def add(archive: tarfile.TarFile, path: Path, name: str) -> str:

@@ -42,7 +42,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Restore MLflow's store and artifacts from a backup.")
     parser.add_argument("file", type=Path, help="as `python -m pipeline.backup` wrote it")
     file = parser.parse_args().file
-    manifest = restore(file, sqlite_file())
+    database = sqlite_file()
+    try:
+        manifest = restore(file, database)
+    except OSError as error:
+        raise PipelineError(f"{database}: cannot be written: {error}") from error
     print(f"restore: {manifest['runs']} runs, {len(manifest['files'])} files from {file}")
     store.check()  # an older store is restored, too, and then has to be upgraded
 

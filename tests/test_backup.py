@@ -1,13 +1,16 @@
 """Backup and restore of a real store with a served model, also while runs write to it."""
 
 import contextlib
+import io
 import os
+import resource
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
@@ -15,34 +18,43 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from pipeline import models, serving
+from pipeline import backup, models, restore, serving
 from pipeline.backend import keras
-from tests.conftest import ROOT
 
 CLASSES = [f"class{number}" for number in range(10)]
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 
 
-def run(command: str, folder: Path, *arguments: str, uri: str = "") -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    output: str
+    error: str
+
+
+def run(command: str, folder: Path, *arguments: str, uri: str = "") -> Done:
     """`python -m pipeline.COMMAND` in a folder, whose store is mlflow.db unless `uri` names another."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    store = {"MLFLOW_TRACKING_URI": uri or f"sqlite:///{folder / 'mlflow.db'}", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-m", f"pipeline.{command}", *arguments],
-        cwd=folder,
-        env=kept | store,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    main = {"backup": backup.main, "restore": restore.main}[command]
+    output, error = io.StringIO(), ""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri or f"sqlite:///{folder / 'mlflow.db'}")
+        patch.setattr(sys, "argv", [command, *arguments])
+        try:
+            main()
+        except SystemExit as ended:
+            error = str(ended.code)  # which Python prints, with exit status 1
+    return Done(1 if error else 0, output.getvalue(), error)
 
 
-def refused(done: subprocess.CompletedProcess[str]) -> str:
+def refused(done: Done) -> str:
     """The one line that a command ended with."""
-    assert (done.returncode, done.stdout) == (1, ""), done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1, done.stderr
-    return done.stderr.removeprefix("error: ")[:-1]
+    assert (done.code, done.output) == (1, "")
+    assert done.error.startswith("error: ")
+    assert len(done.error.splitlines()) == 1
+    return done.error.removeprefix("error: ")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -68,6 +80,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with store_in(folder) as client:
         client.create_experiment("far", artifact_location="s3://bucket/far")
         client.create_experiment("uri", artifact_location=(folder / "elsewhere here").as_uri())
+        client.create_experiment("served", artifact_location="mlflow-artifacts:/7")
+        (folder / "mlartifacts/7").mkdir(parents=True)
+        (folder / "mlartifacts/7/note.txt").write_text("of the server")
         client.log_text(client.create_run("2").info.run_id, "by uri", "note.txt")
         mlflow.set_experiment("digits")
         with mlflow.start_run(run_name="shallow-0"):
@@ -79,9 +94,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
         client.set_registered_model_alias("digits", "champion", "1")
     done = run("backup", folder, "kept/backup.tar.gz")
-    assert done.returncode == 0, done.stderr
-    assert "left out, as it is not on this machine: s3://bucket/far" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith("backup: kept/backup.tar.gz: 2 runs, ")
+    assert done.code == 0, done.error
+    assert "left out, as it is not on this machine: s3://bucket/far" in done.output
+    assert done.output.splitlines()[-1].startswith("backup: kept/backup.tar.gz: 2 runs, ")
     return folder
 
 
@@ -89,7 +104,7 @@ def test_backup_holds_the_store_and_all_artifacts(saved: Path) -> None:
     with tarfile.open(saved / "kept/backup.tar.gz") as archive:
         names = archive.getnames()
     assert (names[0], names[-1]) == ("mlflow.db", "manifest.json")
-    own = [*(saved / "mlruns").rglob("*"), *(saved / "elsewhere here").rglob("*")]
+    own = [path for part in ("mlruns", "elsewhere here", "mlartifacts") for path in (saved / part).rglob("*")]
     assert len(names) - 2 == len([path for path in own if path.is_file()])
 
 
@@ -102,7 +117,7 @@ def test_restored_elsewhere_runs_artifacts_and_the_champion_are_there_without_th
     saved.rename(aside)  # nothing is left where the store says that it is
     try:
         done = run("restore", new, str(aside / "kept/backup.tar.gz"))
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.error
         with store_in(new) as client:
             for experiment, text in (("digits", "kept"), ("uri", "by uri")):
                 found = client.get_experiment_by_name(experiment)
@@ -112,18 +127,19 @@ def test_restored_elsewhere_runs_artifacts_and_the_champion_are_there_without_th
             model = mlflow.pyfunc.load_model("models:/digits@champion")
             answer = model.predict(serving.example_request(PIXELS))
         assert set(answer[0]["probabilities"]) == set(CLASSES)
+        assert (new / "mlartifacts/7/note.txt").read_text() == "of the server"
         assert str(saved).encode() not in (new / "mlflow.db").read_bytes()
     finally:
         aside.rename(saved)
 
 
 def test_restore_in_place_gives_back_what_was_there(saved: Path, tmp_path: Path) -> None:
-    parts = ("mlflow.db", "mlruns", "elsewhere here")
+    parts = ("mlflow.db", "mlruns", "mlartifacts", "elsewhere here")
     before = {name: contents(saved / name) for name in parts}
     for name in parts:
         (saved / name).rename(tmp_path / name)
     done = run("restore", saved, "kept/backup.tar.gz")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.error
     assert {name: contents(saved / name) for name in parts} == before
     one, other = (sqlite3.connect(folder / "mlflow.db") for folder in (saved, tmp_path))
     with contextlib.closing(one), contextlib.closing(other):
@@ -196,6 +212,31 @@ def test_backup_does_not_overwrite_another(saved: Path) -> None:
     assert (saved / "kept/backup.tar.gz").read_bytes() == before
 
 
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """No file can be made longer than 100 kB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_full_disk_is_told_and_nothing_is_left_of_a_backup_or_a_restore(saved: Path, tmp_path: Path) -> None:
+    before = contents(saved)
+    with full_disk():
+        assert refused(run("backup", saved, "full/backup.tar.gz"))
+        assert refused(run("restore", tmp_path, str(saved / "kept/backup.tar.gz")))
+    assert contents(saved) == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_place_that_cannot_be_written_is_told(saved: Path) -> None:
+    line = refused(run("backup", saved, "mlflow.db/backup.tar.gz"))
+    assert line.startswith("mlflow.db/backup.tar.gz: cannot be written: ")
+
+
 WRITER = """
 import sys, mlflow
 mlflow.set_experiment("busy")
@@ -228,13 +269,13 @@ def test_backup_taken_while_runs_write_is_consistent(tmp_path: Path) -> None:
             for _ in range(5):
                 assert writer.stdout.readline()
             done = run("backup", old, "../busy.tar.gz")
-            assert done.returncode == 0, done.stderr
+            assert done.code == 0, done.error
             assert writer.poll() is None
         finally:
             writer.kill()
     shutil.rmtree(old)
     restored = run("restore", new, "../busy.tar.gz")
-    assert restored.returncode == 0, restored.stderr
+    assert restored.code == 0, restored.error
     with store_in(new) as client:
         experiment = client.get_experiment_by_name("busy")
         assert experiment is not None
