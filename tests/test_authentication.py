@@ -102,6 +102,12 @@ def test_the_right_password_does_all_that_a_training_does(guarded: Guarded, tmp_
     assert not list(tmp_path.glob("mlruns/*"))
 
 
+def test_a_model_that_is_not_there_yet_has_no_champion(guarded: Guarded, tmp_path: Path) -> None:
+    code = "from pipeline import registry; print(registry.version_at('none', 'champion'))"
+    done = run(["-c", code], tmp_path, **guarded.user)
+    assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
+
+
 @pytest.mark.parametrize("command", [["-c", CALLS], ["-m", "pipeline.rollback"]], ids=["train", "rollback"])
 @pytest.mark.parametrize("who", ["the wrong password", "an unknown user", "no password"])
 def test_anyone_else_is_refused_in_one_line_within_seconds(
