@@ -9,8 +9,8 @@ OUTS := data/raw data/download data/prepared models metrics evaluation champion.
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup check quickstart repro train promote rollback sync ui serve demo clean \
-        lint test test-system test-faults format bench bench-full lock
+.PHONY: help setup check quickstart repro train promote rollback sync ui serve demo backup restore clean \
+        lint test test-faults test-system format audit bench bench-full lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -61,6 +61,13 @@ $(VENV)/demo: $(VENV)/made requirements-demo.lock
 	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-demo.lock
 	@touch $@
 
+backup: setup  ## back up MLflow's SQLite store and artifacts to backups/, or to FILE
+	@python -m pipeline.backup $(if $(FILE),'$(FILE)')
+
+restore: setup  ## restore such a backup, where nothing is in its way: make restore FILE=backups/...
+	@test -n "$(FILE)" || { echo "error: say which: make restore FILE=backups/..."; exit 1; }
+	@python -m pipeline.restore '$(FILE)'
+
 clean: setup  ## say what would be freed; YES=1 frees it (dvc checkout brings results back)
 	@du -shc $(wildcard $(JUNK) $(OUTS)) 2>/dev/null || true
 	@if [ -n "$(YES)" ]; then rm -rf $(JUNK) $(OUTS); echo "freed"; else echo "nothing freed yet: make clean YES=1"; fi
@@ -84,6 +91,9 @@ test-faults: $(VENV)/demo  ## the long tests of faults: kills, full disks, stopp
 test-system: $(VENV)/demo  ## the tests that need a browser, Postgres and the page, which it installs
 	bash tests/install_system_packages.sh
 	pytest -m "system and not faults"
+
+audit: setup  ## unsafe code, and known vulnerabilities of what the lock installs
+	@.ci/audit
 
 bench: check  ## measure the speed, half an hour on 5,000 of the job's images (dvc repro prepare)
 	python -m benchmarks

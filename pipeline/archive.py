@@ -7,7 +7,7 @@ refused before that is unpacked, and the unpickler knows arrays and nothing else
 
 import gzip
 import io
-import pickle
+import pickle  # nosec B403 # for the unpickler below, which knows arrays and nothing else
 import re
 import tarfile
 from pathlib import Path

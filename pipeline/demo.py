@@ -39,7 +39,7 @@ def main() -> None:
     command = ["-m", "streamlit", "run", page, f"--server.port={arguments.port}", *options]
     model = ["--", arguments.model] if arguments.model else []
     print(f"demo: on http://127.0.0.1:{arguments.port}", flush=True)
-    os.execv(sys.executable, [sys.executable, *command, *model])  # noqa: S606  no shell
+    os.execv(sys.executable, [sys.executable, *command, *model])  # noqa: S606 # nosec B606 # no shell
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline import checkpoint, figures, metrics, models, tracking, training
+from pipeline import checkpoint, figures, metrics, models, store, tracking, training
 from pipeline.arrays import read_arrays, read_facts, write_arrays, write_json
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import Hyperparameters, read_params
@@ -35,6 +35,7 @@ def main() -> None:
     name = _argument()
     check_inputs(MODELS / name, *(PREPARED / part for part in ("split", *PARTS)))
     checkpoint.remove(CHECKPOINTS / name)  # DVC has the model by now
+    store.check()
     training.make_deterministic(0, read_params(Hyperparameters).training.threads)
     model = models.load(MODELS / name / "model.keras")
     classes = read_facts(PREPARED / "split")["classes"]
@@ -53,7 +54,7 @@ def main() -> None:
     drawn = make_figures(name, tables, data["test"], predicted["test"], classes)
     report = metrics.report(data["test"]["labels"], predicted["test"], classes)
     write(name, scores, tables, drawn, report)
-    with tracking.told(name):
+    with tracking.best_effort(name):
         log_evaluation(name)
     print(f"{name}: " + ", ".join(f"{part} accuracy {scores[part]['accuracy']:.4f}" for part in PARTS))
 

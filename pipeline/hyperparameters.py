@@ -4,13 +4,14 @@ Kept apart from the other parameters (`pipeline.params`), so that a change to th
 """
 
 import ast
+import reprlib
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 
 from pipeline.errors import PipelineError
 from pipeline.paths import PARAMS
@@ -66,6 +67,12 @@ class Variant(Section):
             raise ValueError(f"allowed: {', '.join(network_names())}")
         return network
 
+    @model_validator(mode="after")
+    def _fills_a_batch(self) -> Self:
+        if self.training_images is not None and self.batch_size > self.training_images:
+            raise ValueError(f"batch_size: at most training_images, {self.training_images}, is allowed")
+        return self
+
 
 class Finetune(Section):
     """Variants that start from the trained weights of another variant, seed by seed."""
@@ -80,7 +87,7 @@ class Training(Section):
     `precision` is what `pipeline.precision` starts from; trainings use what it chose.
     """
 
-    threads: int = Field(gt=0)
+    threads: int = Field(gt=0, le=1024)
     precision: Literal["float32", "mixed_bfloat16", "auto"]
     tensorflow: str
     keras: str
@@ -106,6 +113,38 @@ class Hyperparameters(BaseModel):
     variants: dict[VariantName, Variant] = Field(min_length=1)
     finetune: Finetune
 
+    @model_validator(mode="after")
+    def _names_fit_together(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: each is allowed once; received {_SHORT.repr(self.seeds)}")
+        if twice := set(self.variants) & set(self.finetune.variants):
+            raise ValueError(f"finetune.variants: in variants too: {', '.join(sorted(twice))}")
+        if self.finetune.variants and self.finetune.init_from not in self.variants:
+            raise ValueError(
+                f"finetune.init_from: allowed: {', '.join(self.variants)}; "
+                f"received {self.finetune.init_from!r}"
+            )
+        for name, variant in self.finetune.variants.items():
+            if variant.network != (network := self.variants[self.finetune.init_from].network):
+                raise ValueError(
+                    f"finetune.variants.{name}.network: {network!r}, as finetune.init_from has it, is "
+                    f"allowed; received {variant.network!r}"
+                )
+        return self
+
+    def check_sizes(self, images: int) -> None:
+        """Raise PipelineError, naming each key, where a variant wants more than the training `images`."""
+        sections = {"variants": self.variants, "finetune.variants": self.finetune.variants}
+        problems = [
+            f"{section}.{name}.{key}: at most the {images} training images; received {wanted}"
+            for section, variants in sections.items()
+            for name, variant in variants.items()
+            for key in ("batch_size", "training_images")
+            if (wanted := getattr(variant, key) or 0) > images
+        ]
+        if problems:
+            raise PipelineError(f"{PARAMS}: {_joined(problems)}")
+
     def variant(self, name: str) -> Variant:
         """The block of one variant, trained from the start or from another's weights."""
         blocks = self.variants | self.finetune.variants
@@ -130,14 +169,46 @@ def read_params(model: type[AnyModel], path: Path = PARAMS) -> AnyModel:
     Raises PipelineError with one line: every wrong key, what is allowed and what was received.
     """
     try:
-        content = YAML(typ="safe").load(path.read_text())
-    except (OSError, ValueError, RecursionError, YAMLError) as error:
-        raise PipelineError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        content = YAML(typ="safe").load(path.read_text("utf-8"))
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise PipelineError(f"{path}: cannot be read: {line}{_in_a_line(error.problem)}") from error
+    except Exception as error:  # what the parser raises depends on what is wrong
+        raise PipelineError(f"{path}: cannot be read: {_in_a_line(error)}") from error
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(_in_words(model, problem) for problem in error.errors())
-        raise PipelineError(f"{path}: {' '.join(problems.split())}") from error
+        problems = [_in_words(model, problem) for problem in error.errors(include_url=False)]
+        raise PipelineError(f"{path}: {_joined(problems)}") from error
+
+
+class _Short(reprlib.Repr):
+    """What was received, in so many characters that a line remains a line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 120
+        self.maxlong, self.maxlevel = 60, 2
+
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # Python turns no larger ones into digits
+            return f"an integer of {x.bit_length()} bits"
+
+
+_SHORT = _Short()
+
+
+def _in_a_line(text: Any) -> str:
+    return " ".join(str(text).split())
+
+
+def _joined(problems: list[str], limit: int = 10) -> str:
+    """Some problems in one line, the first ones where they are many."""
+    more = f"; and {len(problems) - limit} more" if len(problems) > limit else ""
+    return _in_a_line("; ".join(problems[:limit]) + more)
 
 
 def _in_words(model: type[BaseModel], problem: Any) -> str:
@@ -147,12 +218,13 @@ def _in_words(model: type[BaseModel], problem: Any) -> str:
         return f"{key}: unknown key; allowed: {allowed}"
     if problem["type"] == "missing":
         return f"{key}: missing"
+    received = _SHORT.repr(problem["input"])
     if problem["type"] == "model_type":
-        return f"{key or 'the file'}: a mapping of keys is allowed; received {problem['input']!r}"
+        return f"{key or 'the file'}: a mapping of keys is allowed; received {received}"
     message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
     if not key:  # a check over the whole file, which names its keys itself
         return message
-    return f"{key}: {message}; received {problem['input']!r}"
+    return f"{key}: {message}; received {received}"
 
 
 def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:

@@ -18,6 +18,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 
+from pipeline import store
 from pipeline.arrays import read_arrays, read_facts
 from pipeline.errors import PipelineError
 from pipeline.hyperparameters import read_params
@@ -80,6 +81,8 @@ def load(uri: str) -> LoadedModel:
     """Load any MLflow model that classifies 32x32 images; PipelineError in one line where that fails."""
     import pipeline.backend  # noqa: F401  quiet, before MLflow imports TensorFlow
 
+    if uri.startswith(("models:", "runs:")):
+        store.check()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:

@@ -9,11 +9,9 @@ from pydantic import Field, model_validator
 
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import (
-    Finetune,
+    Hyperparameters,
     Section,
     Seed,
-    Training,
-    Variant,
     VariantName,
     read_params,
 )
@@ -67,37 +65,16 @@ class Serving(Section):
     batch_limit: int = Field(gt=0)
 
 
-class Params(Section):
+class Params(Hyperparameters):
     """All of params.yaml."""
+
+    model_config = Section.model_config
 
     data: Data
     split: Split
-    training: Training
-    seeds: list[Seed] = Field(min_length=1)
-    variants: dict[VariantName, Variant] = Field(min_length=1)
-    finetune: Finetune
     promotion: Promotion
     serving: Serving
     published: dict[VariantName, Annotated[float, Field(gt=0, le=1)]]
-
-    @model_validator(mode="after")
-    def _names_fit_together(self) -> Self:
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: each is allowed once; received {self.seeds}")
-        if twice := set(self.variants) & set(self.finetune.variants):
-            raise ValueError(f"finetune.variants: in variants too: {', '.join(sorted(twice))}")
-        if self.finetune.variants and self.finetune.init_from not in self.variants:
-            raise ValueError(
-                f"finetune.init_from: allowed: {', '.join(self.variants)}; "
-                f"received {self.finetune.init_from!r}"
-            )
-        for name, variant in self.finetune.variants.items():
-            if variant.network != (network := self.variants[self.finetune.init_from].network):
-                raise ValueError(
-                    f"finetune.variants.{name}.network: {network!r}, as finetune.init_from has it, is "
-                    f"allowed; received {variant.network!r}"
-                )
-        return self
 
     @property
     def trained_models(self) -> list[tuple[str, int]]:

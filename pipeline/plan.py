@@ -17,7 +17,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from rich.console import Console
 
-from pipeline import tracking
+from pipeline import store
 from pipeline.errors import PipelineError, one_line_errors
 from pipeline.hyperparameters import read_params
 from pipeline.params import Params
@@ -86,7 +86,7 @@ def seconds_of_trainings(stages: "nx.DiGraph[str]", experiment: str) -> dict[str
 
 def earlier_wall_seconds(experiment: str) -> dict[str, float]:
     """The median wall time of each variant's finished trainings in the store, in seconds."""
-    tracking.check_store(mlflow.get_tracking_uri())
+    store.check()
     found = mlflow.get_experiment_by_name(experiment)
     if found is None:
         return {}

@@ -18,7 +18,7 @@ from pipeline.hyperparameters import read_params
 from pipeline.integrity import check_inputs
 from pipeline.lock import alone
 from pipeline.params import Params, Split
-from pipeline.paths import PREPARED, RAW
+from pipeline.paths import PARAMS, PREPARED, RAW
 
 
 @one_line_errors
@@ -29,9 +29,11 @@ def main() -> None:
     check_inputs(RAW)
     raw, facts = read_arrays(RAW), read_facts(RAW)
     classes = facts["classes"]
-    check(raw["train_images"], raw["train_labels"], len(classes), "training")
-    check(raw["test_images"], raw["test_labels"], len(classes), "test")
+    check(raw["train_images"], raw["train_labels"], classes, "training")
+    check(raw["test_images"], raw["test_labels"], classes, "test")
     train, validation = split(raw["train_labels"], raw["train_batches"], params.split)
+    check_parts(raw["train_labels"], train, validation, classes)
+    params.check_sizes(len(train))
 
     data_digest = arrays_digest(RAW)
     indices = {"train": train, "validation": validation}
@@ -53,11 +55,11 @@ def main() -> None:
     print(f"prepare: {len(train):,} training, {len(validation):,} validation images")
 
 
-def check(images: np.ndarray, labels: np.ndarray, classes: int, part: str) -> None:
+def check(images: np.ndarray, labels: np.ndarray, classes: list[str], part: str) -> None:
     """Raise PipelineError, naming each, where images or labels are not what training takes.
 
     What it takes: uint8 images (n, 32, 32, 3), none of a single colour throughout as a missing one
-    would be, and as many int64 labels 0 to classes - 1, each class with two images or more.
+    would be, and as many int64 labels, indices of the classes' names, each class with two images or more.
     """
     problems = []
     if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3):
@@ -66,10 +68,10 @@ def check(images: np.ndarray, labels: np.ndarray, classes: int, part: str) -> No
         problems.append(f"images without content, at {blank[:10].tolist()}")
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
         problems.append(f"labels are {labels.dtype} {labels.shape} for {len(images)} images")
-    elif (wrong := np.flatnonzero((labels < 0) | (labels >= classes))).size:
-        problems.append(f"labels outside 0 to {classes - 1}, at {wrong[:10].tolist()}")
-    elif (few := np.flatnonzero(np.bincount(labels, minlength=classes) < 2)).size:
-        problems.append(f"classes with fewer than two images: {few.tolist()}")
+    elif (wrong := np.flatnonzero((labels < 0) | (labels >= len(classes)))).size:
+        problems.append(f"labels outside 0 to {len(classes) - 1}, at {wrong[:10].tolist()}")
+    elif (few := np.flatnonzero(np.bincount(labels, minlength=len(classes)) < 2)).size:
+        problems.append(f"classes with fewer than two images: {', '.join(classes[row] for row in few)}")
     if problems:
         raise PipelineError(f"{RAW}: {part} data: {'; '.join(problems)}")
 
@@ -98,6 +100,15 @@ def split(labels: np.ndarray, batches: np.ndarray, chosen: Split) -> tuple[np.nd
             "this dataset has one; allowed here: stratified, first"
         )
     return everything[batches != 1], everything[batches == 1]
+
+
+def check_parts(labels: np.ndarray, train: np.ndarray, validation: np.ndarray, classes: list[str]) -> None:
+    """Raise PipelineError where a split leaves nothing to validate on, or a class without training images."""
+    if not len(validation):
+        raise PipelineError(f"{PARAMS}: split: of {len(labels)} training images none is left to validate on")
+    counts = np.bincount(labels[train], minlength=len(classes))
+    if absent := [name for name, count in zip(classes, counts, strict=True) if not count]:
+        raise PipelineError(f"{PARAMS}: split: no training image is left of {', '.join(absent)}")
 
 
 def class_balance(labels: dict[str, np.ndarray], classes: list[str]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ metrics. Writes champion.json, the decision. The registry's gate may still refus
 import argparse
 from typing import Any
 
-from pipeline import registry, tracking
+from pipeline import registry, store, tracking
 from pipeline.arrays import read_arrays, read_facts, write_json
 from pipeline.errors import one_line_errors
 from pipeline.gate import Candidate
@@ -31,6 +31,7 @@ def main() -> None:
     force = parser.parse_args().force
     params = read_params(Params)
     check_inputs(METRICS)
+    store.check()
     decision = choose(read_scores(params.trained_models))
     write_json(CHAMPION, decision)
     print(f"promote: {promote_in_registry(decision, params, force)}")

@@ -21,7 +21,7 @@ from PIL import Image
 from rich.console import Console
 from ruamel.yaml import YAML
 
-from pipeline import integrity, plan, repro
+from pipeline import integrity, plan, repro, store
 from pipeline.arrays import read_arrays
 from pipeline.errors import PipelineError, one_line_errors
 from pipeline.hyperparameters import read_params
@@ -53,11 +53,12 @@ def main() -> None:
     """Copy, run, synchronize and tell what is next."""
     root = Path.cwd()
     params = prepare_folder()
-    store = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
-    mlflow.set_tracking_uri(store)
+    uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    mlflow.set_tracking_uri(uri)
+    store.check()
     if mlflow.get_experiment_by_name(params.data.dataset) is None:
         mlflow.create_experiment(params.data.dataset, (root / "mlruns").as_uri())
-    os.environ["MLFLOW_TRACKING_URI"] = store
+    os.environ["MLFLOW_TRACKING_URI"] = uri
     with contextlib.chdir(FOLDER):
         integrity.mend_everything()
         stages = plan.stages_to_run()

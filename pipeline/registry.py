@@ -99,10 +99,16 @@ def rollback(name: str) -> str:
 
 def version_at(name: str, alias: str) -> ModelVersion | None:
     """The version that an alias names, if there is one."""
+    client = mlflow.MlflowClient()
     try:
-        return mlflow.MlflowClient().get_model_version_by_alias(name, alias)
+        return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            return None
+        # A server with users denies the permission to a model that is not there.
+        if error.error_code == "PERMISSION_DENIED" and not client.search_registered_models(
+            f"name = '{name}'"
+        ):
             return None
         raise
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 
-from pipeline import figures, report_text, tracking
+from pipeline import figures, report_text, store, tracking
 from pipeline.arrays import digest_of, read_facts
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import read_params
@@ -35,6 +35,7 @@ def main() -> None:
     """Read, write and log."""
     params = read_params(Params)
     check_inputs(CHAMPION, EVALUATION, METRICS, MODELS, *(PREPARED / name for name in SHOWN))
+    store.check()
     results = read_results(params)
     REPORTS.mkdir(exist_ok=True)
     champion = results.champion_name

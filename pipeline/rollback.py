@@ -5,7 +5,7 @@
 Reads params.yaml (data), and changes the two aliases of the registered model.
 """
 
-from pipeline import registry
+from pipeline import registry, store
 from pipeline.errors import one_line_errors
 from pipeline.hyperparameters import read_params
 from pipeline.lock import alone
@@ -16,7 +16,9 @@ from pipeline.params import Params
 @alone
 def main() -> None:
     """Swap the aliases."""
-    print(registry.rollback(read_params(Params).data.dataset))
+    params = read_params(Params)
+    store.check()
+    print(registry.rollback(params.data.dataset))
 
 
 if __name__ == "__main__":

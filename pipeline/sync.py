@@ -11,7 +11,7 @@ import json
 
 import mlflow
 
-from pipeline import models, recording, registry, tracking
+from pipeline import models, recording, registry, store, tracking
 from pipeline.arrays import file_digest, read_arrays, read_facts
 from pipeline.errors import one_line_errors
 from pipeline.evaluate import log_evaluation
@@ -33,6 +33,7 @@ def main() -> None:
     """Recreate what is missing, with a line for each thing that was."""
     params = read_params(Params)
     check_inputs(CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS)
+    store.check()
     facts = read_facts(PREPARED / "split")
     done = [
         line

@@ -7,32 +7,25 @@ no run id stands in any file.
 import json
 import logging
 import os
-import re
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import requests
-import sqlalchemy
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.store.db.db_types import DATABASE_ENGINES
-from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.arrays import digest_of
-from pipeline.errors import PipelineError
 from pipeline.lock import is_free, locked
 from pipeline.paths import WORKSPACE
 
 SYSTEM_METRICS_SECONDS = 5
-SECONDS_TO_ANSWER = 10
-# Loggers of what `told` tells in a line.
+# Loggers of what `best_effort` tells in a line.
 NOISY = (
     "mlflow.system_metrics",
     "mlflow.utils.async_logging",
@@ -54,7 +47,6 @@ def training_run(experiment: str, name: str, tags: dict[str, str], resumed: bool
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
-    check_store(mlflow.get_tracking_uri())
     made = mlflow.set_experiment(experiment)
     # Where two processes make it at once, MLflow (3.17) leaves the loser's former experiment active.
     mlflow.set_experiment(experiment_id=made.experiment_id)
@@ -72,13 +64,13 @@ def training_run(experiment: str, name: str, tags: dict[str, str], resumed: bool
         yield run.info.run_id
         status = "FINISHED"
     finally:
-        with told(name):
+        with best_effort(name):
             mlflow.flush_async_logging()
             mlflow.end_run(status)
 
 
 @contextmanager
-def told(name: str) -> Iterator[None]:
+def best_effort(name: str) -> Iterator[None]:
     """Let work go on without MLflow: say in a line what it did not take, and how the run gets it."""
     try:
         yield
@@ -115,29 +107,6 @@ def end_killed(experiment: str) -> list[str]:
     return [str(run.info.run_name) for run in dead]
 
 
-@cache
-def check_store(uri: str) -> None:
-    """Raise PipelineError where a tracking URI's server or database does not answer, within seconds.
-
-    MLflow itself tries again for minutes; after this, for half a minute with a server that stops.
-    """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
-    try:
-        if uri.startswith(("http://", "https://")):
-            requests.get(f"{uri.rstrip('/')}/health", timeout=SECONDS_TO_ANSWER)
-        elif uri.split(":")[0].split("+")[0] in DATABASE_ENGINES:
-            url = sqlalchemy.make_url(uri)
-            if url.get_backend_name() == "sqlite":
-                Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-            sqlalchemy.create_engine(url).connect().close()
-        else:
-            mlflow.MlflowClient(uri)
-    except (MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
-        shown = re.sub(r"//[^/@]*@", "//", uri)  # without user and password
-        reason = str(error).split("\n")[0]
-        raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {shown}: {reason}") from error
-
-
 def workspace() -> str:
     """A name for this folder, by which its runs are told from those of others in the same store."""
     with locked("workspace"):
@@ -148,7 +117,6 @@ def workspace() -> str:
 
 def find_run(experiment: str, tags: dict[str, str]) -> Run | None:
     """The newest finished run of an experiment that carries all of these tags."""
-    check_store(mlflow.get_tracking_uri())
     found = mlflow.MlflowClient().get_experiment_by_name(experiment)
     if found is None:
         return None

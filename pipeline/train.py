@@ -19,7 +19,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pipeline import models, recording, tracking, training
+from pipeline import models, recording, store, tracking, training
 from pipeline.arrays import digest_of, file_digest, read_arrays, read_facts, write_json
 from pipeline.backend import keras
 from pipeline.checkpoint import Checkpoint
@@ -41,6 +41,7 @@ def main() -> None:
     params.training.check_versions()
     variant = params.variant(name)
     check_inputs(PRECISION, *(PREPARED / part for part in ("split", "train", "validation")))
+    store.check()
     facts = read_facts(PREPARED / "split")
     train, validation = _read_images(name, variant)
     training.make_deterministic(seed, params.training.threads)
@@ -71,7 +72,7 @@ def main() -> None:
             "metrics": measures(model, variant, fit, validation),
         }
         write(folder, model, fit.history, record)
-        with tracking.told(folder.name):
+        with tracking.best_effort(folder.name):
             recording.record(folder, model, train, validation, run_id)
             mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
     print(f"{folder.name}: {result(record)}")

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import requests
 
+POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path())  # its programs
+
 
 def free_port() -> int:
     """A port of 127.0.0.1 that nothing listens on."""
@@ -74,17 +76,17 @@ def mlflow_server(folder: Path, port: int, store: str, *more: str) -> Iterator[s
 @contextmanager
 def postgres(folder: Path) -> Iterator[str]:
     """Run a Postgres of its own in `folder`; gives the URI of a database of it."""
-    port, programs = free_port(), max(Path("/usr/lib/postgresql").glob("*/bin"))
+    port = free_port()
     user = [] if os.getuid() else ["runuser", "-u", "postgres", "--"]  # Postgres refuses to run as root
     if user:
         for path in (folder, *folder.parents[:2]):
             path.chmod(0o755)
         shutil.chown(folder, pwd.getpwnam("postgres").pw_uid)
-    initdb = [str(programs / "initdb"), "-D", str(folder / "data"), "-U", "mlflow", "--auth=trust"]
+    initdb = [str(POSTGRES / "initdb"), "-D", str(folder / "data"), "-U", "mlflow", "--auth=trust"]
     subprocess.run([*user, *initdb], check=True, capture_output=True)
-    command = [*user, str(programs / "postgres"), "-D", str(folder / "data"), "-k", str(folder)]
+    command = [*user, str(POSTGRES / "postgres"), "-D", str(folder / "data"), "-k", str(folder)]
     command += ["-h", "127.0.0.1", "-p", str(port)]
-    probe = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
+    probe = [str(POSTGRES / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
 
     def is_ready() -> bool:
         return subprocess.run(probe, capture_output=True).returncode == 0

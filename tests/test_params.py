@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.utils.serialize import load_yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
@@ -34,14 +35,6 @@ def place(content: Any, key: str) -> tuple[Any, str]:
     for parent in parents:
         content = content[parent]
     return content, last
-
-
-def scalar_keys(content: Any, prefix: str = "") -> Iterator[str]:
-    for key, value in content.items():
-        if isinstance(value, dict):
-            yield from scalar_keys(value, f"{prefix}{key}.")
-        elif not isinstance(value, list):
-            yield prefix + key
 
 
 def write(content: Any, folder: Path) -> Path:
@@ -104,7 +97,7 @@ def test_params_cannot_be_changed_once_read() -> None:
 @pytest.mark.parametrize(
     ("key", "allowed"),
     [
-        ("spilt", "data, split, training, seeds, variants, finetune, promotion, serving, published"),
+        ("spilt", "training, seeds, variants, finetune, data, split, promotion, serving, published"),
         ("split.sed", "strategy, fraction, seed"),
         ("training.thread", "threads, precision, tensorflow, keras"),
         (
@@ -156,6 +149,8 @@ def test_wrong_type_is_named_and_not_converted(altered: Altered, key: str, value
         ("split.fraction", 1.0, "less than 1"),
         ("split.seed", 2**31, "less than 2147483648"),
         ("training.threads", 0, "greater than 0"),
+        ("training.threads", 1025, "less than or equal to 1024"),
+        ("variants.shallow.epochs", 0, "greater than 0"),
         ("seeds", [], "at least 1 item"),
         ("variants.shallow.batch_size", 0, "greater than 0"),
         ("variants.shallow.epochs", -1, "greater than 0"),
@@ -222,10 +217,20 @@ def test_all_problems_are_in_the_one_line(tmp_path: Path) -> None:
     assert all(found in message for found in ("seeds: missing", "sedes: unknown key", "split.seed: "))
 
 
-def test_duplicated_key_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key"),
+    [
+        ("\nseeds:", "\nseeds: [1]\nseeds:", 25, "seeds"),
+        ("  seed: 0 ", "  seed: 1\n  seed: 0 ", 17, "seed"),
+        ("  shallow:\n", "  shallow: {}\n  shallow:\n", 36, "shallow"),
+    ],
+)
+def test_duplicated_key_is_named_with_its_line(
+    tmp_path: Path, old: str, new: str, line: int, key: str
+) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(ORIGINAL + "\nseeds: [1]\n")
-    assert 'duplicate key "seeds"' in problem(path)
+    path.write_text(ORIGINAL.replace(old, new, 1))
+    assert f': cannot be read: line {line}: found duplicate key "{key}"' in problem(path)
 
 
 def test_unknown_network_is_refused_with_the_networks_there_are(altered: Altered) -> None:
@@ -244,6 +249,24 @@ def test_name_in_both_lists_of_variants_is_refused(altered: Altered) -> None:
 def test_unknown_variant_to_start_from_is_refused_with_those_there_are(altered: Altered) -> None:
     message = problem(altered("finetune.init_from", "resnet"))
     assert "finetune.init_from: allowed: translate, shallow, augmented," in message
+
+
+@pytest.mark.parametrize("start", ["batchnorm_subset", "second"])
+def test_variant_cannot_start_from_itself_or_another_that_is_finetuned(altered: Altered, start: str) -> None:
+    finetune = tree()["finetune"]
+    finetune["variants"]["second"] = finetune["variants"]["batchnorm_subset"]
+    finetune["init_from"] = start
+    assert problem(altered("finetune", finetune)).endswith(f"; received {start!r}")
+
+
+def test_batch_larger_than_the_images_that_a_variant_takes_is_refused(altered: Altered) -> None:
+    message = problem(altered("variants.shallow.training_images", 31))
+    assert ": variants.shallow: batch_size: at most training_images, 31, is allowed; " in message
+
+
+def test_names_that_training_needs_are_checked_for_it_too(altered: Altered) -> None:
+    with pytest.raises(PipelineError, match=r"finetune\.init_from: allowed: translate, "):
+        read_params(Hyperparameters, altered("finetune.init_from", "resnet"))
 
 
 def test_variant_to_start_from_does_not_matter_without_variants_that_do(altered: Altered) -> None:
@@ -288,6 +311,12 @@ def test_source_with_what_it_needs_is_taken(altered: Altered, data: dict[str, An
         b"a: !!python/object:os.system x",
         b"---\na: 1\n---\nb: 2\n",
         b"a: 2024-99-99",
+        b"a: !!int ''",
+        b"a: !!bool maybe",
+        b"a: !!timestamp x",
+        b"{a: 1}: b",
+        b"a: " + b"9" * 5_000,
+        b"[" * 5_000,
     ],
     ids=lambda content: repr(content[:12]),
 )
@@ -303,6 +332,68 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
     assert "cannot be read" in problem(tmp_path)
+
+
+def test_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(ORIGINAL)
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:  # may read everything
+        os.seteuid(65534)
+    try:
+        assert "cannot be read: [Errno 13] Permission denied" in problem(path)
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "told"),
+    [
+        ("seeds", "2024-01-01", "should be a valid list; received datetime.date(2024, 1, 1)"),
+        ("seeds", "[0x" + "f" * 5_000 + "]", "less than 2147483648; received an integer of 20000 bits"),
+        ("seeds", "!!set {0, 1}", "should be a valid list; received {"),
+        ("seeds", "&seeds [0, *seeds]", "should be a valid integer; received "),
+        ("data", "&data {source: digits, name: *data}", "should be a valid string; received "),
+        ("promotion", "{margin: .NaN}", "should be a finite number; received nan"),
+        ("promotion", "{1: 2, margin: 0.1}", "received 1"),
+        ("promotion", "{margin: yes}", "should be a valid number; received 'yes'"),
+        ("promotion", "{margin: 0.1, <<: {margins: 1}}", "unknown key; allowed: margin"),
+        ("promotion", "!!python/tuple [1]", "could not determine a constructor"),
+    ],
+)
+def test_what_only_yaml_can_say_is_refused_by_its_key(tmp_path: Path, key: str, text: str, told: str) -> None:
+    content = tree()
+    del content[key]
+    path = write(content, tmp_path)
+    path.write_text(f'{path.read_text()[:-1]},\n "{key}": {text}}}\n')
+    message = problem(path)
+    assert told in message
+    assert f": {key}" in message or "line 2: " in message
+    assert len(message) < 600
+
+
+def test_anchors_and_merge_keys_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    old = "    optimizer: {name: adam, learning_rate: 0.001}\n"
+    text = ORIGINAL.replace(old, "    optimizer: &adam {name: adam, learning_rate: 1e-3}\n", 1)
+    path.write_text(text.replace(old, "    optimizer: {<<: *adam}\n", 1))
+    assert "<<" in path.read_text()
+    assert read_params(Params, path) == read_params(Params, ROOT / "params.yaml")
+
+
+def test_a_thousand_laughs_are_refused_in_a_short_line(tmp_path: Path) -> None:
+    rows = ["seeds: [&a0 [x, x, x, x, x, x, x, x, x, x]"]
+    rows += [f", &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    (tmp_path / "params.yaml").write_text("\n".join([*rows, "]\n"]))
+    assert len(problem(tmp_path / "params.yaml")) < 5_000
+
+
+def test_many_problems_are_told_by_the_first_ten(altered: Altered) -> None:
+    message = problem(altered("seeds", [-1] * 1_000))
+    assert "seeds.9: " in message
+    assert "seeds.10: " not in message
+    assert message.endswith("; and 990 more")
 
 
 @pytest.mark.parametrize("content", ["", "# nothing but this\n", "- a\n- b\n", "just words\n", "3\n"])
@@ -323,32 +414,118 @@ def test_training_reads_its_sections_and_leaves_the_others_alone(altered: Altere
         read_params(Hyperparameters, path).variant("resnet")
 
 
+def every_key(content: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in content.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from every_key(value, f"{prefix}{key}.")
+
+
+TEXT = st.text(st.characters(codec="utf-8"))
 JUNK = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
+    st.sampled_from([0, 1, 2**31, 2**63, 2**64, 10**400, 1e-3, 1e300]),
     st.floats(),
-    st.text(st.characters(codec="utf-8")),
+    TEXT,
     st.lists(st.integers(), max_size=2),
-    st.dictionaries(st.text(st.characters(codec="utf-8")), st.integers(), max_size=2),
+    st.dictionaries(TEXT, st.integers(), max_size=2),
 )
 
 
-@given(key=st.sampled_from(sorted(scalar_keys(tree()))), junk=JUNK)
-@settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-def test_junk_in_any_place_is_taken_or_refused_in_one_line(altered: Altered, key: str, junk: Any) -> None:
-    path = altered(key, junk)
-    outcome: Params | PipelineError
+def taken_as_it_stands_or_refused(path: Path) -> str | None:
+    """The line, without the path, with which a file is refused; where it is taken, what is read is exactly
+    what DVC reads."""
     try:
-        outcome = read_params(Params, path)
+        params = read_params(Params, path)
     except PipelineError as error:
-        outcome = error
-    assert isinstance(outcome, Params) or len(str(outcome).splitlines()) == 1
+        message = str(error)
+        assert message.startswith(f"{path}: ")
+        assert len(message.splitlines()) == 1
+        assert len(message) < 5_000
+        return message.removeprefix(f"{path}: ")
+    assert params.model_dump(exclude_unset=True) == load_yaml(str(path))
+    return None
+
+
+@given(key=st.sampled_from(sorted(every_key(tree()))), junk=JUNK)
+@settings(max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_junk_in_any_place_is_taken_as_it_is_or_refused_by_its_key(
+    altered: Altered, key: str, junk: Any
+) -> None:
+    refused = taken_as_it_stands_or_refused(altered(key, junk))
+    if refused is not None and not refused.startswith("cannot be read: "):  # a character that YAML has not
+        parent, _, last = key.rpartition(".")
+        assert key in refused or (parent in refused and last in refused)
+
+
+@given(key=st.sampled_from(sorted(every_key(tree()))))
+@settings(max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_key_left_out_is_named_unless_it_may_be(altered: Altered, key: str) -> None:
+    refused = taken_as_it_stands_or_refused(altered(key))
+    section, _, last = key.rpartition(".")
+    may_be_left_out = (
+        last in {"name", "directory", "training_images", "early_stopping", "reduce_learning_rate"}
+        or section in {"variants", "finetune.variants", "published"}
+    ) and not section.endswith("optimizer")
+    if not may_be_left_out:
+        assert refused is not None
+        assert last in refused
+    elif refused is not None:
+        assert key == "variants.batchnorm"  # which another starts from
+
+
+TOKENS = """
+1e-3 1E3 yes ~ 0x1F 0o17 010 1_000 .inf .NaN -0.0 1e400 2024-01-01 2001-12-14t21:59:43.1-05:00 '30' true
+{ } [ ] [1,2 - : ? & * | > @ ` %YAML # *a &a *unknown <<: ! !!int'' !!str !!set !!binary !!omap
+"""
+PHRASES = ["", "a: b", "&a [1, *a]", "{<<: *a}", "!!int ''", "!!float x", "!!bool maybe", "!!timestamp x"]
+PHRASES += ["!!python/name:os.system ''", "9" * 5_000, "0x" + "f" * 5_000, "'two\n\nlines'"]
+PHRASES += ["\0", "\x1b", "\ufeff", "\u2028", *TOKENS.split()]
+
+
+@st.composite
+def mangled(draw: st.DrawFn) -> bytes:
+    """The repository's params.yaml after one to three accidents of an editor."""
+    lines = ORIGINAL.splitlines(keepends=True)
+    for _ in range(draw(st.integers(1, 3))):
+        row, other = (draw(st.integers(0, len(lines) - 1)) for _ in range(2))
+        accident = draw(st.sampled_from(["deleted", "doubled", "swapped", "indented", "value", "token"]))
+        if accident == "deleted":
+            del lines[row]
+        elif accident == "doubled":
+            lines.insert(other, lines[row])
+        elif accident == "swapped":
+            lines[row], lines[other] = lines[other], lines[row]
+        elif accident == "indented":
+            lines[row] = " " * draw(st.integers(0, 7)) + lines[row].lstrip(" ")
+        elif accident == "value":
+            lines[row] = f"{lines[row].split(':')[0]}: {draw(st.sampled_from(PHRASES))}\n"
+        else:
+            at = draw(st.integers(0, len(lines[row])))
+            lines[row] = lines[row][:at] + draw(st.sampled_from(PHRASES)) + lines[row][at:]
+    content = "".join(lines).encode()
+    at = draw(st.integers(0, len(content)))
+    return content[:at] + draw(st.one_of(st.just(b""), st.binary(max_size=4))) + content[at:]
+
+
+@given(content=mangled())
+@settings(max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_mangled_text_is_taken_as_dvc_takes_it_or_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    taken_as_it_stands_or_refused(path)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+@given(content=mangled())
+@settings(max_examples=1_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_thousand_other_mangled_texts(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    taken_as_it_stands_or_refused(path)
 
 
 def check_command(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -5,25 +5,30 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from pipeline import store, tracking
 from tests.conftest import ROOT, Clone
-from tests.servers import free_port, mlflow_server, postgres
+from tests.servers import POSTGRES, free_port, mlflow_server, postgres
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def tracking_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an `mlflow server` whose store is a Postgres of its own."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    with (
-        postgres(tmp_path_factory.mktemp("postgres")) as store,
-        mlflow_server(folder, free_port(), store) as address,
-    ):
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a database of a Postgres of its own."""
+    with postgres(tmp_path_factory.mktemp("postgres")) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def tracking_server(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[str]:
+    """The address of an `mlflow server` whose store is that database."""
+    with mlflow_server(tmp_path_factory.mktemp("mlflow"), free_port(), database) as address:
         yield address
 
 
@@ -92,6 +97,31 @@ def test_runs_of_processes_that_make_their_experiment_at_once_are_all_in_it(trac
         assert experiment is not None
         runs = client.search_runs([experiment.experiment_id])
         assert {run.info.run_name for run in runs} == {"one", "two", "three"}
+
+
+def test_a_dump_restored_to_another_database_has_the_same_runs(database: str, tmp_path: Path) -> None:
+    """As docs/upkeep.md says."""
+    address = database.removesuffix("/postgres")
+    plain = address.replace("+psycopg2", "")
+    for name in ("before", "after"):
+        command = [str(POSTGRES / "psql"), f"--dbname={plain}/postgres", f"--command=create database {name}"]
+        subprocess.run(command, check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setenv("MLFLOW_TRACKING_URI", f"{address}/before")
+        store.check()
+        with tracking.training_run("digits", "shallow-0", {"variant": "shallow"}) as run_id:
+            mlflow.log_metric("val_loss", 0.5)
+        dump = str(tmp_path / "mlflow.dump")
+        whole = ["--format=custom", f"--file={dump}", f"{plain}/before"]
+        subprocess.run([POSTGRES / "pg_dump", *whole], check=True)
+        back = ["--no-owner", f"--dbname={plain}/after", dump]
+        subprocess.run([POSTGRES / "pg_restore", *back], check=True)
+        patch.setenv("MLFLOW_TRACKING_URI", f"{address}/after")
+        store.check()
+        run = tracking.find_run("digits", {"variant": "shallow"})
+    assert run is not None
+    assert (run.info.run_id, run.data.metrics["val_loss"]) == (run_id, 0.5)
 
 
 def test_the_champion_loads_from_the_server(tracking_server: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from ruamel.yaml import YAML
 
 from pipeline import fetch, prepare
 from pipeline.arrays import arrays_digest, digest_of, read_arrays, read_facts
 from pipeline.errors import PipelineError
 from pipeline.params import Split
-from pipeline.prepare import check, class_balance, split
+from pipeline.prepare import check, check_parts, class_balance, split
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,7 +39,7 @@ def blank(images: np.ndarray, *indices: int) -> np.ndarray:
 
 
 def test_good_data_pass() -> None:
-    check(**good(), classes=3, part="training")
+    check(**good(), classes=list("abc"), part="training")
 
 
 @pytest.mark.parametrize(
@@ -56,17 +58,17 @@ def test_good_data_pass() -> None:
         ({"labels": good()["labels"][:5]}, "labels are int64 (5,) for 6 images"),
         ({"labels": good()["labels"][:, None]}, "labels are int64 (6, 1) for 6 images"),
         ({"labels": np.array([0, 1, 2, 3, -1, 0])}, "labels outside 0 to 2, at [3, 4]"),
-        ({"labels": np.array([0, 0, 0, 1, 1, 1])}, "classes with fewer than two images: [2]"),
-        ({"labels": np.array([0, 0, 0, 1, 1, 2])}, "classes with fewer than two images: [2]"),
+        ({"labels": np.array([0, 0, 0, 1, 1, 1])}, "classes with fewer than two images: c"),
+        ({"labels": np.array([0, 0, 0, 1, 1, 2])}, "classes with fewer than two images: c"),
         (
             {"images": good()["images"][:0], "labels": good()["labels"][:0]},
-            "fewer than two images: [0, 1, 2]",
+            "fewer than two images: a, b, c",
         ),
     ],
 )
 def test_bad_data_are_refused_in_one_line(changed: dict[str, np.ndarray], told: str) -> None:
     with pytest.raises(PipelineError) as caught:
-        check(**good() | changed, classes=3, part="test")
+        check(**good() | changed, classes=list("abc"), part="test")
     message = str(caught.value)
     assert message.startswith("data/raw: test data: ")
     assert told in message
@@ -76,12 +78,12 @@ def test_bad_data_are_refused_in_one_line(changed: dict[str, np.ndarray], told: 
 def test_problems_of_images_and_labels_are_told_together() -> None:
     data = good()
     with pytest.raises(PipelineError, match=r"images without content, at \[0\]; labels outside 0 to 1"):
-        check(blank(data["images"], 0), data["labels"], 2, "training")
+        check(blank(data["images"], 0), data["labels"], ["a", "b"], "training")
 
 
 def test_many_bad_images_are_told_by_the_first_ten() -> None:
     with pytest.raises(PipelineError, match=r"at \[0, 1, 2, 3, 4, 5, 6, 7, 8, 9\]$"):
-        check(np.zeros((1000, 32, 32, 3), np.uint8), np.arange(1000) % 2, 2, "training")
+        check(np.zeros((1000, 32, 32, 3), np.uint8), np.arange(1000) % 2, ["a", "b"], "training")
 
 
 # How it is split
@@ -178,6 +180,22 @@ def test_fraction_that_leaves_a_class_out_is_refused_in_one_line(fraction: float
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("labels", "batches", "strategy", "told"),
+    [
+        ([0, 1, 0, 1], [0, 0, 0, 0], "first", "of 4 training images none is left to validate on"),
+        ([1, 1, 0, 0, 0, 0, 0, 0, 0, 0], [0] * 10, "first", "no training image is left of dog"),
+        ([0, 0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 1, 1], "batch", "no training image is left of dog, eel"),
+    ],
+)
+def test_split_that_leaves_nothing_is_refused(
+    labels: list[int], batches: list[int], strategy: str, told: str
+) -> None:
+    parts = split(np.array(labels), np.array(batches), chosen(strategy))
+    with pytest.raises(PipelineError, match=rf"^params\.yaml: split: {told}$"):
+        check_parts(np.array(labels), *parts, ["cat", "dog", "eel"][: max(labels) + 1])
+
+
 def test_class_balance_counts_each_class_in_each_part() -> None:
     labels = {"train": np.array([0, 0, 2]), "test": np.array([1, 0])}
     balance = class_balance(labels, ["cat", "dog", "eel"])
@@ -209,6 +227,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = YAML(typ="safe").load(ROOT / "params.yaml")
     params["data"] = {"source": "digits"}
     params["split"] = {"strategy": "stratified", "fraction": 0.1, "seed": 0}
+    params["finetune"]["variants"]["batchnorm_subset"]["training_images"] = 1293  # all that there are
     (folder / "params.yaml").write_text(json.dumps(params))
     fetched, prepared = command("fetch", folder), command("prepare", folder)
     assert (fetched.returncode, fetched.stderr) == (0, "")
@@ -287,6 +306,41 @@ def test_flipped_byte_in_raw_data_stops_prepare_with_one_line(made: Path) -> Non
     assert done.stderr.startswith("error: data/raw/train_images.npy: damaged: ")
     assert done.stderr.count("\n") == 1
     assert contents(made / "data/prepared") == prepared
+
+
+def test_variants_that_want_more_images_than_there_are_are_refused_before_anything_is_written(
+    made: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(made / "data/raw", tmp_path / "data/raw")
+    params = json.loads((made / "params.yaml").read_text())
+    params["variants"]["shallow"]["batch_size"] = 1294
+    params["finetune"]["variants"]["batchnorm_subset"]["training_images"] = 10_000
+    (tmp_path / "params.yaml").write_text(json.dumps(params))
+    done = command("prepare", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    most = "at most the 1293 training images; received"
+    assert done.stderr == (
+        f"error: params.yaml: variants.shallow.batch_size: {most} 1294; "
+        f"finetune.variants.batchnorm_subset.training_images: {most} 10000\n"
+    )
+    assert not (tmp_path / "data/prepared").exists()
+
+
+def test_class_with_a_single_image_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    for number, (image, name) in enumerate(zip(images, ["cat", "cat", "cat", "eel", "eel"], strict=True)):
+        for part in ("train", "test"):
+            (tmp_path / "mine" / part / name).mkdir(parents=True, exist_ok=True)
+            if part == "test" or number < 4:  # a single eel to train on
+                Image.fromarray(image).save(tmp_path / "mine" / part / name / f"{number}.png")
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    params["data"] = {"source": "directory", "directory": "mine", "name": "mine"}
+    (tmp_path / "params.yaml").write_text(json.dumps(params))
+    command("fetch", tmp_path).check_returncode()
+    done = command("prepare", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: data/raw: training data: classes with fewer than two images: eel\n"
+    assert not (tmp_path / "data/prepared").exists()
 
 
 def test_fetch_without_any_archive_ends_with_one_line(tmp_path: Path) -> None:

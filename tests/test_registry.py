@@ -41,14 +41,16 @@ class Registry:
         return new_candidate(self.folder, seed, accuracy)
 
 
-def new_candidate(folder: Path, seed: int, accuracy: float) -> Candidate:
+def new_candidate(
+    folder: Path, seed: int, accuracy: float, registered_name: str = NAME, run_id: str = ""
+) -> Candidate:
     file = folder / f"shallow-{seed}" / "model.keras"
     keras.utils.set_random_seed(seed)
     models.save(models.build("shallow", len(CLASSES), "shallow"), file)
     tags = {"variant": "shallow", "seed": str(seed), "model_digest": file_digest(file)}
     return Candidate(
-        registered_name=NAME,
-        run_id=new_run(),
+        registered_name=registered_name,
+        run_id=run_id or new_run(),
         model=file,
         example=IMAGES[0],
         classes=CLASSES,

@@ -1,0 +1,105 @@
+"""MLflow's store: whether it answers and, where it is a database, whether it is the installed MLflow's.
+
+MLflow tries again for minutes where nothing answers. It upgrades an older store without a word as soon as a
+table is missing in it, from whatever process opens it, and tells of a newer one that it is out of date. So
+the stages look before they open it.
+"""
+
+import os
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import mlflow
+import requests
+import sqlalchemy
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
+
+from pipeline.errors import PipelineError
+
+SECONDS_TO_ANSWER = 10
+MIGRATIONS = Path(mlflow.__file__).parent / "store/db_migrations"
+
+
+def check() -> None:
+    """Raise PipelineError where the store does not answer, or is an older or a newer MLflow's.
+
+    And where a server's address holds a password, which MLflow would print after each run. One that is to be
+    made is fine. From now on MLflow gives up on a server that stops after half a minute.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+    for uri in sorted({mlflow.get_tracking_uri(), mlflow.get_registry_uri()}):
+        if urlsplit(uri).scheme in {"http", "https"} and urlsplit(uri).username is not None:
+            raise PipelineError(
+                "MLFLOW_TRACKING_URI: an address without user and password is allowed; they go into "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        if not is_database(uri):
+            check_answer(uri)
+            continue
+        if (found := revision(uri)) is None:
+            continue
+        url = sqlalchemy.make_url(uri).render_as_string(hide_password=True)
+        if is_newer(found):
+            raise PipelineError(
+                f"{url}: a newer MLflow's store (its schema, {found}, is unknown to MLflow "
+                f"{version('mlflow')}): install the MLflow that made it, or restore a backup of before"
+            )
+        if is_older(found):
+            raise PipelineError(
+                f"{url}: an older MLflow's store (its schema is {found}, which MLflow {version('mlflow')} "
+                f"can upgrade): `make backup`, then `mlflow db upgrade {url}`"
+            )
+
+
+def check_answer(uri: str) -> None:
+    """Raise PipelineError where no server answers at an address, or MLflow knows no such kind of store."""
+    try:
+        if urlsplit(uri).scheme in {"http", "https"}:
+            requests.get(f"{uri.rstrip('/')}/health", timeout=SECONDS_TO_ANSWER)
+        else:
+            mlflow.MlflowClient(uri)
+    except (MlflowException, requests.RequestException) as error:
+        reason = " ".join(str(error).split())
+        raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {reason}") from error
+
+
+def is_database(uri: str) -> bool:
+    """Whether a tracking URI names a database, and not a server or a folder."""
+    return uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES
+
+
+def revision(uri: str) -> str | None:
+    """The revision of a database's schema; None where there is no schema of MLflow's in it yet."""
+    url = sqlalchemy.make_url(uri)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        return None
+    try:
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+        with closing(engine.connect()) as connection:
+            if not sqlalchemy.inspect(connection).has_table("alembic_version"):
+                return None
+            return connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:  # the second for want of a driver
+        reason = " ".join(str(getattr(error, "orig", error)).split())
+        raise PipelineError(
+            f"MLFLOW_TRACKING_URI: no answer from {url.render_as_string()}: {reason}"
+        ) from error
+
+
+def is_newer(found: str) -> bool:
+    """Whether the installed MLflow does not know a revision."""
+    try:
+        ScriptDirectory(str(MIGRATIONS)).get_revision(found)
+    except CommandError:
+        return True
+    return False
+
+
+def is_older(found: str) -> bool:
+    """Whether a revision, which the installed MLflow knows, is not its last."""
+    return found != ScriptDirectory(str(MIGRATIONS)).get_current_head()

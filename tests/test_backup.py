@@ -1,0 +1,289 @@
+"""Backup and restore of a real store with a served model, also while runs write to it."""
+
+import contextlib
+import io
+import os
+import resource
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from pipeline import backup, models, restore, serving
+from pipeline.backend import keras
+
+CLASSES = [f"class{number}" for number in range(10)]
+PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    output: str
+    error: str
+
+
+def run(command: str, folder: Path, *arguments: str, uri: str = "") -> Done:
+    """`python -m pipeline.COMMAND` in a folder, whose store is mlflow.db unless `uri` names another."""
+    main = {"backup": backup.main, "restore": restore.main}[command]
+    output, error = io.StringIO(), ""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri or f"sqlite:///{folder / 'mlflow.db'}")
+        patch.setattr(sys, "argv", [command, *arguments])
+        try:
+            main()
+        except SystemExit as ended:
+            error = str(ended.code)  # which Python prints, with exit status 1
+    return Done(1 if error else 0, output.getvalue(), error)
+
+
+def refused(done: Done) -> str:
+    """The one line that a command ended with."""
+    assert (done.code, done.output) == (1, "")
+    assert done.error.startswith("error: ")
+    assert len(done.error.splitlines()) == 1
+    return done.error.removeprefix("error: ")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@contextlib.contextmanager
+def store_in(folder: Path) -> Iterator[MlflowClient]:
+    """MLflow's client of the store in a folder, which is the working directory."""
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        yield MlflowClient(uri)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder, one with a space in its name, with a store in which a model is served, and its backup."""
+    folder = tmp_path_factory.mktemp("a store")
+    keras.utils.set_random_seed(0)
+    models.save(models.build("translate", len(CLASSES), "translate"), folder / "model.keras")
+    with store_in(folder) as client:
+        client.create_experiment("far", artifact_location="s3://bucket/far")
+        client.create_experiment("uri", artifact_location=(folder / "elsewhere here").as_uri())
+        client.create_experiment("served", artifact_location="mlflow-artifacts:/7")
+        (folder / "mlartifacts/7").mkdir(parents=True)
+        (folder / "mlartifacts/7/note.txt").write_text("of the server")
+        client.log_text(client.create_run("2").info.run_id, "by uri", "note.txt")
+        mlflow.set_experiment("digits")
+        with mlflow.start_run(run_name="shallow-0"):
+            mlflow.log_text("kept", "note.txt")
+            mlflow.pyfunc.log_model(
+                name="served_model",
+                registered_model_name="digits",
+                **serving.described(folder / "model.keras", CLASSES, PIXELS, 4),
+            )
+        client.set_registered_model_alias("digits", "champion", "1")
+    done = run("backup", folder, "kept/backup.tar.gz")
+    assert done.code == 0, done.error
+    assert "left out, as it is not on this machine: s3://bucket/far" in done.output
+    assert done.output.splitlines()[-1].startswith("backup: kept/backup.tar.gz: 2 runs, ")
+    return folder
+
+
+def test_backup_holds_the_store_and_all_artifacts(saved: Path) -> None:
+    with tarfile.open(saved / "kept/backup.tar.gz") as archive:
+        names = archive.getnames()
+    assert (names[0], names[-1]) == ("mlflow.db", "manifest.json")
+    own = [path for part in ("mlruns", "elsewhere here", "mlartifacts") for path in (saved / part).rglob("*")]
+    assert len(names) - 2 == len([path for path in own if path.is_file()])
+
+
+def test_restored_elsewhere_runs_artifacts_and_the_champion_are_there_without_the_old_folder(
+    saved: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(saved, tmp_path / "old")
+    aside, new = saved.with_name("aside"), tmp_path / "new folder"
+    new.mkdir()
+    saved.rename(aside)  # nothing is left where the store says that it is
+    try:
+        done = run("restore", new, str(aside / "kept/backup.tar.gz"))
+        assert done.code == 0, done.error
+        with store_in(new) as client:
+            for experiment, text in (("digits", "kept"), ("uri", "by uri")):
+                found = client.get_experiment_by_name(experiment)
+                assert found is not None
+                [one] = client.search_runs([found.experiment_id])
+                assert mlflow.artifacts.load_text(f"{one.info.artifact_uri}/note.txt") == text
+            model = mlflow.pyfunc.load_model("models:/digits@champion")
+            answer = model.predict(serving.example_request(PIXELS))
+        assert set(answer[0]["probabilities"]) == set(CLASSES)
+        assert (new / "mlartifacts/7/note.txt").read_text() == "of the server"
+        assert str(saved).encode() not in (new / "mlflow.db").read_bytes()
+    finally:
+        aside.rename(saved)
+
+
+def test_restore_in_place_gives_back_what_was_there(saved: Path, tmp_path: Path) -> None:
+    parts = ("mlflow.db", "mlruns", "mlartifacts", "elsewhere here")
+    before = {name: contents(saved / name) for name in parts}
+    for name in parts:
+        (saved / name).rename(tmp_path / name)
+    done = run("restore", saved, "kept/backup.tar.gz")
+    assert done.code == 0, done.error
+    assert {name: contents(saved / name) for name in parts} == before
+    one, other = (sqlite3.connect(folder / "mlflow.db") for folder in (saved, tmp_path))
+    with contextlib.closing(one), contextlib.closing(other):
+        assert list(one.iterdump()) == list(other.iterdump())
+
+
+@pytest.mark.parametrize("there", ["mlflow.db", "mlflow.db-journal", "mlruns/1/note", "elsewhere here/note"])
+def test_restore_overwrites_nothing(saved: Path, tmp_path: Path, there: str) -> None:
+    with contextlib.closing(sqlite3.connect(saved / "mlflow.db")) as store:
+        rows = store.execute("SELECT experiment_id FROM experiments WHERE name = 'digits'").fetchone()
+    path = tmp_path / there.replace("mlruns/1", f"mlruns/{rows[0]}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("precious")
+    before = contents(tmp_path)
+    line = refused(run("restore", tmp_path, str(saved / "kept/backup.tar.gz")))
+    assert line.endswith(": in the way of what is restored: move it aside first")
+    assert contents(tmp_path) == before
+    assert not list(tmp_path.glob(".restore-*"))
+
+
+def damaged(content: bytes, how: str) -> bytes:
+    if how == "cut off":
+        return content[: len(content) // 2]
+    if how == "flipped":
+        middle = len(content) // 2
+        return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
+    return {"empty": b"", "another file": b"no archive" * 100}[how]
+
+
+@pytest.mark.parametrize("how", ["cut off", "flipped", "empty", "another file"])
+def test_damaged_backup_is_refused_and_nothing_is_left_of_it(saved: Path, tmp_path: Path, how: str) -> None:
+    (tmp_path / "backup.tar.gz").write_bytes(damaged((saved / "kept/backup.tar.gz").read_bytes(), how))
+    line = refused(run("restore", tmp_path, "backup.tar.gz"))
+    assert line.startswith("backup.tar.gz: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["backup.tar.gz"]
+
+
+def test_backup_with_a_changed_or_missing_file_is_refused(saved: Path, tmp_path: Path) -> None:
+    with tarfile.open(saved / "kept/backup.tar.gz") as archive:
+        archive.extractall(tmp_path / "all", filter="data")
+    note = next((tmp_path / "all/artifacts").rglob("note.txt"))
+    name = str(note.relative_to(tmp_path / "all"))
+    for change in (lambda: note.write_text("forged"), note.unlink):
+        change()
+        with tarfile.open(tmp_path / "changed.tar.gz", "w:gz") as archive:
+            archive.add(tmp_path / "all", ".")
+        line = refused(run("restore", tmp_path, "changed.tar.gz"))
+        assert line.startswith(f"changed.tar.gz: {name} is ")
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "uri", "told"),
+    [
+        ("backup", "", "mlflow.db: no such file: there is nothing to back up"),
+        ("restore", "", "none.tar.gz: no such file"),
+        ("backup", "http://127.0.0.1:9", "http://127.0.0.1:9: an SQLite file is allowed"),
+        ("restore", "postgresql://me:hunter2@127.0.0.1:9/x", "postgresql://me:***@127.0.0.1:9/x: an SQLite"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(tmp_path: Path, command: str, uri: str, told: str) -> None:
+    arguments = ["none.tar.gz"] if command == "restore" else []
+    assert told in refused(run(command, tmp_path, *arguments, uri=uri))
+    assert not list(tmp_path.iterdir())
+
+
+def test_backup_does_not_overwrite_another(saved: Path) -> None:
+    before = (saved / "kept/backup.tar.gz").read_bytes()
+    assert refused(run("backup", saved, "kept/backup.tar.gz")) == "kept/backup.tar.gz: is there already"
+    assert (saved / "kept/backup.tar.gz").read_bytes() == before
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """No file can be made longer than 100 kB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_full_disk_is_told_and_nothing_is_left_of_a_backup_or_a_restore(saved: Path, tmp_path: Path) -> None:
+    before = contents(saved)
+    with full_disk():
+        assert refused(run("backup", saved, "full/backup.tar.gz"))
+        assert refused(run("restore", tmp_path, str(saved / "kept/backup.tar.gz")))
+    assert contents(saved) == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_place_that_cannot_be_written_is_told(saved: Path) -> None:
+    line = refused(run("backup", saved, "mlflow.db/backup.tar.gz"))
+    assert line.startswith("mlflow.db/backup.tar.gz: cannot be written: ")
+
+
+WRITER = """
+import sys, mlflow
+mlflow.set_experiment("busy")
+for number in range(10**6):
+    with mlflow.start_run(run_name=str(number)):
+        mlflow.log_metric("before", number)
+        mlflow.log_text(str(number), "number.txt")
+        mlflow.set_tag("whole", "yes")
+    print(number, flush=True)
+"""
+
+
+def test_backup_taken_while_runs_write_is_consistent(tmp_path: Path) -> None:
+    """What the copied store calls finished has all its metrics, tags and artifacts in the backup."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    new.mkdir()
+    uri = f"sqlite:///{old / 'mlflow.db'}"
+    environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER],
+        cwd=old,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as writer:
+        assert writer.stdout is not None
+        try:
+            for _ in range(5):
+                assert writer.stdout.readline()
+            done = run("backup", old, "../busy.tar.gz")
+            assert done.code == 0, done.error
+            assert writer.poll() is None
+        finally:
+            writer.kill()
+    shutil.rmtree(old)
+    restored = run("restore", new, "../busy.tar.gz")
+    assert restored.code == 0, restored.error
+    with store_in(new) as client:
+        experiment = client.get_experiment_by_name("busy")
+        assert experiment is not None
+        runs = client.search_runs([experiment.experiment_id])
+        whole = [one for one in runs if one.info.status == "FINISHED"]
+        assert len(whole) >= 5
+        assert len(runs) - len(whole) <= 1
+        for one in whole:
+            number = one.info.run_name
+            assert (one.data.metrics["before"], one.data.tags["whole"]) == (float(number), "yes")
+            assert mlflow.artifacts.load_text(f"{one.info.artifact_uri}/number.txt") == number

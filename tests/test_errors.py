@@ -1,0 +1,64 @@
+"""What a command ends with: a line for what a person can act on, a traceback for a fault of its own."""
+
+import subprocess
+import sys
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import UNAUTHENTICATED
+from requests import Timeout
+from sqlalchemy.exc import OperationalError
+
+from pipeline.errors import PipelineError, told
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PipelineError("params.yaml: seeds: missing"), "params.yaml: seeds: missing"),
+        (MlflowException("No such\n  run"), "MLflow: No such run"),
+        (
+            MlflowException("error code 401 != 200", UNAUTHENTICATED),
+            "MLflow: error code 401 != 200; "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD say who you are",
+        ),
+        (
+            MlflowException("API request to http://ada:hunter2@there/api failed"),
+            "MLflow: API request to http://***@there/api failed",
+        ),
+        (Timeout("too late"), "MLflow: too late"),
+        (
+            OperationalError("SELECT 1", {}, Exception("disk is full")),
+            "MLflow: (builtins.Exception) disk is full",
+        ),
+        (ValueError("a fault of ours"), None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_comes_from_outside_is_told_in_one_line(error: Exception, line: str | None) -> None:
+    assert told(error) == line
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "end"),
+    [
+        ("PipelineError('no')", 1, "error: no\n"),
+        ("KeyboardInterrupt", 130, "error: interrupted\n"),
+        ("SystemExit(3)", 3, ""),
+        ("ZeroDivisionError('ours')", 1, "ZeroDivisionError: ours\n"),
+    ],
+)
+def test_status_and_last_line_of_a_command(raised: str, code: int, end: str) -> None:
+    program = "from pipeline.errors import PipelineError, one_line_errors\n@one_line_errors\n"
+    program += f"def main():\n    raise {raised}\nmain()\n"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code
+    assert done.stderr.endswith(end)
+    assert ("Traceback" in done.stderr) == ("ZeroDivisionError" in raised)
+
+
+def test_errors_are_told_without_importing_what_raises_them() -> None:
+    code = "import sys, pipeline.errors; print({'mlflow', 'requests', 'sqlalchemy'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
