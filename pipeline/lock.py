@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -17,8 +16,10 @@ def alone(main: Callable[[], None]) -> Callable[[], None]:
 
     @wraps(main)
     def wrapped() -> None:
+        spec = sys.modules[main.__module__].__spec__  # of a module that `python -m` runs, too
+        stage = spec.name.split(".")[-1] if spec else main.__module__
         words = [word for word in sys.argv[1:] if not word.startswith("-")]
-        with locked("-".join([Path(sys.argv[0]).stem, *words]).replace(os.sep, "_")):
+        with locked("-".join([stage, *words]).replace(os.sep, "_")):
             main()
 
     return wrapped

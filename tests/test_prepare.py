@@ -249,7 +249,7 @@ def test_commands_write_their_files_and_no_others(made: Path) -> None:
     files |= {f"{folder}/manifest.json" for folder in arrays}
     files |= {"prepared/class_balance.csv", "prepared/samples.png"}
     assert contents(made / "data").keys() == files
-    assert {path.name for path in made.iterdir()} == {"params.yaml", "data"}
+    assert {path.name for path in made.iterdir()} == {"params.yaml", "data", ".pipeline"}
 
 
 def test_facts_tell_the_dataset_its_classes_and_the_digests(made: Path) -> None:
@@ -289,11 +289,11 @@ def test_class_balance_is_that_of_the_prepared_labels(made: Path) -> None:
 
 
 def test_second_run_gives_the_same_bytes(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = contents(made)
+    before = contents(made / "data")
     monkeypatch.chdir(made)
     fetch.main()
     prepare.main()
-    assert contents(made) == before
+    assert contents(made / "data") == before
 
 
 def test_flipped_byte_in_raw_data_stops_prepare_with_one_line(made: Path) -> None:
