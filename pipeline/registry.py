@@ -129,7 +129,9 @@ def register(candidate: Candidate) -> str:
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client, name = mlflow.MlflowClient(), candidate.registered_name
-    commit = client.get_run(candidate.run_id).data.tags.get("git_commit", "none")
+    run = client.get_run(candidate.run_id)
+    commit = run.data.tags.get("git_commit", "none")
+    mlflow.set_experiment(experiment_id=run.info.experiment_id)
     logged = Model.log(
         artifact_path=None,
         name="served_model",

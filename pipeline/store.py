@@ -6,7 +6,7 @@ the stages look before they open it.
 """
 
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -76,7 +76,9 @@ def is_database(uri: str) -> bool:
 def revision(uri: str) -> str | None:
     """The revision of a database's schema; None where there is no schema of MLflow's in it yet."""
     url = sqlalchemy.make_url(uri)
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+    if url.get_backend_name() == "sqlite" and not (file := Path(url.database or "")).is_file():
+        if not can_be_made(file):
+            raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {url}: {file} cannot be made")
         return None
     try:
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
@@ -89,6 +91,13 @@ def revision(uri: str) -> str | None:
         raise PipelineError(
             f"MLFLOW_TRACKING_URI: no answer from {url.render_as_string()}: {reason}"
         ) from error
+
+
+def can_be_made(file: Path) -> bool:
+    """Whether a file may be written in its folder, which is made where it is missing."""
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    return os.access(file.parent, os.W_OK)
 
 
 def is_newer(found: str) -> bool:

@@ -408,7 +408,11 @@ def finished_runs(project: Clone) -> dict[str, Any]:
     assert len({run.info.run_name for run in finished}) == len(finished)
     return {
         run.info.run_name: (
-            {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
+            {
+                key: value
+                for key, value in run.data.tags.items()
+                if not key.startswith("mlflow.") and key != "workspace"
+            },
             run.data.params,
             {
                 key: value

@@ -23,7 +23,7 @@ SEEDS = range(8)
 EPOCHS = 4
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.system)])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.faults)])
 def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A store that does not exist yet, or a server on a Postgres."""
     folder = tmp_path_factory.mktemp("shared")
@@ -101,6 +101,7 @@ def promoted_at_once(store: Path, *candidates: tuple[int, float], machines: int)
     return told
 
 
+@pytest.mark.faults
 def test_two_promotions_at_once_on_one_machine_end_with_the_better(store: Path) -> None:
     promoted_at_once(store, (2, 0.6), (3, 0.7), machines=1)
     champion = version(int(aliases()["champion"]))
@@ -108,6 +109,7 @@ def test_two_promotions_at_once_on_one_machine_end_with_the_better(store: Path) 
     assert repair(NAME) == []
 
 
+@pytest.mark.faults
 def test_two_promotions_of_one_model_on_one_machine_make_one_version(store: Path) -> None:
     told = promoted_at_once(store, (2, 0.6), (2, 0.6), machines=1)
     assert sorted("is champion" in line for line in told) == [False, True]
@@ -132,6 +134,7 @@ def test_two_promotions_on_two_machines_are_put_in_order_by_the_next_sync(store:
     assert aliases() == {"champion": str(worse.version), "previous": str(better.version)}
 
 
+@pytest.mark.faults
 def test_one_model_promoted_on_two_machines_is_one_version_after_the_next_sync(store: Path) -> None:
     promoted_at_once(store, (2, 0.6), (2, 0.6), machines=2)
     assert len(versions()) == 3
