@@ -49,14 +49,7 @@ def main() -> None:
     shared = params.training.model_dump() | {"precision": json.loads(PRECISION.read_text())["precision"]}
 
     folder = MODELS / f"{name}-{seed}"
-    tags = {
-        "variant": name,
-        "seed": str(seed),
-        "params_digest": digest_of([variant.model_dump(), shared, *base]),
-        "data_digest": facts["data_digest"],
-        "split_digest": facts["split_digest"],
-        "code_digest": _code_digest(),
-    }
+    tags = origin(name, seed, [variant.model_dump(), shared, *base], facts)
     checkpoint = Checkpoint(CHECKPOINTS / folder.name, digest_of(tags))
     resumed = checkpoint.read() is not None
     with tracking.training_run(facts["name"], folder.name, tags, resumed) as run_id:
@@ -89,6 +82,18 @@ def build(
     check_inputs(trained)
     model.set_weights(models.load(trained).get_weights())
     return model, [{"init_from": file_digest(trained)}]
+
+
+def origin(name: str, seed: int, settings: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, str]:
+    """The tags that say what a training's weights come from: all that decides them, as digests."""
+    return {
+        "variant": name,
+        "seed": str(seed),
+        "params_digest": digest_of(settings),
+        "data_digest": facts["data_digest"],
+        "split_digest": facts["split_digest"],
+        "code_digest": _code_digest(),
+    }
 
 
 def outcome(fit: Fit) -> dict[str, str]:
