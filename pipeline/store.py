@@ -5,6 +5,7 @@ table is missing in it, from whatever process opens it, and tells of a newer one
 the stages look before they open it.
 """
 
+import logging
 import os
 from contextlib import closing, suppress
 from importlib.metadata import version
@@ -24,6 +25,14 @@ from pipeline.errors import PipelineError
 SECONDS_TO_ANSWER = 10
 MIGRATIONS = Path(mlflow.__file__).parent / "store/db_migrations"
 
+# Loggers of what becomes one line, here and in `tracking.best_effort`.
+NOISY = (
+    "mlflow.store.db.utils",
+    "mlflow.system_metrics",
+    "mlflow.utils.async_logging",
+    "urllib3.connectionpool",
+)
+
 
 def check() -> None:
     """Raise PipelineError where the store does not answer, or is an older or a newer MLflow's.
@@ -32,6 +41,8 @@ def check() -> None:
     made is fine. From now on MLflow gives up on a server that stops after half a minute.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     for uri in sorted({mlflow.get_tracking_uri(), mlflow.get_registry_uri()}):
         if urlsplit(uri).scheme in {"http", "https"} and urlsplit(uri).username is not None:
             raise PipelineError(

@@ -5,7 +5,6 @@ no run id stands in any file.
 """
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -25,13 +24,6 @@ from pipeline.lock import is_free, locked
 from pipeline.paths import WORKSPACE
 
 SYSTEM_METRICS_SECONDS = 5
-# Loggers of what `best_effort` tells in a line.
-NOISY = (
-    "mlflow.system_metrics",
-    "mlflow.utils.async_logging",
-    "mlflow.store.db.utils",
-    "urllib3.connectionpool",
-)
 
 
 @contextmanager
@@ -44,8 +36,6 @@ def training_run(experiment: str, name: str, tags: dict[str, str], resumed: bool
     """
     parent = os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
-    for noisy in NOISY:
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
     made = mlflow.set_experiment(experiment)
     # Where two processes make it at once, MLflow (3.17) leaves the loser's former experiment active.

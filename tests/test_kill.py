@@ -124,6 +124,21 @@ def test_a_training_that_outlives_its_dvc_is_waited_for_and_not_done_twice(
 
 
 @pytest.mark.faults
+def test_a_clock_that_jumps_by_years_changes_nothing(prepared: Job, expected: Job, tmp_path: Path) -> None:
+    real = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1"}  # as a jump of the date leaves it
+    job = Job(Path(shutil.copytree(prepared.folder, tmp_path / "job")), real)
+    train = ("python", "-m", "pipeline.train", *NAME.split("-"))
+    training = job.start("faketime", "-m", "-f", "+800d", *train)
+    kept = job.folder / ".pipeline/checkpoints" / NAME
+    jobs.wait_for(lambda: list(kept.glob("epoch-0000[3-9]")))
+    jobs.kill(job, training, "group")
+    training.communicate()
+    told = job.run("faketime", "-m", "-f", "-800d", *train)
+    assert went_on_after(told) >= 3
+    assert_trained_once(job, expected)
+
+
+@pytest.mark.faults
 def test_twenty_kills_at_random_moments_change_nothing(prepared: Job, expected: Job, tmp_path: Path) -> None:
     ways = [WAYS[number % 3] for number in range(20)]
     seed = 0
