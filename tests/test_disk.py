@@ -30,8 +30,8 @@ def mount(*arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A job that had no fault."""
-    return jobs.make(tmp_path_factory.mktemp("expected") / "job", PARAMS, "report")
+    """A job whose training had no fault."""
+    return jobs.make(tmp_path_factory.mktemp("expected") / "job", PARAMS, f"train@{NAME}")
 
 
 @pytest.fixture
@@ -152,6 +152,7 @@ def test_a_file_without_permission_is_named(stage: str, path: str, tmp_path: Pat
 @needs_root
 @pytest.mark.faults
 def test_all_goes_well_without_shared_memory(tmp_path: Path, expected: Job) -> None:
+    expected.run("dvc", "repro")
     job = jobs.make(tmp_path / "job", PARAMS)
     unusable = "mount -t tmpfs -o ro tmpfs /dev/shm"
     job.run("unshare", "--mount", "sh", "-c", f"{unusable} && ! touch /dev/shm/file && exec dvc repro")

@@ -325,6 +325,7 @@ def test_a_stage_mends_its_input_and_runs(job: Job) -> None:
     assert IMAGES.read_bytes() == job.content[IMAGES]
 
 
+@pytest.mark.faults
 def test_the_printed_way_out_of_damage_in_both_copies_works(job: Job) -> None:
     split_anew(job)
     flip(cached(IMAGES), random.Random(0))
@@ -339,6 +340,7 @@ def test_the_printed_way_out_of_damage_in_both_copies_works(job: Job) -> None:
     assert cached(IMAGES).read_bytes() == job.content[IMAGES]
 
 
+@pytest.mark.faults
 def test_a_model_that_dvc_restored_damaged_is_named_and_trained_again(job: Job) -> None:
     model = MODELS / "shallow-0" / "model.keras"
     flip(cached(model), random.Random(0))
@@ -353,6 +355,7 @@ def test_a_model_that_dvc_restored_damaged_is_named_and_trained_again(job: Job) 
     assert model.read_bytes() == job.content[model]
 
 
+@pytest.mark.faults
 def test_a_folder_that_dvc_restored_by_a_damaged_listing_is_named_and_made_again(job: Job) -> None:
     listing = listing_of(RAW)
     content = listing.read_bytes()
@@ -381,6 +384,7 @@ def test_the_command_mends_workspace_and_cache(job: Job) -> None:
     job.assert_as_it_was()
 
 
+@pytest.mark.faults
 def test_a_run_with_nothing_to_do_mends_too_and_makes_again_what_is_lost(job: Job) -> None:
     balance = PREPARED / "class_balance.csv"
     flip(cached(balance), random.Random(0))

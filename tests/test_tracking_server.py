@@ -13,7 +13,7 @@ from tests.servers import free_port, mlflow_server, postgres
 
 pytestmark = pytest.mark.timeout(900)
 
-EPOCHS = 25
+EPOCHS = 16
 TRAIN = ("python", "-m", "pipeline.train", *NAME.split("-"))
 
 
