@@ -14,7 +14,8 @@ import numpy as np
 
 from pipeline import networks
 from pipeline.backend import keras
-from pipeline.hyperparameters import Hyperparameters, Variant, read_params
+from pipeline.hyperparameters import Hyperparameters, Variant
+from pipeline.reading import read_params
 
 CLASSES = 10
 

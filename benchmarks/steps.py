@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import summary
-from pipeline.hyperparameters import Hyperparameters, Variant, read_params
+from pipeline.hyperparameters import Hyperparameters, Variant
+from pipeline.reading import read_params
 
 # The pipeline's side, one thread each.
 FLOAT32, BFLOAT16 = ({"threads": 1, "precision": name} for name in ("float32", "mixed_bfloat16"))

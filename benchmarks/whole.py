@@ -12,7 +12,8 @@ import numpy as np
 
 from benchmarks import job
 from benchmarks.measure import run
-from pipeline.hyperparameters import Hyperparameters, read_params
+from pipeline.hyperparameters import Hyperparameters
+from pipeline.reading import read_params
 
 PARALLEL = [sys.executable, "-m", "pipeline.repro", "--jobs"]
 

@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 from pipeline import checkpoint, figures, metrics, models, store, tracking, training
 from pipeline.arrays import read_arrays, read_facts, write_arrays, write_json
 from pipeline.errors import one_line_errors
-from pipeline.hyperparameters import Hyperparameters, read_params
+from pipeline.hyperparameters import Hyperparameters
 from pipeline.integrity import check_inputs
 from pipeline.lock import alone
 from pipeline.paths import CHECKPOINTS, EVALUATION, METRICS, MODELS, PREPARED
+from pipeline.reading import read_params
 from pipeline.selection import model_tags, read_metrics
 
 PARTS = ("validation", "test")

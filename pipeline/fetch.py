@@ -12,10 +12,10 @@ from pathlib import Path
 from pipeline import sources
 from pipeline.arrays import write_arrays
 from pipeline.errors import one_line_errors
-from pipeline.hyperparameters import read_params
 from pipeline.lock import alone
 from pipeline.params import Data, Params
 from pipeline.paths import DOWNLOADS, RAW
+from pipeline.reading import read_params
 from pipeline.sources import RawDataset
 
 

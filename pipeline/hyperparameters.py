@@ -4,17 +4,15 @@ Kept apart from the other parameters (`pipeline.params`), so that a change to th
 """
 
 import ast
-import reprlib
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.errors import PipelineError
 from pipeline.paths import PARAMS
+from pipeline.reading import joined, shortened
 
 VariantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -116,7 +114,7 @@ class Hyperparameters(BaseModel):
     @model_validator(mode="after")
     def _names_fit_together(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: each is allowed once; received {_SHORT.repr(self.seeds)}")
+            raise ValueError(f"seeds: each is allowed once; received {shortened(self.seeds)}")
         if twice := set(self.variants) & set(self.finetune.variants):
             raise ValueError(f"finetune.variants: in variants too: {', '.join(sorted(twice))}")
         if self.finetune.variants and self.finetune.init_from not in self.variants:
@@ -143,7 +141,7 @@ class Hyperparameters(BaseModel):
             if (wanted := getattr(variant, key) or 0) > images
         ]
         if problems:
-            raise PipelineError(f"{PARAMS}: {_joined(problems)}")
+            raise PipelineError(f"{PARAMS}: {joined(problems)}")
 
     def variant(self, name: str) -> Variant:
         """The block of one variant, trained from the start or from another's weights."""
@@ -158,87 +156,3 @@ def network_names() -> list[str]:
     source = Path(__file__).with_name("networks.py").read_text()
     functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     return [name for name in functions if not name.startswith("_")]
-
-
-AnyModel = TypeVar("AnyModel", bound=BaseModel)
-
-
-def read_params(model: type[AnyModel], path: Path = PARAMS) -> AnyModel:
-    """Parse params.yaml, with DVC's own YAML parser, into `model`.
-
-    Raises PipelineError with one line: every wrong key, what is allowed and what was received.
-    """
-    try:
-        content = YAML(typ="safe").load(path.read_text("utf-8"))
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise PipelineError(f"{path}: cannot be read: {line}{_in_a_line(error.problem)}") from error
-    except Exception as error:  # what the parser raises depends on what is wrong
-        raise PipelineError(f"{path}: cannot be read: {_in_a_line(error)}") from error
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        problems = [_in_words(model, problem) for problem in error.errors(include_url=False)]
-        raise PipelineError(f"{path}: {_joined(problems)}") from error
-
-
-class _Short(reprlib.Repr):
-    """What was received, in so many characters that a line remains a line."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = 120
-        self.maxlong, self.maxlevel = 60, 2
-
-    def repr_int(self, x: int, level: int) -> str:
-        try:
-            return super().repr_int(x, level)
-        except ValueError:  # Python turns no larger ones into digits
-            return f"an integer of {x.bit_length()} bits"
-
-
-_SHORT = _Short()
-
-
-def _in_a_line(text: Any) -> str:
-    return " ".join(str(text).split())
-
-
-def _joined(problems: list[str], limit: int = 10) -> str:
-    """Some problems in one line, the first ones where they are many."""
-    more = f"; and {len(problems) - limit} more" if len(problems) > limit else ""
-    return _in_a_line("; ".join(problems[:limit]) + more)
-
-
-def _in_words(model: type[BaseModel], problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        allowed = ", ".join(_fields_at(model, problem["loc"][:-1]))
-        return f"{key}: unknown key; allowed: {allowed}"
-    if problem["type"] == "missing":
-        return f"{key}: missing"
-    received = _SHORT.repr(problem["input"])
-    if problem["type"] == "model_type":
-        return f"{key or 'the file'}: a mapping of keys is allowed; received {received}"
-    message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
-    if not key:  # a check over the whole file, which names its keys itself
-        return message
-    return f"{key}: {message}; received {received}"
-
-
-def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """The keys that the section at `location` knows."""
-    schema: Any = model.model_json_schema()
-    definitions = schema.get("$defs", {})
-
-    def resolved(node: Any) -> Any:
-        choices = [choice for choice in node.get("anyOf", []) if "$ref" in choice]
-        node = choices[0] if choices else node
-        return definitions[node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node
-
-    for part in location:
-        patterned: Any = next(iter(schema.get("patternProperties", {}).values()), {})
-        children = schema.get("properties", {})
-        schema = resolved(children.get(part, schema.get("additionalProperties") or patterned))
-    return list(schema.get("properties", {}))

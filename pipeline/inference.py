@@ -21,9 +21,9 @@ from mlflow.pyfunc import PyFuncModel
 from pipeline import store
 from pipeline.arrays import read_arrays, read_facts
 from pipeline.errors import PipelineError
-from pipeline.hyperparameters import read_params
 from pipeline.params import Params
 from pipeline.paths import PREPARED
+from pipeline.reading import read_params
 from pipeline.registry import CHAMPION
 
 # Where test images may lie: those of params.yaml, and the quickstart's.

@@ -13,9 +13,9 @@ from pipeline.hyperparameters import (
     Section,
     Seed,
     VariantName,
-    read_params,
 )
 from pipeline.paths import PARAMS
+from pipeline.reading import read_params
 
 
 class Data(Section):

@@ -19,8 +19,8 @@ from rich.console import Console
 
 from pipeline import store
 from pipeline.errors import PipelineError, one_line_errors
-from pipeline.hyperparameters import read_params
 from pipeline.params import Params
+from pipeline.reading import read_params
 
 # Bytes that a stage leaves in the workspace, DVC's cache and MLflow's store, as measured on CIFAR-10.
 GIB = 2**30

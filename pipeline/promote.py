@@ -14,11 +14,11 @@ from pipeline import registry, store, tracking
 from pipeline.arrays import read_arrays, read_facts, write_json
 from pipeline.errors import one_line_errors
 from pipeline.gate import Candidate
-from pipeline.hyperparameters import read_params
 from pipeline.integrity import check_inputs
 from pipeline.lock import alone
 from pipeline.params import Params
 from pipeline.paths import CHAMPION, METRICS, MODELS, PREPARED
+from pipeline.reading import read_params
 from pipeline.selection import choose, model_tags, read_scores
 
 

@@ -24,8 +24,8 @@ from ruamel.yaml import YAML
 from pipeline import integrity, plan, repro, store
 from pipeline.arrays import read_arrays
 from pipeline.errors import PipelineError, one_line_errors
-from pipeline.hyperparameters import read_params
 from pipeline.params import Params
+from pipeline.reading import read_params
 from pipeline.serving import example_request
 
 FOLDER = Path("quickstart")

@@ -17,12 +17,12 @@ import pandas as pd
 from pipeline import figures, report_text, store, tracking
 from pipeline.arrays import digest_of, read_facts
 from pipeline.errors import one_line_errors
-from pipeline.hyperparameters import read_params
 from pipeline.integrity import check_inputs
 from pipeline.lock import alone
 from pipeline.markdown import to_html
 from pipeline.params import Params
 from pipeline.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS
+from pipeline.reading import read_params
 from pipeline.report_text import Results
 from pipeline.selection import divergence, read_scores
 

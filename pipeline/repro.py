@@ -23,9 +23,9 @@ from rich.console import Console
 
 from pipeline import integrity, plan, stage
 from pipeline.errors import PipelineError, one_line_errors
-from pipeline.hyperparameters import read_params
 from pipeline.live import View
 from pipeline.params import Params
+from pipeline.reading import read_params
 
 INTERRUPTED = 130
 

@@ -7,9 +7,9 @@ Reads params.yaml (data), and changes the two aliases of the registered model.
 
 from pipeline import registry, store
 from pipeline.errors import one_line_errors
-from pipeline.hyperparameters import read_params
 from pipeline.lock import alone
 from pipeline.params import Params
+from pipeline.reading import read_params
 
 
 @one_line_errors

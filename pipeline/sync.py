@@ -15,12 +15,12 @@ from pipeline import models, recording, registry, store, tracking
 from pipeline.arrays import file_digest, read_arrays, read_facts
 from pipeline.errors import one_line_errors
 from pipeline.evaluate import log_evaluation
-from pipeline.hyperparameters import read_params
 from pipeline.integrity import check_inputs
 from pipeline.lock import alone
 from pipeline.params import Params
 from pipeline.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS
 from pipeline.promote import promote_in_registry
+from pipeline.reading import read_params
 from pipeline.repair import repair
 from pipeline.report import log_report
 from pipeline.selection import divergence, model_tags

@@ -24,10 +24,11 @@ from pipeline.arrays import digest_of, file_digest, read_arrays, read_facts, wri
 from pipeline.backend import keras
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import PipelineError, one_line_errors
-from pipeline.hyperparameters import Hyperparameters, Variant, read_params
+from pipeline.hyperparameters import Hyperparameters, Variant
 from pipeline.integrity import check_inputs
 from pipeline.lock import alone
 from pipeline.paths import CHECKPOINTS, MODELS, PRECISION, PREPARED
+from pipeline.reading import read_params
 from pipeline.training import Fit, Images
 from pipeline.twin import twin
 

@@ -7,7 +7,8 @@ import pytest
 
 from pipeline import models, training
 from pipeline.backend import keras
-from pipeline.hyperparameters import Hyperparameters, network_names, read_params
+from pipeline.hyperparameters import Hyperparameters, network_names
+from pipeline.reading import read_params
 
 PARAMS = read_params(Hyperparameters, Path(__file__).parent.parent / "params.yaml")
 VARIANTS = {name: PARAMS.variant(name) for name in [*PARAMS.variants, *PARAMS.finetune.variants]}

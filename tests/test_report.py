@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from pipeline import figures, metrics, report_text
 from pipeline.arrays import write_arrays, write_json
-from pipeline.hyperparameters import read_params
 from pipeline.markdown import markdown_table, to_html
 from pipeline.params import Params
+from pipeline.reading import read_params
 from pipeline.report import read_results, summarize
 from pipeline.report_text import Results, write
 
