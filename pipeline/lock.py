@@ -1,10 +1,13 @@
 """One process a stage: a stage that outlived its `dvc` must not work beside the next one that DVC starts."""
 
+import hashlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -39,6 +42,14 @@ def locked(name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def locked_on_this_machine(name: str) -> Iterator[None]:
+    """Hold a lock that this user's processes share, whatever folder they work in."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"pipeline-{os.getuid()}-{digest}.lock"):
+        yield
 
 
 def is_free(name: str) -> bool:

@@ -4,24 +4,19 @@ A version carries as tags what it was chosen by. All decisions rest on validatio
 """
 
 import contextlib
-import getpass
 import os
-import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager
 
 import mlflow
-from filelock import FileLock
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from pipeline import serving
-from pipeline.arrays import digest_of
 from pipeline.errors import PipelineError
 from pipeline.gate import Candidate, change_from, refusal, why
+from pipeline.lock import locked_on_this_machine
 
 CHAMPION, PREVIOUS = "champion", "previous"
 IDENTITY = ("model_digest", "serving_digest")  # the tags by which a version is known
@@ -35,7 +30,7 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> str:
     old champion becomes `previous`. `force` passes over the comparison with the standing champion, never
     over the rest of the gate. One at a time on a machine; for more machines see `pipeline.repair`.
     """
-    with alone_on_this_machine(candidate.registered_name):
+    with one_at_a_time(candidate.registered_name):
         return _promote(candidate, margin, force)
 
 
@@ -71,12 +66,9 @@ def _promote(candidate: Candidate, margin: float, force: bool) -> str:
     return f"{name}: version {number} is champion: {reason}"
 
 
-@contextmanager
-def alone_on_this_machine(name: str) -> Iterator[None]:
-    """One promotion at a time of this user into this store, whatever folder it comes from."""
-    digest = digest_of([mlflow.get_tracking_uri(), name])[:16]
-    with FileLock(Path(tempfile.gettempdir()) / f"promote-{getpass.getuser()}-{digest}.lock"):
-        yield
+def one_at_a_time(name: str) -> AbstractContextManager[None]:
+    """Let one promotion at a time of this user on this machine into the store."""
+    return locked_on_this_machine(f"{mlflow.get_tracking_uri()} {name}")
 
 
 def replaced(standing: ModelVersion | None) -> str:

@@ -19,7 +19,7 @@ def repair(name: str) -> list[str]:
 
     What was done, in lines. Versions that were scored on different splits do not compare: the champion stays.
     """
-    with registry.alone_on_this_machine(name):
+    with registry.one_at_a_time(name):
         return delete_doubles(name) + order_rivals(name)
 
 

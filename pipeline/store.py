@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
 
 from pipeline.errors import PipelineError
+from pipeline.lock import locked_on_this_machine
 
 SECONDS_TO_ANSWER = 10
 MIGRATIONS = Path(mlflow.__file__).parent / "store/db_migrations"
@@ -52,8 +53,11 @@ def check() -> None:
         if not is_database(uri):
             check_answer(uri)
             continue
-        if (found := revision(uri)) is None:
-            continue
+        with locked_on_this_machine(uri):  # while one process makes the store the others wait
+            found = revision(uri)
+            if found is None:
+                make(uri)
+                continue
         url = sqlalchemy.make_url(uri).render_as_string(hide_password=True)
         if is_newer(found):
             raise PipelineError(
@@ -102,6 +106,16 @@ def revision(uri: str) -> str | None:
         raise PipelineError(
             f"MLFLOW_TRACKING_URI: no answer from {url.render_as_string()}: {reason}"
         ) from error
+
+
+def make(uri: str) -> None:
+    """Make an SQLite store, all or nothing: one that was left half made would look like an older one."""
+    url = sqlalchemy.make_url(uri)
+    if url.get_backend_name() == "sqlite" and url.database and not (file := Path(url.database)).exists():
+        partial = file.with_name(f"{file.name}.partial")
+        partial.unlink(missing_ok=True)
+        mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+        partial.rename(file)
 
 
 def can_be_made(file: Path) -> bool:

@@ -112,11 +112,16 @@ def test_file_that_is_no_database_is_refused(old: str) -> None:
         store.check()
 
 
-def test_store_that_is_to_be_made_is_fine(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_that_is_to_be_made_is_made_whole(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
     del old
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///none.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///new.db")
+    Path("new.db.partial").write_text("left by one that was killed while it made the store")
     store.check()
-    assert [path.name for path in Path().iterdir()] == ["mlflow.db"]
+    store.check()
+    assert sorted(path.name for path in Path().iterdir()) == ["mlflow.db", "new.db"]
+    revision = store.revision("sqlite:///new.db")
+    assert revision is not None
+    assert not store.is_older(revision)
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "mysqldb"])  # one that is installed and one that is not
