@@ -77,7 +77,7 @@ def files(folder: Path) -> dict[str, bytes]:
         pytest.param("fetch", 100_000, marks=pytest.mark.faults),
         pytest.param("prepare", 100_000, marks=pytest.mark.faults),
         pytest.param("train", 20_000, marks=pytest.mark.faults),
-        ("train", 6_000_000),
+        pytest.param("train", 6_000_000, marks=pytest.mark.faults),
         pytest.param("evaluate", 100_000, marks=pytest.mark.faults),
         pytest.param("promote", 100_000, marks=pytest.mark.faults),
         pytest.param("report", 100_000, marks=pytest.mark.faults),

@@ -11,7 +11,7 @@ from tests import jobs
 from tests.jobs import NAME, Job
 from tests.servers import free_port, mlflow_server, postgres
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 EPOCHS = 16
 TRAIN = ("python", "-m", "pipeline.train", *NAME.split("-"))
@@ -38,7 +38,7 @@ class Server:
         self.running.close()
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.faults)])
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """On a store that stays while the server is stopped."""
     folder = tmp_path_factory.mktemp("server")
@@ -101,7 +101,6 @@ def test_a_server_that_stops_loses_no_training_and_sync_completes_its_run(server
     assert job.run("python", "-m", "pipeline.sync") == "sync: nothing was missing\n"
 
 
-@pytest.mark.faults
 def test_a_run_catches_up_with_a_server_that_is_back_before_the_end(server: Server, job: Job) -> None:
     training = job.start(*TRAIN)
     jobs.wait_for(lambda: trained_epochs(job) >= 1)
@@ -115,7 +114,6 @@ def test_a_run_catches_up_with_a_server_that_is_back_before_the_end(server: Serv
     assert_whole(job)
 
 
-@pytest.mark.faults
 def test_a_wrong_uri_is_told_in_one_line_before_any_training(tmp_path: Path) -> None:
     job = jobs.make(tmp_path / "job", jobs.small_params(batchnorm={"epochs": EPOCHS}))
     for stage in ("fetch", "prepare", "precision"):
