@@ -39,7 +39,11 @@ def clean() -> dict[str, str]:
 def recipe(target: str) -> list[str]:
     """The command that a target of the Makefile ends with."""
     told = subprocess.run(
-        ["make", "--dry-run", target, "MODEL=digits"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "--dry-run", target, "MODEL=digits"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return shlex.split(told.stdout.splitlines()[-1])
 
