@@ -13,7 +13,7 @@ from tests.servers import free_port, mlflow_server, postgres
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
-EPOCHS = 16
+EPOCHS = 40
 TRAIN = ("python", "-m", "pipeline.train", *NAME.split("-"))
 
 
@@ -106,7 +106,7 @@ def test_a_run_catches_up_with_a_server_that_is_back_before_the_end(server: Serv
     jobs.wait_for(lambda: trained_epochs(job) >= 1)
     server.stop()
     before = trained_epochs(job)
-    jobs.wait_for(lambda: trained_epochs(job) >= before + 3)
+    jobs.wait_for(lambda: trained_epochs(job) >= before + 2)
     server.start()
     told, _ = training.communicate(timeout=400)
     assert training.returncode == 0, told
