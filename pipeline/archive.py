@@ -19,7 +19,7 @@ import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from pipeline.arrays import file_digest
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, in_a_line
 
 BATCHES = [f"data_batch_{n}" for n in range(1, 6)]
 MEMBERS = "cifar-10-batches-py"
@@ -42,7 +42,7 @@ def read(path: Path) -> tuple[list[Part], Part, list[str]]:
         test = _images_and_labels(found["test_batch"])
         names = [name.decode() for name in found["batches.meta"][b"label_names"]]
     except Exception as error:  # a pickle can raise anything
-        reason = " ".join(str(error).split())
+        reason = in_a_line(error)
         raise PipelineError(f"{path}: not CIFAR-10's archive: {reason}; {WAYS_OUT}") from error
     return train, test, names
 

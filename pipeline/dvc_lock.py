@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, in_a_line
 
 LOCK = Path("dvc.lock")
 FOLDER = ".dir"  # how DVC ends the MD5 of a folder, which is that of its listing
@@ -50,7 +50,7 @@ def locked_outs() -> list[Out]:
         outs = [out for stage in stages.values() for out in stage.get("outs", [])]
         return [Out(Path(out["path"]), out["md5"]) for out in outs if out.get("hash") == "md5"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = in_a_line(error)
         raise PipelineError(f"{LOCK}: cannot be read: {reason}; `git checkout {LOCK}` restores it") from error
 
 

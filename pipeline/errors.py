@@ -38,6 +38,11 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
     return wrapped
 
 
+def in_a_line(text: object) -> str:
+    """What an error or any other text says, without its line breaks."""
+    return " ".join(str(text).split())
+
+
 def told(error: Exception) -> str | None:
     """An error in one line, without passwords of URLs; None of one that is a fault of the pipeline."""
     if isinstance(error, PipelineError):
@@ -46,7 +51,7 @@ def told(error: Exception) -> str | None:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if not any(isinstance(error, getattr(sys.modules.get(m), n, ())) for m, n in OUTSIDE.items()):
         return None
-    text = " ".join(str(error).partition("[SQL: ")[0].split())
+    text = in_a_line(str(error).partition("[SQL: ")[0])
     line = f"MLflow: {re.sub(r'://[^/@ ]+@', '://***@', text)}"
     if getattr(error, "error_code", "") in WITHOUT_CREDENTIALS:
         line += "; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD say who you are"

@@ -71,6 +71,14 @@ class Variant(Section):
             raise ValueError(f"batch_size: at most training_images, {self.training_images}, is allowed")
         return self
 
+    def oversized(self, images: int) -> list[str]:
+        """The keys that want more than the training `images`, in words."""
+        return [
+            f"{key}: at most the {images} training images; received {wanted}"
+            for key in ("batch_size", "training_images")
+            if (wanted := getattr(self, key) or 0) > images
+        ]
+
 
 class Finetune(Section):
     """Variants that start from the trained weights of another variant, seed by seed."""
@@ -134,11 +142,10 @@ class Hyperparameters(BaseModel):
         """Raise PipelineError, naming each key, where a variant wants more than the training `images`."""
         sections = {"variants": self.variants, "finetune.variants": self.finetune.variants}
         problems = [
-            f"{section}.{name}.{key}: at most the {images} training images; received {wanted}"
+            f"{section}.{name}.{problem}"
             for section, variants in sections.items()
             for name, variant in variants.items()
-            for key in ("batch_size", "training_images")
-            if (wanted := getattr(variant, key) or 0) > images
+            for problem in variant.oversized(images)
         ]
         if problems:
             raise PipelineError(f"{PARAMS}: {joined(problems)}")

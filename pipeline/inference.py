@@ -20,7 +20,7 @@ from mlflow.pyfunc import PyFuncModel
 
 from pipeline import store
 from pipeline.arrays import read_arrays, read_facts
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, in_a_line
 from pipeline.params import Params
 from pipeline.paths import PREPARED
 from pipeline.reading import read_params
@@ -88,7 +88,7 @@ def load(uri: str) -> LoadedModel:
     try:
         model = mlflow.pyfunc.load_model(uri)
     except Exception as error:  # what MLflow raises depends on the kind of URI and of model
-        reason = " ".join(str(error).split())
+        reason = in_a_line(error)
         raise PipelineError(f"{uri}: cannot be loaded: {reason}{_champions()}") from error
     told = model.metadata.metadata or {}
     folder = next((f for f in DATA if _fits(f, told.get("data_digest"))), None)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.dvc_lock import FOLDER, LOCK, Out, file_md5, locked_outs, md5_of
-from pipeline.errors import PipelineError, one_line_errors
+from pipeline.errors import PipelineError, in_a_line, one_line_errors
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -148,7 +148,7 @@ def _repo() -> "Repo":
     try:
         return Repo()
     except DvcException as error:
-        raise PipelineError(f"dvc: {' '.join(str(error).split())}") from error
+        raise PipelineError(f"dvc: {in_a_line(error)}") from error
 
 
 def _is(md5: str, found: str) -> bool:

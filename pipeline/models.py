@@ -16,7 +16,7 @@ from mlflow.types import Schema, TensorSpec
 
 from pipeline import networks
 from pipeline.backend import keras, tf
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, in_a_line
 
 IMAGE_SHAPE = (32, 32, 3)
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip archive can hold
@@ -74,7 +74,7 @@ def load(path: Path) -> keras.Sequential:
     try:
         return keras.saving.load_model(path)
     except Exception as error:  # what Keras raises depends on where the file is damaged
-        reason = " ".join(str(error).split())
+        reason = in_a_line(error)
         raise PipelineError(f"{path}: not a readable Keras model: {reason}") from error
 
 

@@ -18,7 +18,7 @@ from dvc.repo import Repo
 from rich.console import Console
 
 from pipeline import store
-from pipeline.errors import PipelineError, one_line_errors
+from pipeline.errors import PipelineError, in_a_line, one_line_errors
 from pipeline.params import Params
 from pipeline.reading import read_params
 
@@ -66,7 +66,7 @@ def stages_to_run() -> "nx.DiGraph[str]":
             changed = set(repo.status())
             graph = nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing)
     except DvcException as error:
-        raise PipelineError(f"dvc: {' '.join(str(error).split())}") from error
+        raise PipelineError(f"dvc: {in_a_line(error)}") from error
     following = changed.union(*(nx.ancestors(graph, stage) for stage in changed))
     stages: nx.DiGraph[str] = nx.DiGraph()
     stages.add_nodes_from(stage for stage in nx.dfs_postorder_nodes(graph) if stage in following)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, in_a_line
 from pipeline.paths import PARAMS
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
@@ -27,9 +27,9 @@ def read_params(model: type[AnyModel], path: Path = PARAMS) -> AnyModel:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
-        raise PipelineError(f"{path}: cannot be read: {line}{_in_a_line(error.problem)}") from error
+        raise PipelineError(f"{path}: cannot be read: {line}{in_a_line(error.problem)}") from error
     except Exception as error:  # what the parser raises depends on what is wrong
-        raise PipelineError(f"{path}: cannot be read: {_in_a_line(error)}") from error
+        raise PipelineError(f"{path}: cannot be read: {in_a_line(error)}") from error
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -55,14 +55,10 @@ def shortened(value: Any) -> str:
     return _Short().repr(value)
 
 
-def _in_a_line(text: Any) -> str:
-    return " ".join(str(text).split())
-
-
 def joined(problems: list[str], limit: int = 10) -> str:
     """Some problems in one line, the first ones where they are many."""
     more = f"; and {len(problems) - limit} more" if len(problems) > limit else ""
-    return _in_a_line("; ".join(problems[:limit]) + more)
+    return in_a_line("; ".join(problems[:limit]) + more)
 
 
 def _in_words(model: type[BaseModel], problem: Any) -> str:

@@ -8,7 +8,6 @@ where they were. What is there is never overwritten, and nothing changes unless 
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 import sqlite3
@@ -23,8 +22,9 @@ import sqlalchemy
 from sqlalchemy import func
 
 from pipeline import store
+from pipeline.arrays import file_digest
 from pipeline.backup import DATABASE, MANIFEST, sqlite_file
-from pipeline.errors import PipelineError, one_line_errors
+from pipeline.errors import PipelineError, in_a_line, one_line_errors
 
 # Where a store names the places of artifacts, as paths or as file: URIs.
 LOCATIONS = [
@@ -93,14 +93,13 @@ def unpack(file: Path, folder: Path) -> dict[str, Any]:
         what = f"has no {MANIFEST}: it is cut off or not a backup" if file.is_file() else "no such file"
         raise PipelineError(f"{file}: {what}") from error
     except (OSError, EOFError, ValueError, AttributeError, tarfile.TarError, zlib.error) as error:
-        raise PipelineError(f"{file}: not a whole backup: {' '.join(str(error).split())}") from error
+        raise PipelineError(f"{file}: not a whole backup: {in_a_line(error)}") from error
     for name, sha256 in manifest["files"].items():
         path = folder / name
         if not path.is_file():
             raise PipelineError(f"{file}: {name} is missing in it")
-        with path.open("rb") as content:
-            if hashlib.file_digest(content, "sha256").hexdigest() != sha256:
-                raise PipelineError(f"{file}: {name} is damaged in it")
+        if file_digest(path) != sha256:
+            raise PipelineError(f"{file}: {name} is damaged in it")
     return manifest
 
 

@@ -20,7 +20,7 @@ from alembic.util import CommandError
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, in_a_line
 from pipeline.lock import locked_on_this_machine
 
 SECONDS_TO_ANSWER = 10
@@ -79,7 +79,7 @@ def check_answer(uri: str) -> None:
         else:
             mlflow.MlflowClient(uri)
     except (MlflowException, requests.RequestException) as error:
-        reason = " ".join(str(error).split())
+        reason = in_a_line(error)
         raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {reason}") from error
 
 
@@ -102,7 +102,7 @@ def revision(uri: str) -> str | None:
                 return None
             return connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:  # the second for want of a driver
-        reason = " ".join(str(getattr(error, "orig", error)).split())
+        reason = in_a_line(getattr(error, "orig", error))
         raise PipelineError(
             f"MLFLOW_TRACKING_URI: no answer from {url.render_as_string()}: {reason}"
         ) from error

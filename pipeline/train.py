@@ -27,7 +27,7 @@ from pipeline.errors import PipelineError, one_line_errors
 from pipeline.hyperparameters import Hyperparameters, Variant
 from pipeline.integrity import check_inputs
 from pipeline.lock import alone
-from pipeline.paths import CHECKPOINTS, MODELS, PRECISION, PREPARED
+from pipeline.paths import CHECKPOINTS, MODELS, PARAMS, PRECISION, PREPARED
 from pipeline.reading import read_params
 from pipeline.training import Fit, Images
 from pipeline.twin import twin
@@ -42,11 +42,11 @@ def main() -> None:
     params.training.check_versions()
     variant = params.variant(name)
     check_inputs(PRECISION, *(PREPARED / part for part in ("split", "train", "validation")))
-    store.check()
     facts = read_facts(PREPARED / "split")
     train, validation = _read_images(name, variant)
     training.make_deterministic(seed, params.training.threads)
     model, base = build(params, name, seed, len(facts["classes"]))
+    store.check()  # last: it makes a store where there is none, which a training that is refused must not
     shared = params.training.model_dump() | {"precision": json.loads(PRECISION.read_text())["precision"]}
 
     folder = MODELS / f"{name}-{seed}"
@@ -157,12 +157,8 @@ def _arguments() -> tuple[str, int]:
 
 def _read_images(name: str, variant: Variant) -> tuple[Images, Images]:
     train, validation = (Images(**read_arrays(PREPARED / part)) for part in ("train", "validation"))
-    for key in ("batch_size", "training_images"):
-        if (getattr(variant, key) or 0) > len(train.labels):
-            raise PipelineError(
-                f"params.yaml: {name}.{key}: at most the {len(train.labels)} training images; "
-                f"received {getattr(variant, key)}"
-            )
+    for problem in variant.oversized(len(train.labels)):
+        raise PipelineError(f"{PARAMS}: {name}.{problem}")
     return train.first(variant.training_images), validation
 
 

@@ -1,9 +1,9 @@
 """A small job of its own in a folder, as a user has it: DVC, params.yaml, an MLflow store."""
 
 import os
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +16,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pipeline.quickstart import lay_out
+from tests.conftest import BIN, ROOT
 
-ROOT = Path(__file__).parents[1]
-BIN = Path(sys.executable).parent
 NAME = "batchnorm-0"  # the model that most tests train
 EPOCHS = 12
 
@@ -96,6 +95,11 @@ def make(folder: Path, params: dict[str, Any], *targets: str, **more: str) -> Jo
     return job
 
 
+def copied(job: Job, folder: Path, **more: str) -> Job:
+    """A copy of a job, as it stands, in `folder`."""
+    return Job(Path(shutil.copytree(job.folder, folder)), more)
+
+
 def processes(job: Job, module: str) -> list[psutil.Process]:
     """The processes of a job that run `python -m pipeline.MODULE`."""
     found = []
@@ -104,6 +108,12 @@ def processes(job: Job, module: str) -> list[psutil.Process]:
         if f"pipeline.{module}" in command and "-m" in command and process.info["cwd"] == str(job.folder):
             found.append(process)
     return found
+
+
+def trained_epochs(job: Job) -> int:
+    """After how many epochs the newest checkpoint of the training is."""
+    kept = job.folder.glob(f".pipeline/checkpoints/{NAME}/epoch-?????")
+    return max((int(path.name[-5:]) for path in kept), default=0)
 
 
 def wait_for(condition: Any, seconds: float = 120) -> Any:

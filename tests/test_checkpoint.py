@@ -13,6 +13,7 @@ from pipeline.backend import keras
 from pipeline.checkpoint import Checkpoint
 from pipeline.hyperparameters import Variant
 from pipeline.training import Fit, Images
+from tests import test_training
 
 EPOCHS = 7
 RNG = np.random.default_rng(0)
@@ -24,8 +25,7 @@ REDUCING = {"monitor": "val_loss", "factor": 0.5, "patience": 1}
 
 def variant(**changes: Any) -> Variant:
     optimizer = {"name": "rmsprop", "learning_rate": 0.01}
-    block = {"network": "shallow", "optimizer": optimizer, "batch_size": 16, "epochs": EPOCHS}
-    return Variant.model_validate(block | changes)
+    return test_training.variant(**({"optimizer": optimizer, "batch_size": 16, "epochs": EPOCHS} | changes))
 
 
 def random_model() -> keras.Sequential:

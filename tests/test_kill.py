@@ -2,7 +2,6 @@
 
 import random
 import re
-import shutil
 import time
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Job:
 @pytest.fixture(scope="module")
 def expected(prepared: Job) -> Job:
     """A copy whose training was never killed."""
-    job = Job(Path(shutil.copytree(prepared.folder, prepared.folder.with_name("expected"))))
+    job = jobs.copied(prepared, prepared.folder.with_name("expected"))
     job.run(*TRAIN)
     return job
 
@@ -78,7 +77,7 @@ def went_on_after(told: str) -> int:
 def killed_again_and_again(prepared: Job, expected: Job, folder: Path, ways: list[str], seed: int) -> int:
     """Train a copy of a job, killed at random moments until it ends; how often it was killed."""
     moments, kills, told_before = random.Random(seed), 0, ""
-    job = Job(Path(shutil.copytree(prepared.folder, folder)))
+    job = jobs.copied(prepared, folder)
     while True:
         dvc = job.start(*TRAIN)
         if kills < len(ways):
@@ -98,10 +97,9 @@ def killed_again_and_again(prepared: Job, expected: Job, folder: Path, ways: lis
 def test_a_training_that_is_killed_with_all_that_started_it_goes_on(
     prepared: Job, expected: Job, tmp_path: Path
 ) -> None:
-    job = Job(Path(shutil.copytree(prepared.folder, tmp_path / "job")))
+    job = jobs.copied(prepared, tmp_path / "job")
     dvc = job.start(*TRAIN)
-    kept = job.folder / ".pipeline/checkpoints" / NAME
-    jobs.wait_for(lambda: list(kept.glob("epoch-0000[3-9]")))
+    jobs.wait_for(lambda: jobs.trained_epochs(job) >= 3)
     jobs.kill(job, dvc, "group")
     dvc.communicate()
     [run] = job.runs()
@@ -115,10 +113,9 @@ def test_a_training_that_is_killed_with_all_that_started_it_goes_on(
 def test_a_training_that_outlives_its_dvc_is_waited_for_and_not_done_twice(
     prepared: Job, expected: Job, tmp_path: Path
 ) -> None:
-    job = Job(Path(shutil.copytree(prepared.folder, tmp_path / "job")))
+    job = jobs.copied(prepared, tmp_path / "job")
     dvc = job.start(*TRAIN)
-    kept = job.folder / ".pipeline/checkpoints" / NAME
-    jobs.wait_for(lambda: list(kept.glob("epoch-0000[1-9]")))
+    jobs.wait_for(lambda: jobs.trained_epochs(job) >= 1)
     dvc.kill()
     dvc.wait()
     assert jobs.processes(job, "train")
@@ -133,11 +130,10 @@ def test_a_training_that_outlives_its_dvc_is_waited_for_and_not_done_twice(
 @pytest.mark.faults
 def test_a_clock_that_jumps_by_years_changes_nothing(prepared: Job, expected: Job, tmp_path: Path) -> None:
     real = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1"}  # as a jump of the date leaves it
-    job = Job(Path(shutil.copytree(prepared.folder, tmp_path / "job")), real)
+    job = jobs.copied(prepared, tmp_path / "job", **real)
     train = ("python", "-m", "pipeline.train", *NAME.split("-"))
     training = job.start("faketime", "-m", "-f", "+800d", *train)
-    kept = job.folder / ".pipeline/checkpoints" / NAME
-    jobs.wait_for(lambda: list(kept.glob("epoch-0000[3-9]")))
+    jobs.wait_for(lambda: jobs.trained_epochs(job) >= 3)
     jobs.kill(job, training, "group")
     training.communicate()
     told = job.run("faketime", "-m", "-f", "-800d", *train)

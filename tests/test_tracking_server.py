@@ -58,16 +58,7 @@ def job(server: Server, tmp_path: Path) -> Job:
     params = jobs.small_params(batchnorm={"epochs": EPOCHS, "early_stopping": None})
     params["data"]["name"] = tmp_path.name.replace("_", "-")
     tracking = {"MLFLOW_TRACKING_URI": server.address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-    job = jobs.make(tmp_path / "job", params, **tracking)
-    for stage in ("fetch", "prepare", "precision"):
-        job.run("python", "-m", f"pipeline.{stage}")
-    return job
-
-
-def trained_epochs(job: Job) -> int:
-    return max(
-        (int(p.name[-5:]) for p in job.folder.glob(f".pipeline/checkpoints/{NAME}/epoch-?????")), default=0
-    )
+    return jobs.make(tmp_path / "job", params, "prepare", "precision", **tracking)
 
 
 def assert_whole(job: Job) -> None:
@@ -84,7 +75,7 @@ def assert_whole(job: Job) -> None:
 
 def test_a_server_that_stops_loses_no_training_and_sync_completes_its_run(server: Server, job: Job) -> None:
     training = job.start(*TRAIN)
-    jobs.wait_for(lambda: trained_epochs(job) >= 2)
+    jobs.wait_for(lambda: jobs.trained_epochs(job) >= 2)
     server.stop()
     told, _ = training.communicate(timeout=400)
     assert training.returncode == 0, told
@@ -103,10 +94,10 @@ def test_a_server_that_stops_loses_no_training_and_sync_completes_its_run(server
 
 def test_a_run_catches_up_with_a_server_that_is_back_before_the_end(server: Server, job: Job) -> None:
     training = job.start(*TRAIN)
-    jobs.wait_for(lambda: trained_epochs(job) >= 1)
+    jobs.wait_for(lambda: jobs.trained_epochs(job) >= 1)
     server.stop()
-    before = trained_epochs(job)
-    jobs.wait_for(lambda: trained_epochs(job) >= before + 2)
+    before = jobs.trained_epochs(job)
+    jobs.wait_for(lambda: jobs.trained_epochs(job) >= before + 2)
     server.start()
     told, _ = training.communicate(timeout=400)
     assert training.returncode == 0, told
@@ -115,9 +106,7 @@ def test_a_run_catches_up_with_a_server_that_is_back_before_the_end(server: Serv
 
 
 def test_a_wrong_uri_is_told_in_one_line_before_any_training(tmp_path: Path) -> None:
-    job = jobs.make(tmp_path / "job", jobs.small_params(batchnorm={"epochs": EPOCHS}))
-    for stage in ("fetch", "prepare", "precision"):
-        job.run("python", "-m", f"pipeline.{stage}")
+    job = jobs.make(tmp_path / "job", jobs.small_params(batchnorm={"epochs": EPOCHS}), "prepare", "precision")
     told = job.run(*TRAIN, check=False, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert told.startswith("error: MLFLOW_TRACKING_URI: no answer from http://127.0.0.1:9"), told
     assert told.count("\n") == 1
