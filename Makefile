@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
 MODEL ?= cifar10
+PYTEST := pytest --numprocesses=auto --dist=loadgroup
 JUNK := quickstart .hypothesis .mypy_cache .pytest_cache .ruff_cache
 OUTS := data/raw data/download data/prepared models metrics evaluation champion.json reports
 
@@ -82,15 +83,15 @@ format: setup  ## format and mend what can be mended
 	ruff check --fix .
 
 test: lint  ## linter, type checker and the tests that need only pip packages
-	pytest -m "not system and not faults"
+	$(PYTEST) -m "not system and not faults"
 
 test-faults: $(VENV)/demo  ## the long tests of faults: kills, full disks, stopped servers (docs/reliability.md)
 	bash tests/install_system_packages.sh
-	pytest -m faults
+	$(PYTEST) -m faults
 
 test-system: $(VENV)/demo  ## the tests that need a browser, Postgres and the page, which it installs
 	bash tests/install_system_packages.sh
-	pytest -m "system and not faults"
+	$(PYTEST) -m "system and not faults"
 
 audit: setup  ## unsafe code, and known vulnerabilities of what the lock installs
 	@.ci/audit

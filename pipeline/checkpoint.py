@@ -7,7 +7,7 @@ those before a stage runs. `evaluate` removes it: by then DVC has the model.
 
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import numpy as np
 from pipeline.arrays import read_arrays, read_facts, write_arrays
 from pipeline.backend import keras
 from pipeline.errors import PipelineError
+from pipeline.lock import is_free
+from pipeline.paths import CHECKPOINTS
 
 # What Keras's callbacks know besides their settings.
 STATE = {
@@ -57,6 +59,15 @@ class Checkpoint:
 def remove(folder: Path) -> None:
     """Forget a training's checkpoints."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_others(names: Collection[str]) -> list[str]:
+    """Forget the checkpoints of all but these trainings, unless one runs; which ones those were."""
+    kept = sorted(folder.name for folder in CHECKPOINTS.glob("*"))
+    others = [name for name in kept if name not in names and is_free(f"train-{name}")]
+    for name in others:
+        remove(CHECKPOINTS / name)
+    return others
 
 
 class Resumable(keras.callbacks.Callback):

@@ -13,6 +13,7 @@ import mlflow
 
 from pipeline import models, recording, registry, store, tracking
 from pipeline.arrays import file_digest, read_arrays, read_facts
+from pipeline.checkpoint import remove_others
 from pipeline.errors import one_line_errors
 from pipeline.evaluate import log_evaluation
 from pipeline.integrity import check_inputs
@@ -35,12 +36,10 @@ def main() -> None:
     check_inputs(CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS)
     store.check()
     facts = read_facts(PREPARED / "split")
-    done = [
-        line
-        for variant, seed in params.trained_models
-        for line in sync_run(f"{variant}-{seed}", facts["name"])
-    ]
+    names = [f"{variant}-{seed}" for variant, seed in params.trained_models]
+    done = [line for name in names for line in sync_run(name, facts["name"])]
     done += [f"{name}: ended its run, which was killed" for name in tracking.end_killed(facts["name"])]
+    done += [f"{name}: removed its checkpoint, as no variant has it" for name in remove_others(names)]
     if (REPORTS / "report.md").is_file():
         log_report(facts["name"], (REPORTS / "report.md").read_text())
     if CHAMPION.is_file():

@@ -12,6 +12,8 @@ from pipeline import checkpoint, training
 from pipeline.backend import keras
 from pipeline.checkpoint import Checkpoint
 from pipeline.hyperparameters import Variant
+from pipeline.lock import locked
+from pipeline.paths import CHECKPOINTS
 from pipeline.training import Fit, Images
 from tests import test_training
 
@@ -129,6 +131,17 @@ def test_only_the_newest_checkpoint_is_kept(tmp_path: Path) -> None:
     checkpoint.remove(kept.folder)
     checkpoint.remove(kept.folder)
     assert not kept.folder.exists()
+
+
+def test_checkpoints_of_variants_that_are_gone_are_removed_unless_they_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("here-0", "gone-0", "running-0"):
+        Checkpoint(CHECKPOINTS / name, "key").write(1, {"model-0": np.zeros(1)}, {})
+    with locked("train-running-0"):
+        assert checkpoint.remove_others({"here-0"}) == ["gone-0"]
+    assert sorted(folder.name for folder in CHECKPOINTS.iterdir()) == ["here-0", "running-0"]
 
 
 def test_a_checkpoint_of_another_key_is_not_taken_up_and_goes(tmp_path: Path) -> None:

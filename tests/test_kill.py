@@ -104,6 +104,9 @@ def test_a_training_that_is_killed_with_all_that_started_it_goes_on(
     dvc.communicate()
     [run] = job.runs()
     assert run.info.status == "RUNNING"
+    told = job.run("python", "-m", "pipeline.sync")
+    assert told == f"sync: {NAME}: ended its run, which was killed\n"
+    assert job.client.get_run(run.info.run_id).info.status == "KILLED"
     told = job.run(*TRAIN)
     assert went_on_after(told) >= 3
     assert_trained_once(job, expected)
