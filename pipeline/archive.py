@@ -96,7 +96,7 @@ def _local(path: Path, sha256: str) -> Path:
 def _contents(path: Path) -> dict[str, dict[bytes, Any]]:
     """What the pickles of an archive hold, by their names; ValueError for a member unlike CIFAR-10's."""
     found = {}
-    with _Limited(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as tar:
+    with _opened(path) as file, tarfile.open(fileobj=_Limited(file), mode="r:") as tar:
         for member in tar:
             _check(member, tar.offset)
             folder, _, name = member.name.rpartition("/")
@@ -123,14 +123,32 @@ def _images_and_labels(batch: dict[bytes, Any]) -> Part:
     return np.ascontiguousarray(pixels), np.array(batch[b"labels"], np.int64)
 
 
-class _Limited(gzip.GzipFile):
-    """A gzipped file of which little is read at once: tar reads its own headers whole, however long."""
+def _opened(path: Path) -> io.BufferedIOBase:
+    """A tar, gzipped as the official one is, or not."""
+    with path.open("rb") as file:
+        gzipped = file.read(2) == b"\x1f\x8b"
+    return gzip.GzipFile(path) if gzipped else path.open("rb")
+
+
+class _Limited(io.BufferedIOBase):
+    """A file of which little is read at once: tar reads its own headers whole, however long."""
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self.file = file
 
     def read(self, size: int | None = -1) -> bytes:
         """So many bytes; ValueError where they are too many."""
         if size is None or not 0 <= size <= LIMIT:
             raise ValueError(f"a header has {size} bytes; at most {LIMIT} are allowed")
-        return super().read(size)
+        return self.file.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As the file's."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As the file's."""
+        return self.file.tell()
 
 
 class _ArrayUnpickler(pickle.Unpickler):

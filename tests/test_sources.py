@@ -197,8 +197,9 @@ def from_archive(folder: Path, content: bytes) -> RawDataset:
 # CIFAR-10: what the archive holds
 
 
-def test_archive_gives_images_labels_batches_and_classes(tmp_path: Path) -> None:
-    raw = from_archive(tmp_path, ARCHIVE)
+@pytest.mark.parametrize("content", [ARCHIVE, gzip.decompress(ARCHIVE)], ids=["gzipped", "plain"])
+def test_archive_gives_images_labels_batches_and_classes(tmp_path: Path, content: bytes) -> None:
+    raw = from_archive(tmp_path, content)
     assert (str(raw.train_images.dtype), raw.train_images.shape) == ("uint8", (100, 32, 32, 3))
     assert (str(raw.test_images.dtype), raw.test_images.shape) == ("uint8", (20, 32, 32, 3))
     assert {raw.train_labels.dtype, raw.train_batches.dtype, raw.test_labels.dtype} == {np.dtype(np.int64)}
