@@ -2,9 +2,9 @@
 
     python -m benchmarks [--full] [PART ...]
 
-Parts: steps, whole, start-up, growth; and with --full: bfloat16, variants. Reads data/raw and
-data/prepared (`dvc repro prepare` makes them). Writes benchmarks/results.json, of which other parts
-are kept, and from it results.md and growth.png.
+Parts: steps, start-up, growth, whole; and with --full: bfloat16, accuracy, variants, threads, long.
+Reads data/raw and data/prepared (`dvc repro prepare` makes them). Writes benchmarks/results.json, of
+which other parts are kept, and from it results.md and growth.png.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import growth, job, report, start_up, steps, whole
+from benchmarks import accuracy, growth, job, report, start_up, steps, whole
 from benchmarks.measure import machine, run
 from benchmarks.steps import BFLOAT16, FLOAT32
 from pipeline.arrays import write_json
@@ -26,6 +26,8 @@ from pipeline.paths import PREPARED
 IMAGES = 5_000
 EPOCHS_COUNTED = 2  # of each variant, by steps
 EPOCHS = 4  # of each variant, by whole
+LONG_EPOCHS = 20  # by long
+LEARNT_EPOCHS = 12  # by accuracy
 RESULTS = Path("benchmarks/results.json")
 
 
@@ -89,6 +91,26 @@ def compare_whole(setting: Setting) -> dict[str, Any]:
     return {"images": IMAGES} | found
 
 
+def compare_long(setting: Setting) -> dict[str, Any]:
+    """The whole job against the notebooks, with more epochs."""
+    folder = setting.folder / "long"
+    return {"images": IMAGES} | whole.compare_with_notebooks(
+        folder, setting.images, setting.data, LONG_EPOCHS, setting.cores
+    )
+
+
+def compare_accuracies(setting: Setting) -> dict[str, Any]:
+    """What bfloat16 costs in accuracy."""
+    folder = setting.folder / "accuracy"
+    return {"images": IMAGES} | accuracy.by_precision(folder, setting.images, LEARNT_EPOCHS, setting.cores)
+
+
+def measure_threads(setting: Setting) -> dict[str, Any]:
+    """By threads of a training and jobs at a time."""
+    folder = setting.folder / "threads"
+    return {"seconds": whole.by_threads(folder, setting.images, EPOCHS, setting.cores)}
+
+
 def measure_start_up(setting: Setting) -> dict[str, Any]:
     """Stages' starts, and DVC with nothing to do."""
     finished = setting.small_job
@@ -115,9 +137,12 @@ PARTS: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "growth": measure_growth,
     "whole": compare_whole,
     "bfloat16": compare_precisions,
+    "accuracy": compare_accuracies,
     "variants": measure_variants,
+    "threads": measure_threads,
+    "long": compare_long,
 }
-LONG = {"bfloat16", "variants"}
+LONG = {"bfloat16", "accuracy", "variants", "threads", "long"}
 
 if __name__ == "__main__":
     main()

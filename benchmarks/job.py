@@ -1,5 +1,6 @@
 """A job of its own in a temporary folder: the pipeline as it stands here, on fewer images and epochs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,20 @@ from pipeline.paths import RAW
 from pipeline.quickstart import lay_out
 
 
-def make(folder: Path, images: Path, epochs: int, variants: list[str] | None = None) -> Path:
-    """Set up `folder` with the pipeline, params.yaml changed to these epochs and variants, and DVC."""
+def make(
+    folder: Path,
+    images: Path,
+    epochs: int,
+    variants: list[str] | None = None,
+    seeds: Sequence[int] = (0,),
+    **training: Any,
+) -> Path:
+    """Set up `folder` with the pipeline, params.yaml changed to these epochs, variants, seeds and `training`
+    (its threads and precision), and DVC."""
     params = YAML(typ="safe").load(Path("params.yaml"))
     params["data"] |= {"source": "directory", "directory": str(images), "name": "benchmark"}
+    params["seeds"] = list(seeds)
+    params["training"] |= training
     for group in (params, params["finetune"]):
         chosen = {
             name: block for name, block in group["variants"].items() if not variants or name in variants

@@ -61,6 +61,39 @@ def _whole_section(found: dict[str, Any]) -> str:
     )
 
 
+def _long_section(found: dict[str, Any]) -> str:
+    seconds = {
+        "notebooks, one after another": found["notebooks"],
+        f"make repro JOBS={found['jobs']}": found["parallel"],
+    }
+    return (
+        f"## The whole job, longer\n\nThe same with {found['epochs']} epochs each, beside which the start of "
+        "each stage is little; without `dvc repro`. In parallel to the notebooks: "
+        f"{found['parallel_to_notebooks']:.2f}.\n\n{_machine(found)}\n\n{_seconds('way', seconds, 0)}"
+    )
+
+
+def _threads_section(found: dict[str, Any]) -> str:
+    return (
+        "## By threads\n\nA small job (`baseline`, `deep_dropout`, `vgg3`, `batchnorm`) by "
+        "`training.threads` x `JOBS`, once.\n\n"
+        f"{_machine(found)}\n\n{_seconds('threads x jobs', found['seconds'], 0)}"
+    )
+
+
+def _accuracy_section(found: dict[str, Any]) -> str:
+    rows = [
+        {"precision": name, "mean": f"{of['mean']:.4f}", "sd": f"{of['sd']:.4f}", "n": of["n"]}
+        for name, of in found.items()
+        if isinstance(of, dict) and "sd" in of
+    ]
+    return (
+        f"## Accuracy in bfloat16\n\nValidation accuracy of `{found['variant']}` after {found['epochs']} "
+        f"epochs on {found['images']:,} images, over seeds.\n\n"
+        f"{_machine(found)}\n\n{markdown_table(pd.DataFrame(rows))}"
+    )
+
+
 def _start_up_section(found: dict[str, Any]) -> str:
     seconds = {
         stage: {clock: values["median"] for clock, values in clocks.items()}
@@ -148,8 +181,11 @@ def figure(results: dict[str, Any]) -> Figure:
 SECTIONS = {
     "steps": _step_section,
     "whole": _whole_section,
+    "long": _long_section,
+    "threads": _threads_section,
     "start-up": _start_up_section,
     "growth": _growth_section,
     "variants": _variants_section,
     "bfloat16": _bfloat16_section,
+    "accuracy": _accuracy_section,
 }

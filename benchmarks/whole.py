@@ -1,7 +1,7 @@
-"""The whole job: fourteen variants, with epochs and images cut short, from the images to the report.
+"""The whole job: all variants, with epochs and images cut short, from the images to the report.
 
 Three ways: the documents' notebooks one after another, which train and score and no more; `dvc repro`;
-and `python -m pipeline.repro`, which is `make repro`, with two jobs.
+and `python -m pipeline.repro`, which is `make repro`, with as many jobs as cores.
 """
 
 import sys
@@ -20,14 +20,23 @@ PARALLEL = [sys.executable, "-m", "pipeline.repro", "--jobs"]
 
 def compare(folder: Path, images: Path, data: Path, epochs: int, jobs: int) -> dict[str, Any]:
     """Wall and CPU seconds of each way, once; the variants and epochs are the same for all."""
+    found = compare_with_notebooks(folder, images, data, epochs, jobs)
+    found["serial"] = timed(folder / "serial", images, epochs, ["dvc", "repro"])
+    found["same_models"] = same_models(folder / "serial", folder / "parallel")
+    return found | {"parallel_to_serial": ratio(found, "serial")}
+
+
+def compare_with_notebooks(folder: Path, images: Path, data: Path, epochs: int, jobs: int) -> dict[str, Any]:
+    """As `compare`, without `dvc repro`: for epochs so many that they outweigh the start of each stage."""
     found: dict[str, Any] = {"epochs": epochs, "jobs": jobs}
     found["parallel"] = timed(folder / "parallel", images, epochs, [*PARALLEL, str(jobs)])
     found["notebooks"] = notebooks(data, epochs)
-    found["serial"] = timed(folder / "serial", images, epochs, ["dvc", "repro"])
-    found["same_models"] = same_models(folder / "serial", folder / "parallel")
-    for way in ("notebooks", "serial"):
-        found[f"parallel_to_{way}"] = round(found["parallel"]["wall"] / found[way]["wall"], 3)
-    return found
+    return found | {"parallel_to_notebooks": ratio(found, "notebooks")}
+
+
+def ratio(found: dict[str, Any], way: str) -> float:
+    """The wall seconds in parallel to those of another way."""
+    return round(found["parallel"]["wall"] / found[way]["wall"], 3)
 
 
 def notebooks(data: Path, epochs: int) -> dict[str, float]:
@@ -43,10 +52,15 @@ def notebooks(data: Path, epochs: int) -> dict[str, float]:
 
 
 def timed(
-    folder: Path, images: Path, epochs: int, command: list[str], variants: list[str] | None = None
+    folder: Path,
+    images: Path,
+    epochs: int,
+    command: list[str],
+    variants: list[str] | None = None,
+    **more: Any,
 ) -> dict[str, float]:
-    """Seconds of one job from nothing to its report."""
-    job.make(folder, images, epochs, variants)
+    """Seconds of one job from nothing to its report; `more` as of `job.make`."""
+    job.make(folder, images, epochs, variants, **more)
     seconds = run(command, folder, {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"})
     print(f"bench: whole: {folder.name}: {seconds}", flush=True)
     return seconds
@@ -59,6 +73,23 @@ def by_variants(folder: Path, images: Path, counts: list[int], jobs: int) -> dic
     return {
         str(count): timed(folder / f"variants-{count}", images, 1, [*PARALLEL, str(jobs)], names[:count])
         for count in counts
+    }
+
+
+def by_threads(folder: Path, images: Path, epochs: int, cores: int) -> dict[str, dict[str, float]]:
+    """Seconds of the same small job by the threads of a training and the jobs at a time."""
+    variants = ["baseline", "deep_dropout", "vgg3", "batchnorm"]
+    return {
+        f"{threads} x {jobs}": timed(
+            folder / f"threads-{threads}-{jobs}",
+            images,
+            epochs,
+            [*PARALLEL, str(jobs)],
+            variants,
+            threads=threads,
+        )
+        for threads in (1, cores)
+        for jobs in (1, cores)
     }
 
 

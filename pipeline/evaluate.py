@@ -133,9 +133,10 @@ def log_evaluation(name: str) -> bool:
         print(f"{name}: has no MLflow run (its training came from DVC's cache); `make sync` makes one")
         return False
     client, run_id = mlflow.MlflowClient(), run.info.run_id
-    for part, scores in read_metrics(name).items():
-        for key, value in scores.items():
-            client.log_metric(run_id, f"{part}/{key}", value)
+    scores = read_metrics(name)
+    mlflow.log_metrics(
+        {f"{part}/{key}": scores[part][key] for part in scores for key in scores[part]}, run_id=run_id
+    )
     client.log_artifacts(run_id, str(EVALUATION / name), "evaluation")
     client.log_artifact(run_id, str(METRICS / f"{name}.json"), "evaluation")
     return True
