@@ -70,7 +70,8 @@ def _canonical(node: Any, seen: dict[int, int]) -> Any:
 
 
 def load(path: Path) -> keras.Sequential:
-    """Read a model from a `.keras` file; PipelineError, naming the file, where that fails."""
+    """Read a model from a `.keras` file; OSError or PipelineError, naming the file, where that fails."""
+    path.open("rb").close()  # of a file that may not be read, Keras says that there is none
     try:
         return keras.saving.load_model(path)
     except Exception as error:  # what Keras raises depends on where the file is damaged

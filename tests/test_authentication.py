@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 # What a training asks of a server, without the training.
 CALLS = """
 import mlflow, numpy
-from pipeline import tracking
+from pipeline import recording, tracking
 from pipeline.errors import one_line_errors
 
 @one_line_errors
@@ -29,7 +29,7 @@ def main():
         mlflow.log_params({"epochs": 1})
         mlflow.log_metric("val_loss", 0.5, step=0)
         mlflow.log_text("kept", "note.txt")
-        tracking.log_dataset("digits", "training", numpy.zeros((1, 32, 32, 3), numpy.uint8), "0" * 64)
+        recording.log_dataset("digits", "training", numpy.zeros((1, 32, 32, 3), numpy.uint8), "0" * 64)
     run = tracking.find_run("digits", {"variant": "shallow"})
     print(run.data.metrics["val_loss"], mlflow.artifacts.load_text(run.info.artifact_uri + "/note.txt"))
 

@@ -16,6 +16,13 @@ pytestmark = pytest.mark.timeout(900)
 
 PARAMS = jobs.small_params(batchnorm={"epochs": 6})
 STAGES = ("fetch", "prepare", "train", "evaluate", "promote", "report")
+BYTES_LEFT = {"train": [20_000, 6_000_000]}  # of a full disk; with the second, the training begins
+FORBIDDEN = {
+    "prepare": ["data/raw/train_images.npy", "data"],
+    "train": ["data/prepared/train/manifest.json", "mlflow.db"],
+    "evaluate": [f"models/{NAME}/model.keras"],
+    "report": ["champion.json"],
+}
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root mounts disks")
 
 
@@ -44,13 +51,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def as_far_as(job: Job, stage: str) -> None:
-    """Run the stages before one."""
-    job.run("python", "-m", "pipeline.precision")
-    for earlier in STAGES[: STAGES.index(stage)]:
-        job.run(*command(earlier))
-
-
 def fill(disk: Path, left: int) -> Path:
     """Fill a disk but for so many bytes."""
     filler = disk / "filler"
@@ -70,83 +70,71 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-@needs_root
-@pytest.mark.parametrize(
-    ("stage", "left"),
-    [
-        pytest.param("fetch", 100_000, marks=pytest.mark.faults),
-        pytest.param("prepare", 100_000, marks=pytest.mark.faults),
-        pytest.param("train", 20_000, marks=pytest.mark.faults),
-        pytest.param("train", 6_000_000, marks=pytest.mark.faults),
-        pytest.param("evaluate", 100_000, marks=pytest.mark.faults),
-        pytest.param("promote", 100_000, marks=pytest.mark.faults),
-        pytest.param("report", 100_000, marks=pytest.mark.faults),
-    ],
-)
-def test_a_full_disk_is_told_and_with_room_the_stage_goes_on(
-    stage: str, left: int, disk: Path, expected: Job
-) -> None:
-    job = jobs.make(disk / "job", PARAMS)
-    as_far_as(job, stage)
-    before = files(job.folder / "data") | files(job.folder / "models")
-    shutil.rmtree(job.folder / ".pipeline/checkpoints", ignore_errors=True)  # whose room evaluate makes free
-    filler = fill(disk, left)
-    process = job.start(*command(stage))
-    told, _ = process.communicate(timeout=300)
-    assert process.returncode == 1, told
-    assert "No space left" in one_error(told) or "full" in one_error(told), told
-    after = files(job.folder / "data") | files(job.folder / "models")
-    assert before.items() <= after.items()
-    filler.unlink()
-    job.run(*command(stage))
-    name = f"models/{NAME}/model.keras"
-    if stage == "train":
-        assert (job.folder / name).read_bytes() == (expected.folder / name).read_bytes()
+def results(job: Job) -> dict[str, bytes]:
+    return files(job.folder / "data") | files(job.folder / "models")
 
 
 @needs_root
 @pytest.mark.faults
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_read_only_folder_is_told_and_nothing_changes(stage: str, disk: Path) -> None:
-    job = jobs.make(disk / "job", PARAMS)
-    as_far_as(job, stage)
-    before = files(job.folder)
-    mount("-o", "remount,ro", str(disk))
-    told = job.run(*command(stage), check=False, PYTHONDONTWRITEBYTECODE="1")
-    assert "ead-only" in one_error(told) or "readonly" in one_error(told), told
-    assert files(job.folder) == before
-    mount("-o", "remount,rw", str(disk))
-    job.run(*command(stage))
+def test_a_full_disk_is_told_and_with_room_each_stage_goes_on(disk: Path, expected: Job) -> None:
+    job = jobs.make(disk / "job", PARAMS, "precision")
+    for stage in STAGES:
+        for left in BYTES_LEFT.get(stage, [100_000]):
+            before = results(job)
+            shutil.rmtree(job.folder / ".pipeline/checkpoints", ignore_errors=True)  # evaluate frees its room
+            filler = fill(disk, left)
+            process = job.start(*command(stage))
+            told, _ = process.communicate(timeout=300)
+            assert process.returncode == 1, told
+            assert "No space left" in one_error(told) or "full" in one_error(told), told
+            assert before.items() <= results(job).items(), told
+            filler.unlink()
+        job.run(*command(stage))
+    name = f"models/{NAME}/model.keras"
+    assert (job.folder / name).read_bytes() == (expected.folder / name).read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("stage", "path"),
-    [
-        ("prepare", "params.yaml"),
-        pytest.param("prepare", "data/raw/train_images.npy", marks=pytest.mark.faults),
-        pytest.param("prepare", "data", marks=pytest.mark.faults),
-        pytest.param("train", "data/prepared/train/manifest.json", marks=pytest.mark.faults),
-        pytest.param("train", "mlflow.db", marks=pytest.mark.faults),
-        pytest.param("evaluate", f"models/{NAME}/model.keras", marks=pytest.mark.faults),
-        pytest.param("report", "champion.json", marks=pytest.mark.faults),
-    ],
-)
-def test_a_file_without_permission_is_named(stage: str, path: str, tmp_path: Path) -> None:
-    job = jobs.make(tmp_path / "job", PARAMS)
-    as_far_as(job, stage)
-    if path == "mlflow.db":
-        job.client.search_experiments()
-    refused = job.folder / path
-    mode = stat.S_IMODE(refused.stat().st_mode)
-    refused.chmod(0o500 if refused.is_dir() else 0)
+@needs_root
+@pytest.mark.faults
+def test_a_read_only_disk_is_told_and_nothing_changes(disk: Path) -> None:
+    job = jobs.make(disk / "job", PARAMS, "precision")
+    for stage in STAGES:
+        before = files(job.folder)
+        mount("-o", "remount,ro", str(disk))
+        told = job.run(*command(stage), check=False, PYTHONDONTWRITEBYTECODE="1")
+        assert "ead-only" in one_error(told) or "readonly" in one_error(told), told
+        assert files(job.folder) == before, told
+        mount("-o", "remount,rw", str(disk))
+        job.run(*command(stage))
+
+
+def refused(job: Job, stage: str, path: str) -> None:
+    """Run a stage that may not read a file, or write to a folder, and see that it is named."""
+    file = job.folder / path
+    mode = stat.S_IMODE(file.stat().st_mode)
+    file.chmod(0o500 if file.is_dir() else 0)
     # Root may read all: without these capabilities it is a user like any other.
     drop = ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"]
     told = job.run(*(drop if os.getuid() == 0 else []), *command(stage), check=False)
+    file.chmod(mode)
     error = one_error(told)
     assert "ermission" in error or "unable to open" in error, told
-    assert refused.name in error or "MLFLOW_TRACKING_URI" in error, told
-    refused.chmod(mode)
-    job.run(*command(stage))
+    assert file.name in error or "MLFLOW_TRACKING_URI" in error, told
+
+
+def test_params_without_permission_are_named(tmp_path: Path) -> None:
+    job = jobs.make(tmp_path / "job", PARAMS)
+    refused(job, "prepare", "params.yaml")
+
+
+@pytest.mark.faults
+def test_files_without_permission_are_named_and_with_it_each_stage_goes_on(tmp_path: Path) -> None:
+    job = jobs.make(tmp_path / "job", PARAMS, "precision")
+    job.client.search_experiments()  # makes mlflow.db
+    for stage in STAGES:
+        for path in FORBIDDEN.get(stage, []):
+            refused(job, stage, path)
+        job.run(*command(stage))
 
 
 @needs_root
