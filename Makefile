@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
 MODEL ?= cifar10
-PYTEST := pytest --numprocesses=auto --dist=loadgroup
+PYTEST := pytest --numprocesses=auto --dist=loadfile
 JUNK := quickstart .hypothesis .mypy_cache .pytest_cache .ruff_cache
 OUTS := data/raw data/download data/prepared models metrics evaluation champion.json reports
 

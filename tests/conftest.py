@@ -28,14 +28,6 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and those of the clone in one: they share what they make."""
-    for item in items:
-        group = "clone" if "clone" in getattr(item, "fixturenames", ()) else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @dataclass(frozen=True)
 class Clone:
     """A clone of the repository, as it stands in the working tree, on a machine without a git identity."""
@@ -80,7 +72,7 @@ class Clone:
         return f"sqlite:///{self.folder / 'mlflow.db'}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session")  # one for each process of the tests
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A clone in which `make quickstart`'s command has run."""
     folder = tmp_path_factory.mktemp("home") / "clone"

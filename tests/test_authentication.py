@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
-from tests.conftest import BIN, ROOT, Clone
+from tests import jobs
+from tests.conftest import BIN, ROOT
 from tests.servers import answers, free_port, server
 
-# The last test may wait for the quickstart. What is quick of it is in test_errors.py.
+# What is quick of it is in test_errors.py.
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 # What a training asks of a server, without the training.
@@ -137,12 +137,11 @@ def test_server_that_is_not_there_is_told_without_the_password_of_its_address(tm
     assert "hunter2" not in done.stdout + done.stderr
 
 
-def test_a_user_trains_and_promotes(guarded: Guarded, clone: Clone) -> None:
-    train = ["python", "-m", "pipeline.train", "shallow", "0"]
-    clone.run(*train, folder="quickstart", more=guarded.user)
-    clone.run("python", "-m", "pipeline.sync", folder="quickstart", more=guarded.user)
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in guarded.user.items():
-            patch.setenv(key, value)
-        client = MlflowClient(guarded.address)
-        assert client.get_model_version_by_alias("digits", "champion").status == "READY"
+def test_a_user_trains_and_promotes(
+    guarded: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = jobs.small_params(shallow={"epochs": 2})
+    job = jobs.make(tmp_path / "job", params, "promote", **guarded.user)
+    for key, value in guarded.user.items():
+        monkeypatch.setenv(key, value)
+    assert job.client.get_model_version_by_alias("digits", "champion").status == "READY"
