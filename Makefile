@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
 MODEL ?= cifar10
-PYTEST := pytest --numprocesses=auto --dist=loadfile
+PYTEST := pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 JUNK := quickstart .hypothesis .mypy_cache .pytest_cache .ruff_cache
 OUTS := data/raw data/download data/prepared models metrics evaluation champion.json reports
 
@@ -87,7 +87,7 @@ test: lint  ## linter, type checker and the tests that need only pip packages
 
 test-faults: $(VENV)/demo  ## the long tests of faults: kills, full disks, stopped servers (docs/reliability.md)
 	bash tests/install_system_packages.sh
-	$(PYTEST) -m faults
+	$(PYTEST) --numprocesses=$$(($$(nproc) + 1)) -m faults  # they wait much
 
 test-system: $(VENV)/demo  ## the tests that need a browser, Postgres and the page, which it installs
 	bash tests/install_system_packages.sh

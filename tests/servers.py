@@ -79,8 +79,8 @@ def postgres(folder: Path) -> Iterator[str]:
     port = free_port()
     user = [] if os.getuid() else ["runuser", "-u", "postgres", "--"]  # Postgres refuses to run as root
     if user:
-        for path in (folder, *folder.parents[:2]):
-            path.chmod(0o755)
+        for path in (folder, *folder.parents[:3]):  # pytest's own, with pytest-xdist one more
+            path.chmod(path.stat().st_mode | 0o055)
         shutil.chown(folder, pwd.getpwnam("postgres").pw_uid)
     initdb = [str(POSTGRES / "initdb"), "-D", str(folder / "data"), "-U", "mlflow", "--auth=trust"]
     subprocess.run([*user, *initdb], check=True, capture_output=True)

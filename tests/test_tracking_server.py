@@ -38,15 +38,11 @@ class Server:
         self.running.close()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """On a store that stays while the server is stopped."""
-    folder = tmp_path_factory.mktemp("server")
-    with ExitStack() as stack:
-        store = f"sqlite:///{folder}/mlflow.db"
-        if request.param == "postgres":
-            store = stack.enter_context(postgres(tmp_path_factory.mktemp("postgres")))
-        made = Server(folder, store)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """On a Postgres that stays while the server is stopped."""
+    with postgres(tmp_path_factory.mktemp("postgres")) as store:
+        made = Server(tmp_path_factory.mktemp("server"), store)
         made.start()
         yield made
         made.stop()
