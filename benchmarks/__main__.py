@@ -24,7 +24,6 @@ from pipeline.errors import one_line_errors
 from pipeline.paths import PREPARED
 
 IMAGES = 5_000
-EPOCHS_COUNTED = 2  # of each variant, by steps
 EPOCHS = 4  # of each variant, by whole
 LONG_EPOCHS = 20  # by long
 LEARNT_EPOCHS = 12  # by accuracy
@@ -74,14 +73,14 @@ def compare_steps(setting: Setting) -> dict[str, Any]:
     """Notebook against pipeline, an epoch."""
     all_cores = {"threads": setting.cores, "precision": "float32"}
     sides: dict[str, dict[str, Any]] = {"notebook": {}, "pipeline": all_cores}
-    return {"images": IMAGES, "seconds": steps.compare(setting.data, EPOCHS_COUNTED, sides)}
+    return {"images": IMAGES, "seconds": steps.compare(setting.data, sides)}
 
 
 def compare_precisions(setting: Setting) -> dict[str, Any]:
     """float32 against bfloat16, an epoch."""
     return {
         "images": IMAGES,
-        "seconds": steps.compare(setting.data, EPOCHS_COUNTED, {"float32": FLOAT32, "bfloat16": BFLOAT16}),
+        "seconds": steps.compare(setting.data, {"float32": FLOAT32, "bfloat16": BFLOAT16}),
     }
 
 

@@ -34,9 +34,9 @@ def _steps(found: dict[str, Any]) -> str:
     )
 
 
-def _n(found: dict[str, Any]) -> int:
-    sides = next(iter(found["seconds"].values()))
-    return int(next(iter(sides.values()))["wall"]["n"])
+def _n(found: dict[str, Any]) -> str:
+    counts = [clocks["wall"]["n"] for sides in found["seconds"].values() for clocks in sides.values()]
+    return f"{min(counts)} to {max(counts)}"
 
 
 def _step_section(found: dict[str, Any]) -> str:
