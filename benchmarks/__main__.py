@@ -2,7 +2,7 @@
 
     python -m benchmarks [--full] [PART ...]
 
-Parts: steps, start-up, growth, whole; and with --full: bfloat16, accuracy, variants, threads, long.
+Parts: steps, start-up, growth, whole; and with --full: bfloat16, accuracy, variants, threads.
 Reads data/raw and data/prepared (`dvc repro prepare` makes them). Writes benchmarks/results.json, of
 which other parts are kept, and from it results.md and growth.png.
 """
@@ -25,7 +25,6 @@ from pipeline.paths import PREPARED
 
 IMAGES = 5_000
 EPOCHS = 4  # of each variant, by whole
-LONG_EPOCHS = 20  # by long
 LEARNT_EPOCHS = 12  # by accuracy
 RESULTS = Path("benchmarks/results.json")
 
@@ -90,14 +89,6 @@ def compare_whole(setting: Setting) -> dict[str, Any]:
     return {"images": IMAGES} | found
 
 
-def compare_long(setting: Setting) -> dict[str, Any]:
-    """The whole job against the notebooks, with more epochs."""
-    folder = setting.folder / "long"
-    return {"images": IMAGES} | whole.compare_with_notebooks(
-        folder, setting.images, setting.data, LONG_EPOCHS, setting.cores
-    )
-
-
 def compare_accuracies(setting: Setting) -> dict[str, Any]:
     """What bfloat16 costs in accuracy."""
     folder = setting.folder / "accuracy"
@@ -139,9 +130,8 @@ PARTS: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "accuracy": compare_accuracies,
     "variants": measure_variants,
     "threads": measure_threads,
-    "long": compare_long,
 }
-LONG = {"bfloat16", "accuracy", "variants", "threads", "long"}
+LONG = {"bfloat16", "accuracy", "variants", "threads"}
 
 if __name__ == "__main__":
     main()

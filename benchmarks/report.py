@@ -61,18 +61,6 @@ def _whole_section(found: dict[str, Any]) -> str:
     )
 
 
-def _long_section(found: dict[str, Any]) -> str:
-    seconds = {
-        "notebooks, one after another": found["notebooks"],
-        f"make repro JOBS={found['jobs']}": found["parallel"],
-    }
-    return (
-        f"## The whole job, longer\n\nThe same with {found['epochs']} epochs each, beside which the start of "
-        "each stage is little; without `dvc repro`. In parallel to the notebooks: "
-        f"{found['parallel_to_notebooks']:.2f}.\n\n{_machine(found)}\n\n{_seconds('way', seconds, 0)}"
-    )
-
-
 def _threads_section(found: dict[str, Any]) -> str:
     return (
         "## By threads\n\nA small job (`baseline`, `deep_dropout`, `vgg3`, `batchnorm`) by "
@@ -181,7 +169,6 @@ def figure(results: dict[str, Any]) -> Figure:
 SECTIONS = {
     "steps": _step_section,
     "whole": _whole_section,
-    "long": _long_section,
     "threads": _threads_section,
     "start-up": _start_up_section,
     "growth": _growth_section,

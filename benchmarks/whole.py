@@ -20,23 +20,14 @@ PARALLEL = [sys.executable, "-m", "pipeline.repro", "--jobs"]
 
 def compare(folder: Path, images: Path, data: Path, epochs: int, jobs: int) -> dict[str, Any]:
     """Wall and CPU seconds of each way, once; the variants and epochs are the same for all."""
-    found = compare_with_notebooks(folder, images, data, epochs, jobs)
-    found["serial"] = timed(folder / "serial", images, epochs, ["dvc", "repro"])
-    found["same_models"] = same_models(folder / "serial", folder / "parallel")
-    return found | {"parallel_to_serial": ratio(found, "serial")}
-
-
-def compare_with_notebooks(folder: Path, images: Path, data: Path, epochs: int, jobs: int) -> dict[str, Any]:
-    """As `compare`, without `dvc repro`: for epochs so many that they outweigh the start of each stage."""
     found: dict[str, Any] = {"epochs": epochs, "jobs": jobs}
     found["parallel"] = timed(folder / "parallel", images, epochs, [*PARALLEL, str(jobs)])
     found["notebooks"] = notebooks(data, epochs)
-    return found | {"parallel_to_notebooks": ratio(found, "notebooks")}
-
-
-def ratio(found: dict[str, Any], way: str) -> float:
-    """The wall seconds in parallel to those of another way."""
-    return round(found["parallel"]["wall"] / found[way]["wall"], 3)
+    found["serial"] = timed(folder / "serial", images, epochs, ["dvc", "repro"])
+    found["same_models"] = same_models(folder / "serial", folder / "parallel")
+    for way in ("notebooks", "serial"):
+        found[f"parallel_to_{way}"] = round(found["parallel"]["wall"] / found[way]["wall"], 3)
+    return found
 
 
 def notebooks(data: Path, epochs: int) -> dict[str, float]:
