@@ -2,7 +2,7 @@
 
     python -m benchmarks [--full] [PART ...]
 
-Parts: steps, start-up, growth, whole; and with --full: bfloat16, accuracy, variants, threads.
+Parts: steps, start-up, growth, whole; and with --full: bfloat16, accuracy, variants.
 Reads data/raw and data/prepared (`dvc repro prepare` makes them). Writes benchmarks/results.json, of
 which other parts are kept, and from it results.md and growth.png.
 """
@@ -95,12 +95,6 @@ def compare_accuracies(setting: Setting) -> dict[str, Any]:
     return {"images": IMAGES} | accuracy.by_precision(folder, setting.images, LEARNT_EPOCHS, setting.cores)
 
 
-def measure_threads(setting: Setting) -> dict[str, Any]:
-    """By threads of a training and jobs at a time."""
-    folder = setting.folder / "threads"
-    return {"seconds": whole.by_threads(folder, setting.images, EPOCHS, setting.cores)}
-
-
 def measure_start_up(setting: Setting) -> dict[str, Any]:
     """Stages' starts, and DVC with nothing to do."""
     finished = setting.small_job
@@ -129,9 +123,8 @@ PARTS: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "bfloat16": compare_precisions,
     "accuracy": compare_accuracies,
     "variants": measure_variants,
-    "threads": measure_threads,
 }
-LONG = {"bfloat16", "accuracy", "variants", "threads"}
+LONG = {"bfloat16", "accuracy", "variants"}
 
 if __name__ == "__main__":
     main()

@@ -61,14 +61,6 @@ def _whole_section(found: dict[str, Any]) -> str:
     )
 
 
-def _threads_section(found: dict[str, Any]) -> str:
-    return (
-        "## By threads\n\nA small job (`baseline`, `deep_dropout`, `vgg3`, `batchnorm`) by "
-        "`training.threads` x `JOBS`, once.\n\n"
-        f"{_machine(found)}\n\n{_seconds('threads x jobs', found['seconds'], 0)}"
-    )
-
-
 def _accuracy_section(found: dict[str, Any]) -> str:
     rows = [
         {"precision": name, "mean": f"{of['mean']:.4f}", "sd": f"{of['sd']:.4f}", "n": of["n"]}
@@ -169,7 +161,6 @@ def figure(results: dict[str, Any]) -> Figure:
 SECTIONS = {
     "steps": _step_section,
     "whole": _whole_section,
-    "threads": _threads_section,
     "start-up": _start_up_section,
     "growth": _growth_section,
     "variants": _variants_section,

@@ -67,23 +67,6 @@ def by_variants(folder: Path, images: Path, counts: list[int], jobs: int) -> dic
     }
 
 
-def by_threads(folder: Path, images: Path, epochs: int, cores: int) -> dict[str, dict[str, float]]:
-    """Seconds of the same small job by the threads of a training and the jobs at a time."""
-    variants = ["baseline", "deep_dropout", "vgg3", "batchnorm"]
-    return {
-        f"{threads} x {jobs}": timed(
-            folder / f"threads-{threads}-{jobs}",
-            images,
-            epochs,
-            [*PARALLEL, str(jobs)],
-            variants,
-            threads=threads,
-        )
-        for threads in (1, cores)
-        for jobs in (1, cores)
-    }
-
-
 def same_models(one: Path, other: Path) -> bool:
     """Whether two jobs ended with the same models, bit for bit."""
     names = sorted(path.parent.name for path in one.glob("models/*/model.keras"))
