@@ -12,25 +12,25 @@ from pipeline.markdown import markdown_table
 def write(results: dict[str, Any], folder: Path) -> None:
     """Write both to `folder`, of the parts that there are."""
     sections = [text(results[part]) for part, text in SECTIONS.items() if part in results]
-    (folder / "results.md").write_text("\n\n".join(["# Speed", *sections]) + "\n")
+    machines = dict.fromkeys(_machine(found) for found in results.values())
+    (folder / "results.md").write_text("\n\n".join(["# Speed", *machines, *sections]) + "\n")
     if {"growth", "variants"} & set(results):
         figure(results).savefig(folder / "growth.png", dpi=100)
 
 
-def _steps(found: dict[str, Any]) -> str:
+def _steps(found: dict[str, Any], first: str, second: str) -> str:
     rows = []
     for variant, sides in found["seconds"].items():
-        first, row = next(iter(sides.values())), {"variant": variant}
-        for name, clocks in sides.items():
-            for clock, title in (("wall", "wall"), ("cpu", "CPU")):
-                median = clocks[clock]["median"]
-                ratio = "" if clocks is first else f" ({median / first[clock]['median']:.2f})"
-                row[f"{name}: {title}"] = f"{median:.2f}{ratio}"
+        row = {"variant": variant}
+        for clock, title in (("wall", "wall"), ("cpu", "CPU")):
+            one, other = (sides[side][clock]["median"] for side in (first, second))
+            row[f"{first}: {title}"] = f"{one:.2f}"
+            row[f"{second}: {title}"] = f"{other:.2f} ({other / one:.2f})"
         rows.append(row)
     return (
         f"Seconds an epoch with its validation pass, of {found['images']:,} images in all, and in brackets "
-        f"the ratio to the first side. Medians of {_n(found)} epochs, the sides by turns.\n\n"
-        f"{_machine(found)}\n\n{markdown_table(pd.DataFrame(rows))}"
+        f"the ratio. Medians of {_n(found)} epochs, the sides by turns.\n\n"
+        f"{markdown_table(pd.DataFrame(rows))}"
     )
 
 
@@ -40,11 +40,11 @@ def _n(found: dict[str, Any]) -> str:
 
 
 def _step_section(found: dict[str, Any]) -> str:
-    return f"## An epoch: notebook and pipeline\n\n{_steps(found)}"
+    return f"## An epoch: notebook and pipeline\n\n{_steps(found, 'notebook', 'pipeline')}"
 
 
 def _bfloat16_section(found: dict[str, Any]) -> str:
-    return f"## An epoch: float32 and bfloat16, one thread\n\n{_steps(found)}"
+    return f"## An epoch: float32 and bfloat16, one thread\n\n{_steps(found, 'float32', 'bfloat16')}"
 
 
 def _whole_section(found: dict[str, Any]) -> str:
@@ -57,7 +57,7 @@ def _whole_section(found: dict[str, Any]) -> str:
         f"to the notebooks: {found['parallel_to_notebooks']:.2f}; to `dvc repro`: "
         f"{found['parallel_to_serial']:.2f}; the models of both are "
         f"{'' if found['same_models'] else 'not '}the same bit for bit.\n\n"
-        f"{_machine(found)}\n\n{_seconds('way', seconds, 0)}"
+        f"{_seconds('way', seconds, 0)}"
     )
 
 
@@ -70,7 +70,7 @@ def _accuracy_section(found: dict[str, Any]) -> str:
     return (
         f"## Accuracy in bfloat16\n\nValidation accuracy of `{found['variant']}` after {found['epochs']} "
         f"epochs on {found['images']:,} images, over seeds.\n\n"
-        f"{_machine(found)}\n\n{markdown_table(pd.DataFrame(rows))}"
+        f"{markdown_table(pd.DataFrame(rows))}"
     )
 
 
@@ -83,22 +83,22 @@ def _start_up_section(found: dict[str, Any]) -> str:
         "## Start-up\n\nImporting a stage's modules and, where it has a run, opening MLflow's store: medians "
         f"of {found['stages']['train']['cpu']['n']}. `dvc repro` with nothing to do takes "
         f"{found['nothing_to_do']['repro_to_status']:.2f} x `dvc status`.\n\n"
-        f"{_machine(found)}\n\n{_seconds('stage', seconds, 2)}"
+        f"{_seconds('stage', seconds, 2)}"
     )
 
 
 def _growth_section(found: dict[str, Any]) -> str:
     images = [
         {"training images": f"{int(count):,}", "epoch (s)": f"{clocks['wall']['median']:.2f}"}
-        for count, clocks in found["images"].items()
+        for count, clocks in sorted(found["images"].items(), key=lambda item: int(item[0]))
     ]
     runs = [
         {"runs in the store": f"{int(count):,}"}
         | {f"{stage} (s)": f"{clocks['wall']['median']:.2f}" for stage, clocks in stages.items()}
-        for count, stages in found["runs"].items()
+        for count, stages in sorted(found["runs"].items(), key=lambda item: int(item[0]))
     ]
     return (
-        f"## How cost grows\n\n{_machine(found)}\n\nAn epoch of `deep_dropout` on one thread:\n\n"
+        "## How cost grows\n\nAn epoch of `deep_dropout` on one thread:\n\n"
         f"{markdown_table(pd.DataFrame(images))}\n\nPromote and report, whole:\n\n"
         f"{markdown_table(pd.DataFrame(runs))}\n\n![How cost grows](growth.png)"
     )
@@ -109,7 +109,7 @@ def _variants_section(found: dict[str, Any]) -> str:
     seconds = {count: found[count] for count in counts}
     return (
         f"## By variants\n\n`make repro JOBS={found['jobs']}` with one epoch each, once.\n\n"
-        f"{_machine(found)}\n\n{_seconds('variants', seconds, 0)}"
+        f"{_seconds('variants', seconds, 0)}"
     )
 
 
