@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +14,9 @@ from mlflow.store.tracking.dbmodels.initial_models import Base
 
 from pipeline import gate, registry, store, tracking
 from pipeline.errors import PipelineError
-from tests.conftest import BIN, Clone
+from tests import jobs
+from tests.conftest import BIN
+from tests.jobs import Job
 from tests.test_registry import new_candidate
 
 MLFLOW_3_0 = "6953534de441"  # the schema of MLflow 3.0, the oldest that is supported
@@ -171,25 +172,28 @@ def test_upgraded_store_takes_runs_and_a_new_champion(old: str, tmp_path: Path) 
 COMMANDS = ["train shallow 0", "evaluate shallow 0", "promote", "report", "sync", "repro", "rollback"]
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A job with a champion and a report."""
+    params = jobs.small_params(shallow={"epochs": 1})
+    return jobs.make(tmp_path_factory.mktemp("finished") / "job", params, "report")
+
+
 @pytest.mark.faults
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("entry", [*COMMANDS, "predict --index 0 --model models:/digits@champion"])
 @pytest.mark.parametrize("kind", ["an older", "a newer"])
 def test_every_command_tells_another_mlflows_store_in_one_line(
-    clone: Clone, old: str, tmp_path: Path, entry: str, kind: str
+    finished: Job, old: str, tmp_path: Path, entry: str, kind: str
 ) -> None:
     if kind == "a newer":
         execute(old, "UPDATE alembic_version SET version_num = 'fedcba987654'")
     before = (tmp_path / "mlflow.db").read_bytes()
-    copy = clone.copy_quickstart(tmp_path)
+    job = jobs.copied(finished, tmp_path / "job", MLFLOW_TRACKING_URI=old)
     if entry == "repro":  # with something to run
-        (copy.folder / "champion.json").unlink()
-    done = copy.run(
-        *f"{sys.executable} -m pipeline.{entry}".split(), more={"MLFLOW_TRACKING_URI": old}, check=False
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {old}: {kind} MLflow's store (")
-    assert done.stderr.count("\n") == 1
+        (job.folder / "champion.json").unlink()
+    told = job.run("python", "-m", *f"pipeline.{entry}".split(), check=False)
+    assert told.startswith(f"error: {old}: {kind} MLflow's store ("), told
+    assert told.count("\n") == 1
     assert (tmp_path / "mlflow.db").read_bytes() == before
 
 
