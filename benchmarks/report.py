@@ -36,7 +36,7 @@ def _steps(found: dict[str, Any], first: str, second: str) -> str:
 
 def _n(found: dict[str, Any]) -> str:
     counts = [clocks["wall"]["n"] for sides in found["seconds"].values() for clocks in sides.values()]
-    return f"{min(counts)} to {max(counts)}"
+    return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
 
 
 def _step_section(found: dict[str, Any]) -> str:
