@@ -18,7 +18,7 @@ PARAMS = jobs.small_params(batchnorm={"epochs": 6})
 STAGES = ("fetch", "prepare", "train", "evaluate", "promote", "report")
 BYTES_LEFT = {"train": [20_000, 6_000_000]}  # of a full disk; with the second, the training begins
 FORBIDDEN = {
-    "prepare": ["data/raw/train_images.npy", "data"],
+    "prepare": ["params.yaml", "data/raw/train_images.npy", "data"],
     "train": ["data/prepared/train/manifest.json", "mlflow.db"],
     "evaluate": [f"models/{NAME}/model.keras"],
     "report": ["champion.json"],

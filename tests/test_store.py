@@ -191,7 +191,9 @@ def test_every_command_tells_another_mlflows_store_in_one_line(
     job = jobs.copied(finished, tmp_path / "job", MLFLOW_TRACKING_URI=old)
     if entry == "repro":  # with something to run
         (job.folder / "champion.json").unlink()
-    told = job.run("python", "-m", *f"pipeline.{entry}".split(), check=False)
+    process = job.start("python", "-m", *f"pipeline.{entry}".split())
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
     assert told.startswith(f"error: {old}: {kind} MLflow's store ("), told
     assert told.count("\n") == 1
     assert (tmp_path / "mlflow.db").read_bytes() == before
