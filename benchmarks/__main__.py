@@ -2,7 +2,7 @@
 
     python -m benchmarks [--full] [PART ...]
 
-Parts: steps, start-up, growth, whole; and with --full: bfloat16, accuracy, variants.
+Parts: steps, start-up, growth, whole; and with --full: longer, threads, bfloat16, accuracy.
 Reads data/raw and data/prepared (`dvc repro prepare` makes them). Writes benchmarks/results.json, of
 which other parts are kept, and from it results.md and growth.png.
 """
@@ -24,7 +24,8 @@ from pipeline.errors import one_line_errors
 from pipeline.paths import PREPARED
 
 IMAGES = 5_000
-EPOCHS = 4  # of each variant, by whole
+EPOCHS = 2  # of each variant, by whole
+MORE_EPOCHS = 4  # by longer and threads
 LEARNT_EPOCHS = 12  # by accuracy
 RESULTS = Path("benchmarks/results.json")
 
@@ -84,9 +85,24 @@ def compare_precisions(setting: Setting) -> dict[str, Any]:
 
 
 def compare_whole(setting: Setting) -> dict[str, Any]:
-    """The whole job three ways."""
-    found = whole.compare(setting.folder / "whole", setting.images, setting.data, EPOCHS, setting.cores)
+    """The whole job in parallel against the notebooks, and by its variants."""
+    images, jobs = setting.images, setting.cores
+    found = whole.compare(setting.folder / "whole", images, setting.data, EPOCHS, jobs)
+    fewer = whole.by_variants(setting.folder / "variants", images, [1, 2, 4, 8], EPOCHS, jobs)
+    return {"images": IMAGES} | found | {"variants": fewer | {"14": found["parallel"]}}
+
+
+def compare_longer(setting: Setting) -> dict[str, Any]:
+    """The whole job with more epochs, three ways."""
+    folder, cores = setting.folder / "longer", setting.cores
+    found = whole.compare_all(folder, setting.images, setting.data, MORE_EPOCHS, cores)
     return {"images": IMAGES} | found
+
+
+def compare_threads(setting: Setting) -> dict[str, Any]:
+    """A smaller job by threads and jobs."""
+    ways = whole.by_threads(setting.folder / "threads", setting.images, MORE_EPOCHS, setting.cores)
+    return {"images": IMAGES, "epochs": MORE_EPOCHS, "variants": whole.FOUR_VARIANTS, "ways": ways}
 
 
 def compare_accuracies(setting: Setting) -> dict[str, Any]:
@@ -104,15 +120,7 @@ def measure_start_up(setting: Setting) -> dict[str, Any]:
 def measure_growth(setting: Setting) -> dict[str, Any]:
     """By images and by runs."""
     images = growth.by_images(setting.folder, PREPARED, [5_000, 15_000, 45_000], 2)
-    return {"images": images, "runs": growth.by_runs(setting.small_job, [10, 1_000, 10_000], 5)}
-
-
-def measure_variants(setting: Setting) -> dict[str, Any]:
-    """By variants."""
-    jobs = setting.cores
-    return {"jobs": jobs} | whole.by_variants(
-        setting.folder / "variants", setting.images, [1, 2, 4, 8, 14], jobs
-    )
+    return {"images": images, "runs": growth.by_runs(setting.small_job, [10, 1_000, 10_000], 3)}
 
 
 PARTS: dict[str, Callable[[Setting], dict[str, Any]]] = {
@@ -120,11 +128,12 @@ PARTS: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "start-up": measure_start_up,
     "growth": measure_growth,
     "whole": compare_whole,
+    "longer": compare_longer,
+    "threads": compare_threads,
     "bfloat16": compare_precisions,
     "accuracy": compare_accuracies,
-    "variants": measure_variants,
 }
-LONG = {"bfloat16", "accuracy", "variants"}
+LONG = {"longer", "threads", "bfloat16", "accuracy"}
 
 if __name__ == "__main__":
     main()

@@ -14,7 +14,7 @@ def write(results: dict[str, Any], folder: Path) -> None:
     sections = [text(results[part]) for part, text in SECTIONS.items() if part in results]
     machines = dict.fromkeys(_machine(found) for found in results.values())
     (folder / "results.md").write_text("\n\n".join(["# Speed", *machines, *sections]) + "\n")
-    if {"growth", "variants"} & set(results):
+    if {"growth", "whole"} & set(results):
         figure(results).savefig(folder / "growth.png", dpi=100)
 
 
@@ -48,16 +48,45 @@ def _bfloat16_section(found: dict[str, Any]) -> str:
 
 
 def _whole_section(found: dict[str, Any]) -> str:
-    ways = ("notebooks", "serial", "parallel")
-    told = ("notebooks, one after another", "dvc repro", f"make repro JOBS={found['jobs']}")
-    seconds = {title: found[way] for way, title in zip(ways, told, strict=True)}
     return (
-        f"## The whole job\n\nAll variants, {found['epochs']} epochs each, {found['images']:,} images; the "
-        "notebooks train and score, the others go from the images to the report. One run each. In parallel "
-        f"to the notebooks: {found['parallel_to_notebooks']:.2f}; to `dvc repro`: "
-        f"{found['parallel_to_serial']:.2f}; the models of both are "
-        f"{'' if found['same_models'] else 'not '}the same bit for bit.\n\n"
-        f"{_seconds('way', seconds, 0)}"
+        f"## The whole job\n\n{_whole(found)}\n\nBy the number of variants:\n\n"
+        f"{_seconds('variants', dict(_numbered(found['variants'])), 0)}"
+    )
+
+
+def _longer_section(found: dict[str, Any]) -> str:
+    return (
+        f"## The whole job with more epochs\n\n{_whole(found)}\n\nThe models of `dvc repro` and "
+        f"`make repro` are {'' if found['same_models'] else 'not '}the same bit for bit."
+    )
+
+
+def _whole(found: dict[str, Any]) -> str:
+    ways = {
+        "notebooks": "notebooks, one after another",
+        "serial": "dvc repro",
+        "parallel": f"make repro JOBS={found['jobs']}",
+    }
+    ratios = [
+        f"{found['parallel']['wall'] / found[way]['wall']:.2f} of the wall time of {title}"
+        for way, title in ways.items()
+        if way in found and way != "parallel"
+    ]
+    return (
+        f"All variants, {found['epochs']} epochs each, {found['images']:,} images; the notebooks train and "
+        "score, the others go from the images to the report. One run each. In parallel it takes "
+        f"{' and '.join(ratios)}.\n\n"
+        f"{_seconds('way', {title: found[way] for way, title in ways.items() if way in found}, 0)}"
+    )
+
+
+def _threads_section(found: dict[str, Any]) -> str:
+    titles = {"threads": "`training.threads`", "jobs": "JOBS", "wall": "wall (s)", "cpu": "CPU (s)"}
+    table = pd.DataFrame(found["ways"]).round(0).astype(int).rename(columns=titles)
+    return (
+        f"## Threads and jobs\n\n{', '.join(found['variants'])}: {found['epochs']} epochs each, "
+        f"{found['images']:,} images, from the images to the report, by the threads of a training and the "
+        f"jobs at a time. One run each.\n\n{markdown_table(table.astype(str))}"
     )
 
 
@@ -90,12 +119,12 @@ def _start_up_section(found: dict[str, Any]) -> str:
 def _growth_section(found: dict[str, Any]) -> str:
     images = [
         {"training images": f"{int(count):,}", "epoch (s)": f"{clocks['wall']['median']:.2f}"}
-        for count, clocks in sorted(found["images"].items(), key=lambda item: int(item[0]))
+        for count, clocks in _numbered(found["images"])
     ]
     runs = [
         {"runs in the store": f"{int(count):,}"}
         | {f"{stage} (s)": f"{clocks['wall']['median']:.2f}" for stage, clocks in stages.items()}
-        for count, stages in sorted(found["runs"].items(), key=lambda item: int(item[0]))
+        for count, stages in _numbered(found["runs"])
     ]
     return (
         "## How cost grows\n\nAn epoch of `deep_dropout` on one thread:\n\n"
@@ -104,13 +133,9 @@ def _growth_section(found: dict[str, Any]) -> str:
     )
 
 
-def _variants_section(found: dict[str, Any]) -> str:
-    counts = sorted((key for key in found if key.isdigit()), key=int)
-    seconds = {count: found[count] for count in counts}
-    return (
-        f"## By variants\n\n`make repro JOBS={found['jobs']}` with one epoch each, once.\n\n"
-        f"{_seconds('variants', seconds, 0)}"
-    )
+def _numbered(points: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Items whose keys are numbers, in the numbers' order: JSON's are in that of their letters."""
+    return sorted(points.items(), key=lambda item: int(item[0]))
 
 
 def _seconds(of: str, rows: dict[str, dict[str, float]], digits: int) -> str:
@@ -131,9 +156,10 @@ def _machine(found: dict[str, Any]) -> str:
 def figure(results: dict[str, Any]) -> Figure:
     """Time against variants, images and runs, as far as they were measured."""
     panels: dict[str, dict[str, dict[str, float]]] = {}
-    if "variants" in results:
-        counts = {key: value["wall"] for key, value in results["variants"].items() if key.isdigit()}
-        panels["variants, one epoch each"] = {"whole job": counts}
+    if "whole" in results:
+        of = results["whole"]
+        counts = {count: clocks["wall"] for count, clocks in of["variants"].items()}
+        panels[f"variants, {of['epochs']} epochs each"] = {"whole job": counts}
     if "growth" in results:
         of = results["growth"]
         epochs = {count: clocks["wall"]["median"] for count, clocks in of["images"].items()}
@@ -161,9 +187,10 @@ def figure(results: dict[str, Any]) -> Figure:
 SECTIONS = {
     "steps": _step_section,
     "whole": _whole_section,
+    "longer": _longer_section,
+    "threads": _threads_section,
     "start-up": _start_up_section,
     "growth": _growth_section,
-    "variants": _variants_section,
     "bfloat16": _bfloat16_section,
     "accuracy": _accuracy_section,
 }

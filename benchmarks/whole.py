@@ -4,6 +4,7 @@ Three ways: the documents' notebooks one after another, which train and score an
 and `python -m pipeline.repro`, which is `make repro`, with as many jobs as cores.
 """
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,23 @@ from pipeline.hyperparameters import Hyperparameters
 from pipeline.reading import read_params
 
 PARALLEL = [sys.executable, "-m", "pipeline.repro", "--jobs"]
+FOUR_VARIANTS = ["baseline", "deep_dropout", "model_s", "vgg3"]
 
 
 def compare(folder: Path, images: Path, data: Path, epochs: int, jobs: int) -> dict[str, Any]:
-    """Wall and CPU seconds of each way, once; the variants and epochs are the same for all."""
+    """Wall and CPU seconds of the notebooks and of the job in parallel, once; variants and epochs are the
+    same for both."""
     found: dict[str, Any] = {"epochs": epochs, "jobs": jobs}
     found["parallel"] = timed(folder / "parallel", images, epochs, [*PARALLEL, str(jobs)])
     found["notebooks"] = notebooks(data, epochs)
-    found["serial"] = timed(folder / "serial", images, epochs, ["dvc", "repro"])
-    found["same_models"] = same_models(folder / "serial", folder / "parallel")
-    for way in ("notebooks", "serial"):
-        found[f"parallel_to_{way}"] = round(found["parallel"]["wall"] / found[way]["wall"], 3)
     return found
+
+
+def compare_all(folder: Path, images: Path, data: Path, epochs: int, jobs: int) -> dict[str, Any]:
+    """The same with `dvc repro`, and whether it ends with the same models."""
+    found = compare(folder, images, data, epochs, jobs)
+    found["serial"] = timed(folder / "serial", images, epochs, ["dvc", "repro"])
+    return found | {"same_models": same_models(folder / "serial", folder / "parallel")}
 
 
 def notebooks(data: Path, epochs: int) -> dict[str, float]:
@@ -57,14 +63,24 @@ def timed(
     return seconds
 
 
-def by_variants(folder: Path, images: Path, counts: list[int], jobs: int) -> dict[str, dict[str, float]]:
-    """Seconds of jobs with more and more variants, for one epoch; what is fine-tuned comes last."""
+def by_variants(
+    folder: Path, images: Path, counts: list[int], epochs: int, jobs: int
+) -> dict[str, dict[str, float]]:
+    """Seconds of jobs with more and more variants; what is fine-tuned comes last."""
     params = read_params(Hyperparameters)
     names = [*params.variants, *params.finetune.variants]
-    return {
-        str(count): timed(folder / f"variants-{count}", images, 1, [*PARALLEL, str(jobs)], names[:count])
-        for count in counts
-    }
+    command = [*PARALLEL, str(jobs)]
+    return {str(n): timed(folder / f"variants-{n}", images, epochs, command, names[:n]) for n in counts}
+
+
+def by_threads(folder: Path, images: Path, epochs: int, cores: int) -> list[dict[str, float]]:
+    """Seconds of a job of two small and two large variants, by the threads of each and the jobs at a time."""
+    found = []
+    for threads, jobs in itertools.product((1, cores), repeat=2):
+        here, command = folder / f"{threads}-{jobs}", [*PARALLEL, str(jobs)]
+        seconds = timed(here, images, epochs, command, FOUR_VARIANTS, threads=threads)
+        found.append({"threads": threads, "jobs": jobs, **seconds})
+    return found
 
 
 def same_models(one: Path, other: Path) -> bool:

@@ -94,8 +94,6 @@ class Resumable(keras.callbacks.Callback):
         if not self.epochs:
             return
         print(f"{self.model.name}: goes on after epoch {self.epochs}", flush=True)
-        if not self.model.optimizer.built:
-            self.model.optimizer.build(self.model.trainable_variables)
         for part, variables in self._variables().items():
             for number, variable in enumerate(variables):
                 variable.assign(self.arrays[f"{part}-{number}"])

@@ -99,7 +99,8 @@ def fit(
 
 
 def compile_model(model: keras.Model, variant: Variant) -> None:
-    """Attach the variant's optimizer, the cross-entropy on integer labels, and accuracy."""
+    """Attach the variant's optimizer, the cross-entropy on integer labels, and accuracy, with their state:
+    what the first step would have to make has TensorFlow trace it twice."""
     optimizers = {
         "adam": keras.optimizers.Adam,
         "rmsprop": keras.optimizers.RMSprop,
@@ -112,6 +113,8 @@ def compile_model(model: keras.Model, variant: Variant) -> None:
         steps_per_execution=STEPS_PER_EXECUTION,
         jit_compile=False,
     )
+    model.optimizer.build(model.trainable_variables)
+    model.compute_metrics(None, tf.zeros(1, tf.int64), tf.zeros((1, *model.output_shape[1:])))
 
 
 def training_batches(data: Images, batch_size: int, seed: int, epoch: tf.Variable) -> tf.data.Dataset:

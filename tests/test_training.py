@@ -121,6 +121,20 @@ def test_fit_trains_on_the_batches_of_each_epoch(learnt: Images, contrary: Image
         assert np.allclose(fitted, expected, atol=1e-6)
 
 
+def test_fit_traces_each_step_once(learnt: Images, contrary: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced = []
+    for name in ("train_step", "test_step"):
+        step = getattr(keras.Sequential, name)
+
+        def traced_step(model: keras.Model, data: Any, name: str = name, step: Any = step) -> Any:
+            traced.append(name)
+            return step(model, data)
+
+        monkeypatch.setattr(keras.Sequential, name, traced_step)
+    training.fit(linear_model(), variant(), learnt, contrary, seed=0)
+    assert sorted(traced) == ["test_step", "train_step"]
+
+
 def test_fit_gives_a_value_an_epoch_and_the_time(learnt: Images, contrary: Images) -> None:
     fit = training.fit(linear_model(), variant(epochs=3), learnt, contrary, seed=0)
     assert {name: len(values) for name, values in fit.history.items()} == dict.fromkeys(
