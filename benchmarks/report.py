@@ -67,21 +67,21 @@ def _whole(found: dict[str, Any]) -> str:
         "serial": "dvc repro",
         "parallel": f"make repro JOBS={found['jobs']}",
     }
+    measured = {title: found[way] for way, title in ways.items() if way in found}
     ratios = [
-        f"{found['parallel']['wall'] / found[way]['wall']:.2f} of the wall time of {title}"
-        for way, title in ways.items()
-        if way in found and way != "parallel"
+        f"{found['parallel']['wall'] / found[way]['wall']:.2f} of the wall time of {whose}"
+        for way, whose in (("notebooks", "the notebooks"), ("serial", "`dvc repro`"))
+        if way in found
     ]
     return (
         f"All variants, {found['epochs']} epochs each, {found['images']:,} images; the notebooks train and "
         "score, the others go from the images to the report. One run each. In parallel it takes "
-        f"{' and '.join(ratios)}.\n\n"
-        f"{_seconds('way', {title: found[way] for way, title in ways.items() if way in found}, 0)}"
+        f"{' and '.join(ratios)}.\n\n{_seconds('way', measured, 0)}"
     )
 
 
 def _threads_section(found: dict[str, Any]) -> str:
-    titles = {"threads": "`training.threads`", "jobs": "JOBS", "wall": "wall (s)", "cpu": "CPU (s)"}
+    titles = {"threads": "threads", "jobs": "JOBS", "wall": "wall (s)", "cpu": "CPU (s)"}
     table = pd.DataFrame(found["ways"]).round(0).astype(int).rename(columns=titles)
     return (
         f"## Threads and jobs\n\n{', '.join(found['variants'])}: {found['epochs']} epochs each, "

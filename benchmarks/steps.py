@@ -17,7 +17,7 @@ from benchmarks.measure import summary
 from pipeline.hyperparameters import Hyperparameters, Variant
 from pipeline.reading import read_params
 
-EPOCHS, LEAST, SECONDS = 8, 2, 25  # counted of each side: so many, or fewer where they take long
+EPOCHS, LEAST, SECONDS = 8, 2, 15  # counted of each side: so many, or fewer where they take long
 
 # The pipeline's side, one thread each.
 FLOAT32, BFLOAT16 = ({"threads": 1, "precision": name} for name in ("float32", "mixed_bfloat16"))
