@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks import accuracy, growth, job, report, start_up, steps, whole
 from benchmarks.measure import machine, run
 from benchmarks.steps import BFLOAT16, FLOAT32
-from pipeline.arrays import write_json
+from pipeline.data.arrays import write_json
 from pipeline.errors import one_line_errors
 from pipeline.paths import PREPARED
 

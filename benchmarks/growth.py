@@ -10,8 +10,8 @@ from benchmarks import steps
 from benchmarks.measure import run, summary
 from benchmarks.steps import FLOAT32
 from benchmarks.whole import write_data
-from pipeline.hyperparameters import Hyperparameters
-from pipeline.reading import read_params
+from pipeline.settings.hyperparameters import Hyperparameters
+from pipeline.settings.reading import read_params
 
 COPIED = ("runs", "tags", "params", "latest_metrics")  # tables whose rows are a run's by its run_uuid
 

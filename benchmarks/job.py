@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 from ruamel.yaml import YAML
 
-from pipeline.arrays import read_arrays, read_facts
+from pipeline.data.arrays import read_arrays, read_facts
 from pipeline.errors import PipelineError
 from pipeline.paths import RAW
 from pipeline.quickstart import lay_out

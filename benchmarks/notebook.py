@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import networks
-from pipeline.backend import keras
-from pipeline.hyperparameters import Hyperparameters, Variant
-from pipeline.reading import read_params
+from pipeline.learning import networks
+from pipeline.learning.backend import keras
+from pipeline.settings.hyperparameters import Hyperparameters, Variant
+from pipeline.settings.reading import read_params
 
 CLASSES = 10
 

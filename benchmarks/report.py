@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline.markdown import markdown_table
+from pipeline.scoring.markdown import markdown_table
 
 
 def write(results: dict[str, Any], folder: Path) -> None:
@@ -40,7 +40,11 @@ def _n(found: dict[str, Any]) -> str:
 
 
 def _step_section(found: dict[str, Any]) -> str:
-    return f"## An epoch: notebook and pipeline\n\n{_steps(found, 'notebook', 'pipeline')}"
+    return (
+        f"## An epoch: notebook and pipeline\n\n{_steps(found, 'notebook', 'pipeline')}\n\n"
+        "A notebook's epoch ends at a tick of tf.data's autotuning, some only after twice the time of their "
+        "work: another run may meet other ticks, and the CPU seconds say more."
+    )
 
 
 def _bfloat16_section(found: dict[str, Any]) -> str:

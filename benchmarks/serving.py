@@ -29,8 +29,9 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from benchmarks.measure import machine
-from pipeline import models, serving
-from pipeline.backend import keras, tf
+from pipeline.champion import serving
+from pipeline.learning import models
+from pipeline.learning.backend import keras, tf
 from tests.servers import answers, free_port, server
 
 RESULTS = Path(__file__).with_suffix(".json")

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import summary
-from pipeline.hyperparameters import Hyperparameters, Variant
-from pipeline.reading import read_params
+from pipeline.settings.hyperparameters import Hyperparameters, Variant
+from pipeline.settings.reading import read_params
 
-EPOCHS, LEAST, SECONDS = 8, 2, 15  # counted of each side: so many, or fewer where they take long
+EPOCHS, LEAST, SECONDS = 8, 2, 12  # counted of each side: so many, or fewer where they take long
 
 # The pipeline's side, one thread each.
 FLOAT32, BFLOAT16 = ({"threads": 1, "precision": name} for name in ("float32", "mixed_bfloat16"))
@@ -103,9 +103,9 @@ def take_turns(
     import numpy as np
 
     from benchmarks import notebook
-    from pipeline import models, training
-    from pipeline.backend import keras
-    from pipeline.twin import twin
+    from pipeline.learning import models, training
+    from pipeline.learning.backend import keras
+    from pipeline.learning.twin import twin
 
     class Turns(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002

@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks import job
 from benchmarks.measure import run
-from pipeline.hyperparameters import Hyperparameters
-from pipeline.reading import read_params
+from pipeline.settings.hyperparameters import Hyperparameters
+from pipeline.settings.reading import read_params
 
 PARALLEL = [sys.executable, "-m", "pipeline.repro", "--jobs"]
 FOUR_VARIANTS = ["baseline", "deep_dropout", "model_s", "vgg3"]

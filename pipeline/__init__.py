@@ -1,4 +1,4 @@
-"""CIFAR-10 from the archive to a served model: a module for each stage of dvc.yaml, and what they share."""
+"""CIFAR-10 from the archive to a served model: a module for each command, and folders of what they share."""
 
 import gc
 

@@ -30,8 +30,8 @@ from urllib.request import url2pathname
 import mlflow
 import sqlalchemy
 
-from pipeline import store
 from pipeline.errors import PipelineError, one_line_errors
+from pipeline.records import store
 
 DATABASE, MANIFEST = "mlflow.db", "manifest.json"
 SERVED = "mlartifacts"  # where `mlflow server` keeps artifacts unless told, beside its store

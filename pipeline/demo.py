@@ -2,8 +2,8 @@
 
     python -m pipeline.demo [--model models:/digits@champion] [--port 8501]
 
-Serves pipeline/demo_page.py with Streamlit, which `make demo` installs, on this machine alone; it needs
-nothing from the network. Reads what `pipeline.predict` reads. Writes nothing.
+Serves pipeline/champion/demo_page.py with Streamlit, which `make demo` installs, on this machine alone; it
+needs nothing from the network. Reads what `pipeline.predict` reads. Writes nothing.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if find_spec("streamlit") is None:
         raise PipelineError("the page needs Streamlit, which is not installed: `make demo` installs it")
-    page = str(Path(__file__).with_name("demo_page.py"))
+    page = str(Path(__file__).with_name("champion") / "demo_page.py")
     options = [f"--{name}={value}" for name, value in OPTIONS.items()]
     command = ["-m", "streamlit", "run", page, f"--server.port={arguments.port}", *options]
     model = ["--", arguments.model] if arguments.model else []

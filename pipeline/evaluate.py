@@ -16,15 +16,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline import checkpoint, figures, metrics, models, store, tracking, training
-from pipeline.arrays import read_arrays, read_facts, write_arrays, write_json
+from pipeline.champion.selection import model_tags, read_metrics
+from pipeline.data.arrays import read_arrays, read_facts, write_arrays, write_json
 from pipeline.errors import one_line_errors
-from pipeline.hyperparameters import Hyperparameters
 from pipeline.integrity import check_inputs
-from pipeline.lock import alone
+from pipeline.learning import checkpoint, models, training
 from pipeline.paths import CHECKPOINTS, EVALUATION, METRICS, MODELS, PREPARED
-from pipeline.reading import read_params
-from pipeline.selection import model_tags, read_metrics
+from pipeline.records import store, tracking
+from pipeline.running.lock import alone
+from pipeline.scoring import figures, metrics
+from pipeline.settings.hyperparameters import Hyperparameters
+from pipeline.settings.reading import read_params
 
 PARTS = ("validation", "test")
 

@@ -9,14 +9,14 @@ the images and labels as their source gives them, and data/download, where an ar
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline import sources
-from pipeline.arrays import write_arrays
+from pipeline.data import sources
+from pipeline.data.arrays import write_arrays
+from pipeline.data.sources import RawDataset
 from pipeline.errors import one_line_errors
-from pipeline.lock import alone
 from pipeline.params import Data, Params
 from pipeline.paths import DOWNLOADS, RAW
-from pipeline.reading import read_params
-from pipeline.sources import RawDataset
+from pipeline.running.lock import alone
+from pipeline.settings.reading import read_params
 
 
 @one_line_errors

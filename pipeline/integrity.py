@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.dvc_lock import FOLDER, LOCK, Out, file_md5, locked_outs, md5_of
+from pipeline.data.dvc_lock import FOLDER, LOCK, Out, file_md5, locked_outs, md5_of
 from pipeline.errors import PipelineError, in_a_line, one_line_errors
 
 if TYPE_CHECKING:

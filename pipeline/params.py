@@ -8,14 +8,14 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.errors import one_line_errors
-from pipeline.hyperparameters import (
+from pipeline.paths import PARAMS
+from pipeline.settings.hyperparameters import (
     Hyperparameters,
     Section,
     Seed,
     VariantName,
 )
-from pipeline.paths import PARAMS
-from pipeline.reading import read_params
+from pipeline.settings.reading import read_params
 
 
 class Data(Section):

@@ -17,10 +17,10 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from rich.console import Console
 
-from pipeline import store
 from pipeline.errors import PipelineError, in_a_line, one_line_errors
 from pipeline.params import Params
-from pipeline.reading import read_params
+from pipeline.records import store
+from pipeline.settings.reading import read_params
 
 # Bytes that a stage leaves in the workspace, DVC's cache and MLflow's store, as measured on CIFAR-10.
 GIB = 2**30

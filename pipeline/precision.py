@@ -9,12 +9,12 @@ training depends: what the hardware chose is seen by DVC, and two results never 
 import re
 from pathlib import Path
 
-from pipeline.arrays import write_json
+from pipeline.data.arrays import write_json
 from pipeline.errors import one_line_errors
-from pipeline.hyperparameters import Hyperparameters
-from pipeline.lock import alone
 from pipeline.paths import PRECISION
-from pipeline.reading import read_params
+from pipeline.running.lock import alone
+from pipeline.settings.hyperparameters import Hyperparameters
+from pipeline.settings.reading import read_params
 
 CPU = Path("/proc/cpuinfo")
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # instructions that multiply bfloat16 matrices, as Linux names them

@@ -20,10 +20,11 @@ from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import images, inference
-from pipeline.answers import Answer, Asked, as_table, plot
+from pipeline.champion import inference
+from pipeline.champion.answers import Answer, Asked, as_table, plot
+from pipeline.champion.inference import LoadedModel
+from pipeline.data import images
 from pipeline.errors import PipelineError, one_line_errors
-from pipeline.inference import LoadedModel
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 

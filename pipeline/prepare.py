@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
-from pipeline.arrays import arrays_digest, digest_of, read_arrays, read_facts, write_arrays
+from pipeline.data.arrays import arrays_digest, digest_of, read_arrays, read_facts, write_arrays
 from pipeline.errors import PipelineError, one_line_errors
-from pipeline.figures import sample_grid
 from pipeline.integrity import check_inputs
-from pipeline.lock import alone
 from pipeline.params import Params, Split
 from pipeline.paths import PARAMS, PREPARED, RAW
-from pipeline.reading import read_params
+from pipeline.running.lock import alone
+from pipeline.scoring.figures import sample_grid
+from pipeline.settings.reading import read_params
 
 
 @one_line_errors

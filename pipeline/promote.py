@@ -10,16 +10,17 @@ metrics. Writes champion.json, the decision. The registry's gate may still refus
 import argparse
 from typing import Any
 
-from pipeline import registry, store, tracking
-from pipeline.arrays import read_arrays, read_facts, write_json
+from pipeline.champion import registry
+from pipeline.champion.gate import Candidate
+from pipeline.champion.selection import choose, model_tags, read_scores
+from pipeline.data.arrays import read_arrays, read_facts, write_json
 from pipeline.errors import one_line_errors
-from pipeline.gate import Candidate
 from pipeline.integrity import check_inputs
-from pipeline.lock import alone
 from pipeline.params import Params
 from pipeline.paths import CHAMPION, METRICS, MODELS, PREPARED
-from pipeline.reading import read_params
-from pipeline.selection import choose, model_tags, read_scores
+from pipeline.records import store, tracking
+from pipeline.running.lock import alone
+from pipeline.settings.reading import read_params
 
 
 @one_line_errors

@@ -21,12 +21,13 @@ from PIL import Image
 from rich.console import Console
 from ruamel.yaml import YAML
 
-from pipeline import integrity, plan, repro, store
-from pipeline.arrays import read_arrays
+from pipeline import integrity, plan, repro
+from pipeline.champion.serving import example_request
+from pipeline.data.arrays import read_arrays
 from pipeline.errors import PipelineError, one_line_errors
 from pipeline.params import Params
-from pipeline.reading import read_params
-from pipeline.serving import example_request
+from pipeline.records import store
+from pipeline.settings.reading import read_params
 
 FOLDER = Path("quickstart")
 CHANGES = Path(__file__).with_name("quickstart.yaml")

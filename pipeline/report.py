@@ -14,17 +14,18 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 
-from pipeline import figures, report_text, store, tracking
-from pipeline.arrays import digest_of, read_facts
+from pipeline.champion.selection import divergence, read_scores
+from pipeline.data.arrays import digest_of, read_facts
 from pipeline.errors import one_line_errors
 from pipeline.integrity import check_inputs
-from pipeline.lock import alone
-from pipeline.markdown import to_html
 from pipeline.params import Params
 from pipeline.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS
-from pipeline.reading import read_params
-from pipeline.report_text import Results
-from pipeline.selection import divergence, read_scores
+from pipeline.records import store, tracking
+from pipeline.running.lock import alone
+from pipeline.scoring import figures, report_text
+from pipeline.scoring.markdown import to_html
+from pipeline.scoring.report_text import Results
+from pipeline.settings.reading import read_params
 
 SHOWN = ("split", "class_balance.csv", "samples.png")  # of the prepared data
 

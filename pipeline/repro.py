@@ -21,11 +21,12 @@ import joblib
 import networkx as nx
 from rich.console import Console
 
-from pipeline import integrity, plan, stage
+from pipeline import integrity, plan
 from pipeline.errors import PipelineError, one_line_errors
-from pipeline.live import View
 from pipeline.params import Params
-from pipeline.reading import read_params
+from pipeline.running import stage
+from pipeline.running.live import View
+from pipeline.settings.reading import read_params
 
 INTERRUPTED = 130
 

@@ -21,10 +21,10 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import func
 
-from pipeline import store
-from pipeline.arrays import file_digest
 from pipeline.backup import DATABASE, MANIFEST, sqlite_file
+from pipeline.data.arrays import file_digest
 from pipeline.errors import PipelineError, in_a_line, one_line_errors
+from pipeline.records import store
 
 # Where a store names the places of artifacts, as paths or as file: URIs.
 LOCATIONS = [

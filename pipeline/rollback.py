@@ -5,11 +5,12 @@
 Reads params.yaml (data), and changes the two aliases of the registered model.
 """
 
-from pipeline import registry, store
+from pipeline.champion import registry
 from pipeline.errors import one_line_errors
-from pipeline.lock import alone
 from pipeline.params import Params
-from pipeline.reading import read_params
+from pipeline.records import store
+from pipeline.running.lock import alone
+from pipeline.settings.reading import read_params
 
 
 @one_line_errors

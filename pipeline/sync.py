@@ -11,21 +11,23 @@ import json
 
 import mlflow
 
-from pipeline import models, recording, registry, store, tracking
-from pipeline.arrays import file_digest, read_arrays, read_facts
-from pipeline.checkpoint import remove_others
+from pipeline.champion import registry
+from pipeline.champion.repair import repair
+from pipeline.champion.selection import divergence, model_tags
+from pipeline.data.arrays import file_digest, read_arrays, read_facts
 from pipeline.errors import one_line_errors
 from pipeline.evaluate import log_evaluation
 from pipeline.integrity import check_inputs
-from pipeline.lock import alone
+from pipeline.learning import models
+from pipeline.learning.checkpoint import remove_others
+from pipeline.learning.training import Images
 from pipeline.params import Params
 from pipeline.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS
 from pipeline.promote import promote_in_registry
-from pipeline.reading import read_params
-from pipeline.repair import repair
+from pipeline.records import recording, store, tracking
 from pipeline.report import log_report
-from pipeline.selection import divergence, model_tags
-from pipeline.training import Images
+from pipeline.running.lock import alone
+from pipeline.settings.reading import read_params
 
 
 @one_line_errors

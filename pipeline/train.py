@@ -19,18 +19,19 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pipeline import models, recording, store, tracking, training
-from pipeline.arrays import digest_of, file_digest, read_arrays, read_facts, write_json
-from pipeline.backend import keras
-from pipeline.checkpoint import Checkpoint
+from pipeline.data.arrays import digest_of, file_digest, read_arrays, read_facts, write_json
 from pipeline.errors import PipelineError, one_line_errors
-from pipeline.hyperparameters import Hyperparameters, Variant
 from pipeline.integrity import check_inputs
-from pipeline.lock import alone
+from pipeline.learning import models, training
+from pipeline.learning.backend import keras
+from pipeline.learning.checkpoint import Checkpoint
+from pipeline.learning.training import Fit, Images
+from pipeline.learning.twin import twin
 from pipeline.paths import CHECKPOINTS, MODELS, PARAMS, PRECISION, PREPARED
-from pipeline.reading import read_params
-from pipeline.training import Fit, Images
-from pipeline.twin import twin
+from pipeline.records import recording, store, tracking
+from pipeline.running.lock import alone
+from pipeline.settings.hyperparameters import Hyperparameters, Variant
+from pipeline.settings.reading import read_params
 
 
 @one_line_errors
@@ -166,7 +167,8 @@ def _code_digest() -> str:
     """A digest of the pipeline's modules that are in use here, the ones that DVC watches."""
     modules = (module for name, module in sys.modules.items() if name.startswith("pipeline."))
     files = {Path(__file__), *(Path(module.__file__ or "") for module in modules)}
-    return digest_of({path.name: file_digest(path) for path in files})
+    package = Path(__file__).parent
+    return digest_of({path.relative_to(package).as_posix(): file_digest(path) for path in files})
 
 
 def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 from playwright.sync_api import Page, expect, sync_playwright
 
-from pipeline.arrays import read_arrays
+from pipeline.data.arrays import read_arrays
 
 # How long an example takes says nothing here: the machine may be busy.
 settings.register_profile("no_deadline", deadline=None)

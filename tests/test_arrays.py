@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.arrays import (
+from pipeline.data.arrays import (
     MANIFEST,
     arrays_digest,
     digest_of,

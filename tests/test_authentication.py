@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 # What a training asks of a server, without the training.
 CALLS = """
 import mlflow, numpy
-from pipeline import recording, tracking
+from pipeline.records import recording, tracking
 from pipeline.errors import one_line_errors
 
 @one_line_errors

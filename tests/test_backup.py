@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from pipeline import backup, models, restore, serving
-from pipeline.backend import keras
+from pipeline import backup, restore
+from pipeline.champion import serving
+from pipeline.learning import models
+from pipeline.learning.backend import keras
 
 CLASSES = [f"class{number}" for number in range(10)]
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import checkpoint, training
-from pipeline.backend import keras
-from pipeline.checkpoint import Checkpoint
-from pipeline.hyperparameters import Variant
-from pipeline.lock import locked
+from pipeline.learning import checkpoint, training
+from pipeline.learning.backend import keras
+from pipeline.learning.checkpoint import Checkpoint
+from pipeline.learning.training import Fit, Images
 from pipeline.paths import CHECKPOINTS
-from pipeline.training import Fit, Images
+from pipeline.running.lock import locked
+from pipeline.settings.hyperparameters import Variant
 from tests import test_training
 
 EPOCHS = 7

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipeline import images
-from pipeline.images import ImageError
-from pipeline.sources import _read_image as read_training_image
+from pipeline.data import images
+from pipeline.data.images import ImageError
+from pipeline.data.sources import _read_image as read_training_image
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)

@@ -17,7 +17,7 @@ from dvc.exceptions import CheckoutError
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from pipeline import dvc_lock
+from pipeline.data import dvc_lock
 from pipeline.errors import PipelineError
 from pipeline.integrity import check_everything, check_inputs
 from pipeline.paths import CHAMPION, EVALUATION, METRICS, MODELS, PRECISION, PREPARED, RAW, REPORTS

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
-from pipeline import metrics
+from pipeline.scoring import metrics
 
 CLASSES = ["cat", "dog", "frog"]
 LABELS = np.array([0, 1, 2, 2], np.int64)

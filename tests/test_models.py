@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import models
-from pipeline.backend import keras
 from pipeline.errors import PipelineError
+from pipeline.learning import models
+from pipeline.learning.backend import keras
 
 
 @pytest.fixture(scope="module")

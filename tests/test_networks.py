@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import models, training
-from pipeline.backend import keras
-from pipeline.hyperparameters import Hyperparameters, network_names
-from pipeline.reading import read_params
+from pipeline.learning import models, training
+from pipeline.learning.backend import keras
+from pipeline.settings.hyperparameters import Hyperparameters, network_names
+from pipeline.settings.reading import read_params
 
 PARAMS = read_params(Hyperparameters, Path(__file__).parent.parent / "params.yaml")
 VARIANTS = {name: PARAMS.variant(name) for name in [*PARAMS.variants, *PARAMS.finetune.variants]}

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from pipeline.errors import PipelineError
-from pipeline.hyperparameters import Hyperparameters, network_names
 from pipeline.params import Params
-from pipeline.reading import read_params
+from pipeline.settings.hyperparameters import Hyperparameters, network_names
+from pipeline.settings.reading import read_params
 
 ROOT = Path(__file__).parents[1]
 ORIGINAL = (ROOT / "params.yaml").read_text()

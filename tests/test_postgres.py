@@ -11,7 +11,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from pipeline import store, tracking
+from pipeline.records import store, tracking
 from tests.conftest import ROOT, Clone
 from tests.servers import POSTGRES, free_port, mlflow_server, postgres
 
@@ -68,7 +68,7 @@ def test_trainings_side_by_side_are_whole_and_one_is_promoted(clone: Clone, trac
 RACE = """
 import sys, time
 import mlflow
-from pipeline import tracking
+from pipeline.records import tracking
 
 mlflow.MlflowClient().search_experiments()
 for number in range(6):

@@ -17,7 +17,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from pipeline import fetch, prepare
-from pipeline.arrays import arrays_digest, digest_of, read_arrays, read_facts
+from pipeline.data.arrays import arrays_digest, digest_of, read_arrays, read_facts
 from pipeline.errors import PipelineError
 from pipeline.params import Split
 from pipeline.prepare import check, check_parts, class_balance, split

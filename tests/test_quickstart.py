@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
-from pipeline.arrays import read_arrays
-from pipeline.images import encode_base64
+from pipeline.data.arrays import read_arrays
+from pipeline.data.images import encode_base64
 from tests.conftest import Clone
 from tests.servers import answers, free_port, server
 
@@ -116,14 +116,18 @@ def changed_stages(clone: Clone) -> set[str]:
 def edited(clone: Clone) -> Iterator[Path]:
     """The quickstart's folder, put back afterwards."""
     folder = clone.folder / "quickstart"
-    kept = {path: path.read_bytes() for path in [*folder.glob("pipeline/*.py"), folder / "params.yaml"]}
+    kept = {path: path.read_bytes() for path in [*folder.glob("pipeline/**/*.py"), folder / "params.yaml"]}
     yield folder
     for path, content in kept.items():
         path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
-    "module", ["served_model", "serving", "images", "registry", "report_text", "figures", "plan"]
+    "module",
+    [
+        *(f"champion/{name}" for name in ("served_model", "serving", "registry")),
+        *("data/images", "scoring/report_text", "scoring/figures", "plan"),
+    ],
 )
 def test_editing_serving_or_reporting_code_retrains_nothing(clone: Clone, edited: Path, module: str) -> None:
     with (edited / f"pipeline/{module}.py").open("a") as file:
@@ -141,7 +145,7 @@ def test_editing_a_block_reruns_that_variant_alone(clone: Clone, edited: Path) -
 
 def test_a_variant_is_one_function_and_one_block(clone: Clone, tmp_path: Path) -> None:
     copy = clone.copy_quickstart(tmp_path)
-    with (copy.folder / "pipeline/networks.py").open("a") as file:
+    with (copy.folder / "pipeline/learning/networks.py").open("a") as file:
         file.write(
             '\n\ndef tiny() -> list[keras.Layer]:\n    """One dense layer."""\n'
             '    return [layers.Flatten(), layers.Dense(4, activation="relu")]\n'

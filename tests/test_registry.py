@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline import models, registry, serving
-from pipeline.arrays import file_digest
-from pipeline.backend import keras
+from pipeline.champion import registry, serving
+from pipeline.champion.gate import Candidate
+from pipeline.data.arrays import file_digest
 from pipeline.errors import PipelineError
-from pipeline.gate import Candidate
+from pipeline.learning import models
+from pipeline.learning.backend import keras
 
 NAME = "cifar10"
 CLASSES = [f"class{number}" for number in range(10)]

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from pipeline import figures, metrics, report_text
-from pipeline.arrays import write_arrays, write_json
-from pipeline.markdown import markdown_table, to_html
+from pipeline.data.arrays import write_arrays, write_json
 from pipeline.params import Params
-from pipeline.reading import read_params
 from pipeline.report import read_results, summarize
-from pipeline.report_text import Results, write
+from pipeline.scoring import figures, metrics, report_text
+from pipeline.scoring.markdown import markdown_table, to_html
+from pipeline.scoring.report_text import Results, write
+from pipeline.settings.reading import read_params
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["cat", "dog"]

@@ -19,8 +19,9 @@ from mlflow import MlflowClient
 from rich.console import Console
 from ruamel.yaml import YAML
 
-from pipeline import live, plan, repro
+from pipeline import plan, repro
 from pipeline.errors import PipelineError
+from pipeline.running import live
 from tests.conftest import ROOT, Clone
 
 pytestmark = pytest.mark.timeout(900)  # the first of the last tests waits for the quickstart
@@ -252,7 +253,8 @@ def processes_in(folder: Path) -> list[psutil.Process]:
 RUN = """\
 import signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so
-from pipeline import plan, repro, stage
+from pipeline import plan, repro
+from pipeline.running import stage
 stage.SECONDS_TO_STOP = stage.SECONDS_TO_END = 2
 sys.exit(repro.reproduce(plan.stages_to_run(), {}, jobs=2))
 """

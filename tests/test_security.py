@@ -20,9 +20,10 @@ import psutil
 import pytest
 import yaml
 
-from pipeline import models, serving
-from pipeline.backend import keras
+from pipeline.champion import serving
 from pipeline.errors import PipelineError
+from pipeline.learning import models
+from pipeline.learning.backend import keras
 from tests.conftest import BIN, ROOT, git
 from tests.servers import answers, free_port, server
 

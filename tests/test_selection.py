@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.selection import choose, read_scores
+from pipeline.champion.selection import choose, read_scores
 
 accuracies = st.integers(0, 5000).map(lambda right: right / 5000)
 

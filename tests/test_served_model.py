@@ -14,8 +14,10 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 
-from pipeline import images, models, serving
-from pipeline.backend import keras
+from pipeline.champion import serving
+from pipeline.data import images
+from pipeline.learning import models
+from pipeline.learning.backend import keras
 
 CLASSES = ["cat", "dog", "frog"]
 BATCH_LIMIT = 6

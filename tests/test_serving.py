@@ -15,8 +15,10 @@ import psutil
 import pytest
 import requests
 
-from pipeline import images, models, serving
-from pipeline.backend import keras
+from pipeline.champion import serving
+from pipeline.data import images
+from pipeline.learning import models
+from pipeline.learning.backend import keras
 from tests.conftest import BIN
 from tests.servers import answers, free_port, server
 from tests.test_images import header_of

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from pipeline import images
+from pipeline.data import images
 from tests.conftest import ROOT, Clone, Evaluated
 from tests.servers import answers, free_port, server
 

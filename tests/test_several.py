@@ -10,8 +10,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from pipeline import registry
-from pipeline.repair import repair
+from pipeline.champion import registry
+from pipeline.champion.repair import repair
 from tests import jobs
 from tests.conftest import ROOT
 from tests.servers import free_port, mlflow_server, postgres

@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.data.sources import RawDataset, cifar10, digits, directory
 from pipeline.errors import PipelineError
-from pipeline.sources import RawDataset, cifar10, digits, directory
 
 CLASSES = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", b"horse", b"ship", b"truck"]
 FILES = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]

@@ -12,8 +12,9 @@ from alembic import command
 from alembic.config import Config
 from mlflow.store.tracking.dbmodels.initial_models import Base
 
-from pipeline import gate, registry, store, tracking
+from pipeline.champion import gate, registry
 from pipeline.errors import PipelineError
+from pipeline.records import store, tracking
 from tests import jobs
 from tests.conftest import BIN
 from tests.jobs import Job

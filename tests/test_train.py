@@ -20,10 +20,11 @@ from mlflow.entities import LoggedModelStatus, Run
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
-from pipeline import models, train
-from pipeline.arrays import file_digest, read_arrays, read_facts
+from pipeline import train
+from pipeline.champion.selection import read_scores
+from pipeline.data.arrays import file_digest, read_arrays, read_facts
 from pipeline.errors import PipelineError
-from pipeline.selection import read_scores
+from pipeline.learning import models
 
 ROOT = Path(__file__).parent.parent
 EPOCHS = 2

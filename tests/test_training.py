@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import training
-from pipeline.backend import keras, tf
-from pipeline.hyperparameters import Variant
-from pipeline.training import Images
+from pipeline.learning import training
+from pipeline.learning.backend import keras, tf
+from pipeline.learning.training import Images
+from pipeline.settings.hyperparameters import Variant
 
 ROOT = Path(__file__).parent.parent
 BEST = {"monitor": "val_loss", "restore_best_weights": True}
@@ -224,8 +224,8 @@ def test_time_left_is_that_of_the_epochs_to_come(capsys: pytest.CaptureFixture[s
 TRAIN_SEEDS = """
 import pathlib, sys
 import numpy as np
-from pipeline import models, training
-from pipeline.hyperparameters import Variant
+from pipeline.learning import models, training
+from pipeline.settings.hyperparameters import Variant
 
 rng = np.random.default_rng(0)
 data = training.Images(rng.integers(0, 256, (48, 32, 32, 3), dtype=np.uint8), np.arange(48) % 10)

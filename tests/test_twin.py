@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from pipeline import models, training
-from pipeline.backend import keras, tf
-from pipeline.hyperparameters import Optimizer, Variant
-from pipeline.twin import BatchNormalization, Sharded, twin
+from pipeline.learning import models, training
+from pipeline.learning.backend import keras, tf
+from pipeline.learning.twin import BatchNormalization, Sharded, twin
+from pipeline.settings.hyperparameters import Optimizer, Variant
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20 * 32, 32, 32, 3), dtype=np.uint8)

@@ -19,9 +19,9 @@ import requests
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from pipeline.arrays import digest_of
-from pipeline.lock import is_free, locked
+from pipeline.data.arrays import digest_of
 from pipeline.paths import WORKSPACE
+from pipeline.running.lock import is_free, locked
 
 SYSTEM_METRICS_SECONDS = 5
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline import archive
-from pipeline.archive import Part
+from pipeline.data import archive
+from pipeline.data.archive import Part
+from pipeline.data.images import SIZE, upright_rgb
 from pipeline.errors import PipelineError
-from pipeline.images import SIZE, upright_rgb
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, DataType, Map, ParamSchema, ParamSpec, Schema
 
-from pipeline import images
-from pipeline.arrays import digest_of, file_digest
+from pipeline.data import images
+from pipeline.data.arrays import digest_of, file_digest
 
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
 IMAGES = Path(images.__file__)

@@ -1,6 +1,6 @@
 """params.yaml read into frozen objects, and what is wrong with it in words.
 
-The objects are in `pipeline.hyperparameters` and `pipeline.params`.
+The objects are in `pipeline.settings.hyperparameters` and `pipeline.params`.
 """
 
 import reprlib

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
 
 from pipeline.errors import PipelineError, in_a_line
-from pipeline.lock import locked_on_this_machine
+from pipeline.running.lock import locked_on_this_machine
 
 SECONDS_TO_ANSWER = 10
 MIGRATIONS = Path(mlflow.__file__).parent / "store/db_migrations"

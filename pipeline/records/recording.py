@@ -15,11 +15,12 @@ from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.numpy_dataset import NumpyDataset
 from mlflow.entities import Metric
 
-from pipeline import models, tracking
-from pipeline.arrays import file_digest, read_facts
-from pipeline.backend import keras
+from pipeline.data.arrays import file_digest, read_facts
+from pipeline.learning import models
+from pipeline.learning.backend import keras
+from pipeline.learning.training import Images
 from pipeline.paths import PREPARED
-from pipeline.training import Images
+from pipeline.records import tracking
 
 
 def record(folder: Path, model: keras.Model, train: Images, validation: Images, run_id: str) -> None:

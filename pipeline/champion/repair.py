@@ -9,9 +9,9 @@ from itertools import pairwise
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline import registry
-from pipeline.gate import accuracy_of
-from pipeline.registry import CHAMPION, PREVIOUS, version_at
+from pipeline.champion import registry
+from pipeline.champion.gate import accuracy_of
+from pipeline.champion.registry import CHAMPION, PREVIOUS, version_at
 
 
 def repair(name: str) -> list[str]:

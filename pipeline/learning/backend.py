@@ -1,4 +1,4 @@
-"""Keras on TensorFlow, for every module that needs them: `from pipeline.backend import keras, tf`.
+"""Keras on TensorFlow, for every module that needs them: `from pipeline.learning.backend import keras, tf`.
 
 Keras reads its backend at import, from ~/.keras unless told, TensorFlow's start-up writes lines that
 no log level removes, and Keras imports whatever it could plot with or wrap. All are seen to here, once,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline import serving
+from pipeline.champion import serving
 
 
 @dataclass(frozen=True)

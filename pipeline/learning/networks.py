@@ -1,10 +1,10 @@
 """The networks: one function each, from images scaled to 0-1 up to the last hidden layer.
 
-Each returns fresh Keras layers; `pipeline.models.build` puts the input and the rescaling before them
+Each returns fresh Keras layers; `pipeline.learning.models.build` puts the input and the rescaling before them
 and the softmax layer behind them. Sources are the five documents; docs/variants.md tells which.
 """
 
-from pipeline.backend import keras
+from pipeline.learning.backend import keras
 
 layers = keras.layers
 

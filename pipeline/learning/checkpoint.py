@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.arrays import read_arrays, read_facts, write_arrays
-from pipeline.backend import keras
+from pipeline.data.arrays import read_arrays, read_facts, write_arrays
 from pipeline.errors import PipelineError
-from pipeline.lock import is_free
+from pipeline.learning.backend import keras
 from pipeline.paths import CHECKPOINTS
+from pipeline.running.lock import is_free
 
 # What Keras's callbacks know besides their settings.
 STATE = {

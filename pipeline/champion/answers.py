@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.metrics import cross_entropy
+from pipeline.scoring.metrics import cross_entropy
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 
-from pipeline import store
-from pipeline.arrays import read_arrays, read_facts
+from pipeline.champion.registry import CHAMPION
+from pipeline.data.arrays import read_arrays, read_facts
 from pipeline.errors import PipelineError, in_a_line
 from pipeline.params import Params
 from pipeline.paths import PREPARED
-from pipeline.reading import read_params
-from pipeline.registry import CHAMPION
+from pipeline.records import store
+from pipeline.settings.reading import read_params
 
 # Where test images may lie: those of params.yaml, and the quickstart's.
 DATA = (PREPARED, Path("quickstart") / PREPARED)
@@ -79,7 +79,7 @@ def champion_uri() -> str:
 
 def load(uri: str) -> LoadedModel:
     """Load any MLflow model that classifies 32x32 images; PipelineError in one line where that fails."""
-    import pipeline.backend  # noqa: F401  quiet, before MLflow imports TensorFlow
+    import pipeline.learning.backend  # noqa: F401  quiet, before MLflow imports TensorFlow
 
     if uri.startswith(("models:", "runs:")):
         store.check()

@@ -78,7 +78,7 @@ def predictions(
     images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: list[str], title: str
 ) -> Figure:
     """Images beside their predicted distribution, the actual class marked, with the cross-entropy."""
-    from pipeline.metrics import cross_entropy
+    from pipeline.scoring.metrics import cross_entropy
 
     figure = Figure(figsize=(10, 1.9 * len(images)), layout="constrained")
     figure.suptitle(title)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.backend import keras, tf
-from pipeline.checkpoint import Checkpoint, Resumable
-from pipeline.hyperparameters import Variant
+from pipeline.learning.backend import keras, tf
+from pipeline.learning.checkpoint import Checkpoint, Resumable
+from pipeline.settings.hyperparameters import Variant
 
 VALIDATION_BATCH = 500
 STEPS_PER_EXECUTION = 50
@@ -53,8 +53,8 @@ class Fit:
 def make_deterministic(seed: int, threads: int) -> None:
     """Seed Python, NumPy and TensorFlow, and fix the threads, before TensorFlow does any work.
 
-    The threads run operations side by side (see `pipeline.twin`). None is shared among them: of batches
-    as small as ours, the sharing costs more than it saves.
+    The threads run operations side by side (see `pipeline.learning.twin`). None is shared among them: of
+    batches as small as ours, the sharing costs more than it saves.
     """
     keras.utils.set_random_seed(seed)
     tf.config.threading.set_intra_op_parallelism_threads(1)

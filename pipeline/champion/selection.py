@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.arrays import file_digest
+from pipeline.data.arrays import file_digest
 from pipeline.errors import PipelineError
 from pipeline.paths import METRICS, MODELS
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import psutil
 
-from pipeline.live import View
+from pipeline.running.live import View
 
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro"]
 # What DVC says of its own doings, among what the stages say.

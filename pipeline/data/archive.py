@@ -18,7 +18,7 @@ import pooch
 import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from pipeline.arrays import file_digest
+from pipeline.data.arrays import file_digest
 from pipeline.errors import PipelineError, in_a_line
 
 BATCHES = [f"data_batch_{n}" for n in range(1, 6)]

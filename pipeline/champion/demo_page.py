@@ -8,9 +8,10 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
-from pipeline import images, inference
+from pipeline.champion import inference
+from pipeline.champion.inference import LoadedModel
+from pipeline.data import images
 from pipeline.errors import PipelineError
-from pipeline.inference import LoadedModel
 
 TYPES = ["png", "jpg", "jpeg", "webp"]
 SHOWN = 8  # times as wide as the 32 pixels are

@@ -13,10 +13,10 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from pipeline import serving
+from pipeline.champion import serving
+from pipeline.champion.gate import Candidate, change_from, refusal, why
 from pipeline.errors import PipelineError
-from pipeline.gate import Candidate, change_from, refusal, why
-from pipeline.lock import locked_on_this_machine
+from pipeline.running.lock import locked_on_this_machine
 
 CHAMPION, PREVIOUS = "champion", "previous"
 IDENTITY = ("model_digest", "serving_digest")  # the tags by which a version is known
@@ -28,7 +28,7 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> str:
     The same model again changes nothing, unless it is wrapped for serving in another way, which is a new
     version. A refusal's reason is written on the candidate's run, a promotion's on the new version; the
     old champion becomes `previous`. `force` passes over the comparison with the standing champion, never
-    over the rest of the gate. One at a time on a machine; for more machines see `pipeline.repair`.
+    over the rest of the gate. One at a time on a machine; for more machines see `pipeline.champion.repair`.
     """
     with one_at_a_time(candidate.registered_name):
         return _promote(candidate, margin, force)
@@ -117,7 +117,7 @@ def register(candidate: Candidate) -> str:
 
     The version is made with its identity, so that one which was made before a crash is found again.
     """
-    import pipeline.backend  # noqa: F401  MLflow runs the served model, which imports TensorFlow
+    import pipeline.learning.backend  # noqa: F401  MLflow runs the served model, which imports TensorFlow
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client, name = mlflow.MlflowClient(), candidate.registered_name

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.markdown import literal, markdown_table
+from pipeline.scoring.markdown import literal, markdown_table
 
 NOISE = 0.015  # one run against one published run: differences within this much are noise
 LIMITS = """\

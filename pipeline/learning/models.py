@@ -14,9 +14,9 @@ import numpy as np
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from pipeline import networks
-from pipeline.backend import keras, tf
 from pipeline.errors import PipelineError, in_a_line
+from pipeline.learning import networks
+from pipeline.learning.backend import keras, tf
 
 IMAGE_SHAPE = (32, 32, 3)
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip archive can hold

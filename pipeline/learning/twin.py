@@ -6,7 +6,7 @@ Only the twin trains. The model itself stays plain Keras in float32, and takes o
 from itertools import pairwise
 from typing import Any
 
-from pipeline.backend import keras, tf
+from pipeline.learning.backend import keras, tf
 
 
 def twin(model: keras.Sequential, precision: str, threads: int) -> keras.Sequential:

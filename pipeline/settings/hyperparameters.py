@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pipeline.errors import PipelineError
 from pipeline.paths import PARAMS
-from pipeline.reading import joined, shortened
+from pipeline.settings.reading import joined, shortened
+
+NETWORKS = Path(__file__).parents[1] / "learning/networks.py"
 
 VariantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -48,7 +50,7 @@ class ReduceLearningRate(Section):
 
 
 class Variant(Section):
-    """One system: a network of `pipeline.networks` and how it is trained."""
+    """One system: a network of `pipeline.learning.networks` and how it is trained."""
 
     network: str
     optimizer: Optimizer
@@ -160,6 +162,6 @@ class Hyperparameters(BaseModel):
 
 def network_names() -> list[str]:
     """The functions of networks.py, read from its source so that Keras need not be imported."""
-    source = Path(__file__).with_name("networks.py").read_text()
+    source = NETWORKS.read_text()
     functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     return [name for name in functions if not name.startswith("_")]

@@ -1,0 +1,1 @@
+"""The networks, their models and their training, all that needs TensorFlow."""

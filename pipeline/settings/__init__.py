@@ -1,0 +1,1 @@
+"""params.yaml: what decides a variant's weights, and what is wrong with the file in words."""
