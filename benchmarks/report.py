@@ -86,7 +86,7 @@ def _whole(found: dict[str, Any]) -> str:
 
 def _threads_section(found: dict[str, Any]) -> str:
     titles = {"threads": "threads", "jobs": "JOBS", "wall": "wall (s)", "cpu": "CPU (s)"}
-    table = pd.DataFrame(found["ways"]).round(0).astype(int).rename(columns=titles)
+    table = pd.DataFrame(found["ways"])[list(titles)].round(0).astype(int).rename(columns=titles)
     return (
         f"## Threads and jobs\n\n{', '.join(found['variants'])}: {found['epochs']} epochs each, "
         f"{found['images']:,} images, from the images to the report, by the threads of a training and the "
