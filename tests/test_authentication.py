@@ -103,7 +103,7 @@ def test_the_right_password_does_all_that_a_training_does(guarded: Guarded, tmp_
 
 
 def test_a_model_that_is_not_there_yet_has_no_champion(guarded: Guarded, tmp_path: Path) -> None:
-    code = "from pipeline import registry; print(registry.version_at('none', 'champion'))"
+    code = "from pipeline.champion import registry; print(registry.version_at('none', 'champion'))"
     done = run(["-c", code], tmp_path, **guarded.user)
     assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
 
