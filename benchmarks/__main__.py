@@ -89,7 +89,8 @@ def compare_whole(setting: Setting) -> dict[str, Any]:
     images, jobs = setting.images, setting.cores
     found = whole.compare(setting.folder / "whole", images, setting.data, EPOCHS, jobs)
     fewer = whole.by_variants(setting.folder / "variants", images, [1, 2, 4, 8], EPOCHS, jobs)
-    return {"images": IMAGES} | found | {"variants": fewer | {"14": found["parallel"]}}
+    every = str(len(whole.variant_names()))
+    return {"images": IMAGES} | found | {"variants": fewer | {every: found["parallel"]}}
 
 
 def compare_longer(setting: Setting) -> dict[str, Any]:

@@ -36,11 +36,16 @@ def compare_all(folder: Path, images: Path, data: Path, epochs: int, jobs: int) 
     return found | {"same_models": same_models(folder / "serial", folder / "parallel")}
 
 
+def variant_names() -> list[str]:
+    """All variants of params.yaml; what is fine-tuned comes last."""
+    params = read_params(Hyperparameters)
+    return [*params.variants, *params.finetune.variants]
+
+
 def notebooks(data: Path, epochs: int) -> dict[str, float]:
     """All variants, one process after another."""
-    params = read_params(Hyperparameters)
     total = {"wall": 0.0, "cpu": 0.0}
-    for name in [*params.variants, *params.finetune.variants]:
+    for name in variant_names():
         command = [sys.executable, "-m", "benchmarks.notebook", name, str(epochs), str(data)]
         seconds = run(command, Path.cwd(), {})
         total = {clock: round(total[clock] + seconds[clock], 3) for clock in total}
@@ -66,10 +71,8 @@ def timed(
 def by_variants(
     folder: Path, images: Path, counts: list[int], epochs: int, jobs: int
 ) -> dict[str, dict[str, float]]:
-    """Seconds of jobs with more and more variants; what is fine-tuned comes last."""
-    params = read_params(Hyperparameters)
-    names = [*params.variants, *params.finetune.variants]
-    command = [*PARALLEL, str(jobs)]
+    """Seconds of jobs with more and more variants."""
+    names, command = variant_names(), [*PARALLEL, str(jobs)]
     return {str(n): timed(folder / f"variants-{n}", images, epochs, command, names[:n]) for n in counts}
 
 

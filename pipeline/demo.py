@@ -34,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if find_spec("streamlit") is None:
         raise PipelineError("the page needs Streamlit, which is not installed: `make demo` installs it")
-    page = str(Path(__file__).with_name("champion") / "demo_page.py")
+    page = str(Path(__file__).parent / "champion/demo_page.py")
     options = [f"--{name}={value}" for name, value in OPTIONS.items()]
     command = ["-m", "streamlit", "run", page, f"--server.port={arguments.port}", *options]
     model = ["--", arguments.model] if arguments.model else []

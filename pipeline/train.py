@@ -164,8 +164,9 @@ def _read_images(name: str, variant: Variant) -> tuple[Images, Images]:
 
 
 def _code_digest() -> str:
-    """A digest of the pipeline's modules that are in use here, the ones that DVC watches."""
-    modules = (module for name, module in sys.modules.items() if name.startswith("pipeline."))
+    """A digest of the pipeline's modules in use here, as DVC watches them: without the folders' own."""
+    loaded = [module for name, module in sys.modules.items() if name.startswith("pipeline.")]
+    modules = (module for module in loaded if not hasattr(module, "__path__"))
     files = {Path(__file__), *(Path(module.__file__ or "") for module in modules)}
     package = Path(__file__).parent
     return digest_of({path.relative_to(package).as_posix(): file_digest(path) for path in files})

@@ -115,6 +115,7 @@ def compile_model(model: keras.Model, variant: Variant) -> None:
     )
     model.optimizer.build(model.trainable_variables)
     model.compute_metrics(None, tf.zeros(1, tf.int64), tf.zeros((1, *model.output_shape[1:])))
+    model.reset_metrics()
 
 
 def training_batches(data: Images, batch_size: int, seed: int, epoch: tf.Variable) -> tf.data.Dataset:
