@@ -6,7 +6,7 @@ SEED ?= 0
 MODEL ?= cifar10
 PYTEST := pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 JUNK := quickstart .hypothesis .mypy_cache .pytest_cache .ruff_cache
-OUTS := data/raw data/download data/prepared models metrics evaluation champion.json reports
+OUTS := data/raw data/download data/prepared recipes models predictions metrics evaluation champion.json reports
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
@@ -26,28 +26,29 @@ $(VENV)/made: requirements.lock
 	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
 	@touch $@
 
-check: setup  ## say what is wrong with params.yaml, if anything
+check: setup  ## check params.yaml
 	@python -m pipeline.params
 
 quickstart: check  ## the whole pipeline in minutes, on handwritten digits
 	@python -m pipeline.quickstart
 
-repro: check  ## the real job: what params.yaml says, JOBS=N stages at a time, then MLflow brought in step
+repro: check  ## the real job: what params.yaml says, JOBS=N stages at a time; then complete MLflow's records
 	@python -m pipeline.repro $(if $(JOBS),--jobs='$(JOBS)')
 	@python -m pipeline.sync
 
 train: check  ## train one variant: make train VARIANT=vgg3 SEED=0
-	@test -n "$(VARIANT)" || { echo "error: say which: make train VARIANT=vgg3"; exit 1; }
+	@test -n "$(VARIANT)" || { echo "error: VARIANT: missing: make train VARIANT=vgg3"; exit 1; }
+	@dvc repro --quiet recipes
 	@stage=$$(dvc stage list --name-only | grep -xE '(train|finetune)@$(VARIANT)-$(SEED)') || \
 	  { echo "error: no variant $(VARIANT) with seed $(SEED) in params.yaml"; exit 1; }; dvc repro $$stage
 
-promote: check  ## promote the best model again; FORCE=1 whatever the standing champion scored
+promote: check  ## promote the best model again; FORCE=1 does not compare it with the champion
 	@python -m pipeline.promote $(if $(FORCE),--force)
 
-rollback: check  ## swap the champion and the previous champion
+rollback: check  ## make the previous champion champion again
 	@python -m pipeline.rollback
 
-sync: check  ## recreate the runs, versions and aliases that MLflow lacks
+sync: check  ## log the runs, versions and aliases that MLflow lacks
 	@python -m pipeline.sync
 
 ui: setup  ## look at runs and models on http://127.0.0.1:5000
@@ -65,20 +66,20 @@ $(VENV)/demo: $(VENV)/made requirements-demo.lock
 backup: setup  ## back up MLflow's SQLite store and artifacts to backups/, or to FILE
 	@python -m pipeline.backup $(if $(FILE),'$(FILE)')
 
-restore: setup  ## restore such a backup, where nothing is in its way: make restore FILE=backups/...
-	@test -n "$(FILE)" || { echo "error: say which: make restore FILE=backups/..."; exit 1; }
+restore: setup  ## restore a backup into an empty store: make restore FILE=backups/...
+	@test -n "$(FILE)" || { echo "error: FILE: missing: make restore FILE=backups/..."; exit 1; }
 	@python -m pipeline.restore '$(FILE)'
 
-clean: setup  ## say what would be freed; YES=1 frees it (dvc checkout brings results back)
+clean: setup  ## list what would be deleted; YES=1 deletes it (dvc checkout restores results)
 	@du -shc $(wildcard $(JUNK) $(OUTS)) 2>/dev/null || true
-	@if [ -n "$(YES)" ]; then rm -rf $(JUNK) $(OUTS); echo "freed"; else echo "nothing freed yet: make clean YES=1"; fi
+	@if [ -n "$(YES)" ]; then rm -rf $(JUNK) $(OUTS); echo "deleted"; else echo "nothing deleted yet: make clean YES=1"; fi
 
 lint: setup  ## format check, linter, type checker
 	ruff format --check .
 	ruff check .
 	mypy
 
-format: setup  ## format and mend what can be mended
+format: setup  ## format, and fix what the linter can fix
 	ruff format .
 	ruff check --fix .
 
@@ -93,16 +94,16 @@ test-system: $(VENV)/demo  ## the tests that need a browser, Postgres and the pa
 	bash tests/install_system_packages.sh
 	$(PYTEST) -m "system and not faults"
 
-audit: setup  ## unsafe code, and known vulnerabilities of what the lock installs
+audit: setup  ## unsafe code, and known vulnerabilities in the locked packages
 	@.ci/audit
 
 bench: check  ## measure the speed, half an hour on 5,000 of the job's images (dvc repro prepare)
 	python -m benchmarks
 
-bench-full: check  ## measure what takes longer as well
+bench-full: check  ## all benchmarks, some hours
 	python -m benchmarks --full
 
-lock: setup  ## resolve pyproject.toml anew
+lock: setup  ## update the locks from pyproject.toml
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
 	  --no-header --upgrade pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --group demo \

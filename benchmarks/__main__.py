@@ -19,9 +19,9 @@ from typing import Any
 from benchmarks import accuracy, growth, job, report, start_up, steps, whole
 from benchmarks.measure import machine, run
 from benchmarks.steps import BFLOAT16, FLOAT32
-from pipeline.data.arrays import write_json
-from pipeline.errors import one_line_errors
-from pipeline.paths import PREPARED
+from pipeline.shared.arrays import write_json
+from pipeline.shared.errors import one_line_errors
+from pipeline.shared.paths import PREPARED
 
 IMAGES = 5_000
 EPOCHS = 2  # of each variant, by whole

@@ -10,15 +10,15 @@ from benchmarks import steps
 from benchmarks.measure import run, summary
 from benchmarks.steps import FLOAT32
 from benchmarks.whole import write_data
-from pipeline.settings.hyperparameters import Hyperparameters
-from pipeline.settings.reading import read_params
+from pipeline.params import Params
+from pipeline.shared.load_params import load_params
 
 COPIED = ("runs", "tags", "params", "latest_metrics")  # tables whose rows are a run's by its run_uuid
 
 
 def by_images(folder: Path, prepared: Path, counts: list[int], epochs: int) -> dict[str, Any]:
     """Seconds an epoch of `deep_dropout`, on one thread, by training images."""
-    variant = read_params(Hyperparameters).variant("deep_dropout")
+    variant = load_params(Params).variants["deep_dropout"]
     found = {}
     for count in counts:
         data = folder / f"images-{count}"
@@ -45,8 +45,8 @@ def by_runs(project: Path, counts: list[int], times: int) -> dict[str, Any]:
             found[str(count)][stage] = {
                 clock: summary([one[clock] for one in seconds[1:]]) for clock in ("wall", "cpu")
             }
-        told = ", ".join(f"{stage} {of['wall']['median']:.2f} s" for stage, of in found[str(count)].items())
-        print(f"bench: growth: {count} runs: {told}", flush=True)
+        line = ", ".join(f"{stage} {of['wall']['median']:.2f} s" for stage, of in found[str(count)].items())
+        print(f"bench: growth: {count} runs: {line}", flush=True)
     return found
 
 

@@ -7,10 +7,10 @@ from typing import Any
 from PIL import Image
 from ruamel.yaml import YAML
 
-from pipeline.data.arrays import read_arrays, read_facts
-from pipeline.errors import PipelineError
-from pipeline.paths import RAW
 from pipeline.quickstart import lay_out
+from pipeline.shared.arrays import read_arrays, read_facts
+from pipeline.shared.errors import PipelineError
+from pipeline.shared.paths import RAW
 
 
 def make(

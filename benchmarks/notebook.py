@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.learning import networks
+from pipeline.design import networks
 from pipeline.learning.backend import keras
-from pipeline.settings.hyperparameters import Hyperparameters, Variant
-from pipeline.settings.reading import read_params
+from pipeline.params import Params
+from pipeline.shared.load_params import load_params
+from pipeline.shared.variant import Variant
 
 CLASSES = 10
 
@@ -27,7 +28,8 @@ def main() -> None:
     parser.add_argument("epochs", type=int)
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
-    variant = read_params(Hyperparameters).variant(arguments.variant)
+    blocks = load_params(Params).blocks.items()
+    variant = next(block for key, block in blocks if key.endswith(f".{arguments.variant}"))
     model = fit(variant, arguments.epochs, arguments.folder)
     print(model.evaluate(*read(arguments.folder / "test")))
 
@@ -46,7 +48,7 @@ def fit(
     model = keras.Sequential(
         [
             keras.Input((32, 32, 3)),
-            *getattr(networks, variant.network)(),
+            *getattr(networks, variant.network.name)(**variant.network.arguments),
             keras.layers.Dense(CLASSES, activation="softmax"),
         ]
     )

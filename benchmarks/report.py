@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline.scoring.markdown import markdown_table
+from pipeline.reporting.markdown import markdown_table
 
 
 def write(results: dict[str, Any], folder: Path) -> None:

@@ -30,8 +30,10 @@ from mlflow.types import Schema, TensorSpec
 
 from benchmarks.measure import machine
 from pipeline.champion import serving
-from pipeline.learning import models
+from pipeline.design import architecture
+from pipeline.learning import model_file
 from pipeline.learning.backend import keras, tf
+from pipeline.shared.variant import Network
 from tests.servers import answers, free_port, server
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -60,12 +62,12 @@ def main() -> None:
 def save_both(network: str, folder: Path) -> keras.Model:
     """A network saved as the served model and as MLflow's stock Keras flavour."""
     keras.utils.set_random_seed(0)
-    model = models.build(network, len(CLASSES), network)
-    models.save(model, folder / "model.keras")
+    model = architecture.build(Network(name=network), list(IMAGES.shape[1:]), len(CLASSES), network)
+    model_file.save(model, folder / "model.keras")
     described = serving.described(folder / "model.keras", CLASSES, IMAGES[0], len(IMAGES))
     mlflow.pyfunc.save_model(path=folder / "served", **described)
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *models.IMAGE_SHAPE))]),
+        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *IMAGES.shape[1:]))]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(CLASSES)))]),
     )
     mlflow.keras.save_model(model, str(folder / "stock"), signature=signature, pip_requirements=["mlflow"])

@@ -9,8 +9,9 @@ from benchmarks.measure import run, summary
 STAGES = {
     "fetch": False,
     "prepare": False,
-    "precision": False,
+    "recipes": False,
     "train": True,
+    "predict": False,
     "evaluate": True,
     "promote": True,
     "report": True,

@@ -11,12 +11,17 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, redirect_stdout
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import summary
-from pipeline.settings.hyperparameters import Hyperparameters, Variant
-from pipeline.settings.reading import read_params
+from pipeline.params import Params
+from pipeline.shared.load_params import load_params
+from pipeline.shared.variant import Variant
 
+if TYPE_CHECKING:
+    from pipeline.learning.recipe import Recipe
+
+FACTS = {"image_shape": [32, 32, 3], "classes": range(10)}
 EPOCHS, LEAST, SECONDS = 8, 2, 12  # counted of each side: so many, or fewer where they take long
 
 # The pipeline's side, one thread each.
@@ -28,25 +33,26 @@ def compare(folder: Path, sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
     `sides` names each side's settings: {} for the notebook, `threads` and `precision` for the pipeline.
     """
-    params = read_params(Hyperparameters)
     found = {}
-    for name, variant in distinct(params).items():
+    for name, variant in distinct(load_params(Params)).items():
         rounds = counted(variant, folder, list(sides.values()))
         found[name] = {
             side: {clock: summary([turn[number][clock] for turn in rounds]) for clock in ("wall", "cpu")}
             for number, side in enumerate(sides)
         }
-        print(f"bench: step: {name}: {told(found[name])}", flush=True)
+        print(f"bench: step: {name}: {in_words(found[name])}", flush=True)
     return found
 
 
-def distinct(params: Hyperparameters) -> dict[str, Variant]:
+def distinct(params: Params) -> dict[str, Variant]:
     """The variants whose epochs differ in network, optimizer or batch size, under their names together."""
     groups: dict[tuple[Any, ...], list[str]] = {}
-    blocks = params.variants | params.finetune.variants
-    for name, variant in blocks.items():
-        groups.setdefault((variant.network, variant.optimizer.name, variant.batch_size), []).append(name)
-    return {", ".join(names): blocks[names[0]] for names in groups.values()}
+    for key, variant in params.blocks.items():
+        decisive = (str(variant.network), variant.optimizer.name, variant.batch_size)
+        groups.setdefault(decisive, []).append(key)
+    return {
+        ", ".join(key.rpartition(".")[2] for key in keys): params.blocks[keys[0]] for keys in groups.values()
+    }
 
 
 def counted(variant: Variant, folder: Path, sides: list[dict[str, Any]]) -> list[list[dict[str, float]]]:
@@ -82,9 +88,10 @@ def started(
 ) -> Iterator[list[Connection]]:
     """A waiting process for each side."""
     pipes = [context.Pipe() for _ in sides]
+    recipes = [make_recipe(variant, epochs, side) if side else None for side in sides]
     processes = [
-        context.Process(target=take_turns, args=(there, variant, folder, epochs, side))
-        for (_, there), side in zip(pipes, sides, strict=True)
+        context.Process(target=take_turns, args=(there, variant, folder, epochs, chosen))
+        for (_, there), chosen in zip(pipes, recipes, strict=True)
     ]
     for process in processes:
         process.start()
@@ -96,16 +103,27 @@ def started(
             process.join()
 
 
+def make_recipe(variant: Variant, epochs: int, side: dict[str, Any]) -> "Recipe":
+    """The recipe of a variant with a side's threads and precision, which stops after `epochs`."""
+    from pipeline.recipes import recipe
+
+    params = load_params(Params)
+    params = params.model_copy(update={"training": params.training.model_copy(update=side)})
+    unstopped = {"epochs": epochs, "early_stopping": None, "reduce_learning_rate": None}
+    return recipe("variants.model", variant.model_copy(update=unstopped), params, FACTS)
+
+
 def take_turns(
-    connection: Connection, variant: Variant, folder: Path, epochs: int, side: dict[str, Any]
+    connection: Connection, variant: Variant, folder: Path, epochs: int, chosen: "Recipe | None"
 ) -> None:
-    """One side's training, an epoch at each turn, in a process of its own."""
+    """One side's training, an epoch at each turn, in a process of its own: a notebook's without a recipe."""
     import numpy as np
 
     from benchmarks import notebook
-    from pipeline.learning import models, training
+    from pipeline.learning import hardware
     from pipeline.learning.backend import keras
-    from pipeline.learning.twin import twin
+    from pipeline.train import make_twin
+    from pipeline.training import fitting
 
     class Turns(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
@@ -117,20 +135,19 @@ def take_turns(
             connection.send({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu})
 
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        if not side:
+        if chosen is None:
             notebook.fit(variant, epochs, folder, [Turns()])
             return
-        training.make_deterministic(0, side["threads"])
+        hardware.make_deterministic(0, chosen.threads, chosen.share_batches)
         train, validation = (
-            training.Images(np.load(folder / part / "images.npy"), np.load(folder / part / "labels.npy"))
+            fitting.Images(np.load(folder / part / "images.npy"), np.load(folder / part / "labels.npy"))
             for part in ("train", "validation")
         )
-        unstopped = {"epochs": epochs, "early_stopping": None, "reduce_learning_rate": None}
-        model = twin(models.build(variant.network, 10, "model"), side["precision"], side["threads"])
-        training.fit(model, variant.model_copy(update=unstopped), train, validation, 0, Turns())
+        model = make_twin(chosen.build(), chosen, train, validation)
+        fitting.fit(model, chosen, train, validation, 0, Turns())
 
 
-def told(sides: dict[str, Any]) -> str:
+def in_words(sides: dict[str, Any]) -> str:
     """A line: each side's median seconds, and the ratio to the first side."""
     first = next(iter(sides.values()))
     return "; ".join(

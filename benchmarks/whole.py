@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks import job
 from benchmarks.measure import run
-from pipeline.settings.hyperparameters import Hyperparameters
-from pipeline.settings.reading import read_params
+from pipeline.params import Params
+from pipeline.shared.load_params import load_params
 
 PARALLEL = [sys.executable, "-m", "pipeline.repro", "--jobs"]
 FOUR_VARIANTS = ["baseline", "deep_dropout", "model_s", "vgg3"]
@@ -38,8 +38,7 @@ def compare_all(folder: Path, images: Path, data: Path, epochs: int, jobs: int) 
 
 def variant_names() -> list[str]:
     """All variants of params.yaml; what is fine-tuned comes last."""
-    params = read_params(Hyperparameters)
-    return [*params.variants, *params.finetune.variants]
+    return [key.rpartition(".")[2] for key in load_params(Params).blocks]
 
 
 def notebooks(data: Path, epochs: int) -> dict[str, float]:

@@ -1,4 +1,36 @@
-"""CIFAR-10 from the archive to a served model: a module for each command, and folders of what they share."""
+"""CIFAR-10 from the archive to a served champion.
+
+Stages, in the order of dvc.yaml:
+
+    fetch       downloads the images                      evaluate   scores all models, draws their figures
+    prepare     checks them, splits off validation        promote    makes the best model champion
+    recipes     turns params.yaml into a recipe each      report     writes the comparison
+    train       trains one variant with one seed
+    predict     stores its probabilities
+
+Commands around them:
+
+    params      checks params.yaml                        sync       logs to MLflow what DVC restored
+    plan        shows which stages would run              rollback   makes the previous champion champion
+    repro       runs them in parallel                     backup     saves MLflow's store
+    quickstart  runs everything on small images           restore    restores a backup
+    classify    classifies images                         integrity  checks files against DVC's records
+    demo        serves a page to try a model on
+
+Folders, each used by the stages beside it:
+
+    data        sources and archives (fetch), image files (fetch, serving)
+    design      networks and their checked configurations (recipes)
+    learning    Keras, recipes, model files (recipes, train, predict)
+    training    fit, its fast twin, checkpoints, training-only layers (train)
+    scoring     a model's metrics, tables and figures (evaluate)
+    champion    selection, registry, serving (promote)
+    reporting   the comparison's text, tables and figures (report)
+    classification  a registered model and its predictions (classify, demo)
+    records     MLflow's store and runs
+    running     parallel `dvc repro` and its live view (repro)
+    shared      paths, errors, locks, arrays, params
+"""
 
 import gc
 

@@ -2,8 +2,8 @@
 
     python -m pipeline.demo [--model models:/digits@champion] [--port 8501]
 
-Serves pipeline/champion/demo_page.py with Streamlit, which `make demo` installs, on this machine alone; it
-needs nothing from the network. Reads what `pipeline.predict` reads. Writes nothing.
+Serves pipeline/classification/demo_page.py with Streamlit, which `make demo` installs, on this machine only,
+without network access. Reads what `pipeline.classify` reads. Writes nothing.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.errors import PipelineError, one_line_errors
+from pipeline.shared.errors import PipelineError, one_line_errors
 
 OPTIONS = {
     "server.address": "127.0.0.1",
@@ -34,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if find_spec("streamlit") is None:
         raise PipelineError("the page needs Streamlit, which is not installed: `make demo` installs it")
-    page = str(Path(__file__).parent / "champion/demo_page.py")
+    page = str(Path(__file__).parent / "classification/demo_page.py")
     options = [f"--{name}={value}" for name, value in OPTIONS.items()]
     command = ["-m", "streamlit", "run", page, f"--server.port={arguments.port}", *options]
     model = ["--", arguments.model] if arguments.model else []

@@ -2,41 +2,43 @@
 
     python -m pipeline.fetch
 
-Reads params.yaml (data) and the archive, scikit-learn's digits or the user's folders. Writes data/raw:
-the images and labels as their source gives them, and data/download, where an archive is kept.
+Reads params.yaml (data) and the source that it names: CIFAR-10's archive, scikit-learn's digits or the user's
+folders. Writes data/raw, the source's images and labels, and keeps a downloaded archive in data/download.
 """
 
 from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.data import sources
-from pipeline.data.arrays import write_arrays
-from pipeline.data.sources import RawDataset
-from pipeline.errors import one_line_errors
-from pipeline.params import Data, Params
-from pipeline.paths import DOWNLOADS, RAW
-from pipeline.running.lock import alone
-from pipeline.settings.reading import read_params
+from pipeline.params import Cifar10, Digits, Directory, Params
+from pipeline.shared.arrays import write_arrays
+from pipeline.shared.errors import one_line_errors
+from pipeline.shared.load_params import load_params
+from pipeline.shared.lock import single_instance
+from pipeline.shared.paths import DOWNLOADS, RAW
 
 
 @one_line_errors
-@alone
+@single_instance
 def main() -> None:
-    """Fetch and write data/raw."""
-    data = read_params(Params).data
+    """Fetch the dataset and write data/raw."""
+    data = load_params(Params).data
     raw = asdict(fetch(data))
-    write_arrays(RAW, raw, classes=raw.pop("classes"), name=data.dataset)
-    counts = {part: f"{len(raw[f'{part}_labels']):,}" for part in ("train", "test")}
-    print(f"fetch: {data.dataset}: {counts['train']} training and {counts['test']} test images")
+    classes = raw.pop("classes")
+    write_arrays(RAW, raw, name=data.dataset, source=data.source, classes=classes)
+    train, test = len(raw["train_labels"]), len(raw["test_labels"])
+    print(f"fetch: {data.dataset}: {train:,} training and {test:,} test images")
 
 
-def fetch(data: Data) -> RawDataset:
-    """The dataset from the source that `data` names; PipelineError where it cannot be had."""
-    if data.source == "digits":
-        return sources.digits()
-    if data.source == "directory":
-        return sources.directory(Path(data.directory or ""))
-    return sources.cifar10(data.archives, data.sha256 or "", DOWNLOADS)
+def fetch(data: Cifar10 | Digits | Directory) -> sources.RawDataset:
+    """The dataset from its source. Raises PipelineError if the source is missing, damaged or incomplete."""
+    match data:
+        case Cifar10():
+            return sources.cifar10(data.archives, data.sha256, DOWNLOADS)
+        case Digits():
+            return sources.digits()
+        case Directory():
+            return sources.directory(Path(data.directory))
 
 
 if __name__ == "__main__":

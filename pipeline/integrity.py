@@ -1,14 +1,13 @@
-"""Whether the data are still those that DVC wrote down: each stage asks before it reads them.
+"""Compare files with dvc.lock and restore damaged ones. Each stage checks its inputs before it reads them.
 
     python -m pipeline.integrity
 
-Reads dvc.lock, every file that it lists and every file of DVC's cache. DVC goes by inode, size and mtime, and
-so takes a file whose bytes changed by themselves for what it was; its cache it does not check at all.
-A damaged file is restored from DVC's cache, and a damaged file of the cache from the workspace. Where no good
-copy is left, the damaged ones are named and removed, so that `dvc repro` makes them again.
+Reads dvc.lock, every file that it lists and every file of DVC's cache. DVC itself does not read a file again
+if its inode, size and modification time are unchanged, and never checks its cache, so it misses bytes that
+changed by themselves. Such a file is restored from DVC's cache, or a file of the cache from the workspace. If
+no intact copy is left, the damaged ones are removed, so `dvc repro` makes the file again.
 
-Damage is what DVC cannot see: other bytes in a file that it takes for unchanged. A change that DVC sees is
-an edit, to which DVC itself answers: here it is told and left alone.
+A change that DVC sees is an edit. It is reported and left alone, because DVC handles it.
 """
 
 import os
@@ -17,8 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.data.dvc_lock import FOLDER, LOCK, Out, file_md5, locked_outs, md5_of
-from pipeline.errors import PipelineError, in_a_line, one_line_errors
+from pipeline.shared.dvc_lock import FOLDER, LOCK, Out, file_md5, locked_outs, md5_of
+from pipeline.shared.errors import PipelineError, in_a_line, one_line_errors
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -26,123 +25,117 @@ if TYPE_CHECKING:
 
 @one_line_errors
 def main() -> None:
-    """Check everything; PipelineError for what is lost."""
-    if lost := check_everything():
-        raise PipelineError(in_one_line(lost))
-    print("integrity: all files are what dvc.lock and DVC's cache say")
+    """Check and restore everything. Raises PipelineError if a file is lost."""
+    _raise_if_lost(check_everything())
+    print("integrity: all files match dvc.lock and DVC's cache")
 
 
 def mend_everything() -> None:
-    """Check everything, and tell what is lost: for whoever runs `dvc repro` next, which makes it again."""
+    """Check and restore everything before a `dvc repro`, which makes lost files again."""
     for line in check_everything():
         print(f"{line}; removed, to be made again")
 
 
 def check_inputs(*paths: Path) -> None:
-    """Compare all that dvc.lock lists at, under or around these paths with it, before it is read.
+    """Check the files of dvc.lock that are at, in or around these paths, and restore damaged ones.
 
-    A damaged file is restored, which is told. Raises PipelineError, which names them, where some have no good
-    copy. Where there is no dvc.lock there is nothing to compare with.
+    Raises PipelineError with the name of every file without an intact copy. Does nothing without a dvc.lock.
     """
     outs = [
         out
         for out in locked_outs()
         if any(out.path.is_relative_to(path) or path.is_relative_to(out.path) for path in paths)
     ]
-    if lost := mend(outs):
-        raise PipelineError(in_one_line(lost))
+    _raise_if_lost(restore_workspace(outs))
 
 
 def check_everything() -> list[str]:
-    """Mend what dvc.lock lists, then all of DVC's cache; what is lost, as `mend` gives it."""
+    """Check and restore all files of dvc.lock and of DVC's cache. Returns a line for each lost file."""
     outs = locked_outs()
     if not outs:
         return []
-    lost = mend(outs)
+    lost = restore_workspace(outs)
     with _repo() as repo:
-        return lost + mend_cache(Path(os.path.relpath(repo.cache.local.path)), outs)
+        return lost + restore_cache(Path(os.path.relpath(repo.cache.local.path)), outs)
 
 
-def mend(outs: Iterable[Out]) -> list[str]:
-    """Restore damaged files from DVC's cache, and tell it; a line for each that is lost, and so removed."""
+def restore_workspace(outs: Iterable[Out]) -> list[str]:
+    """Restore damaged files from DVC's cache, or remove them. Returns a line for each lost file."""
     changed = [out for out in outs if not out.is_intact()]
     if not changed:
         return []
     with _repo() as repo:
-        return [line for out in changed for line in _mend_out(out, repo)]
+        return [line for out in changed for line in _restore_out(out, repo)]
 
 
-def mend_cache(cache: Path, outs: Iterable[Out]) -> list[str]:
-    """Restore damaged files of DVC's cache from the workspace; what is lost, as `mend` gives it."""
-    content: dict[str, Path | bytes] = {}
-    for out in outs:
-        digests = out.digests()
-        content |= {md5: file for file, md5 in digests.items()}
-        listing = out.listing(digests)
-        content[md5_of(listing) + FOLDER] = listing
+def restore_cache(cache: Path, outs: Iterable[Out]) -> list[str]:
+    """Restore damaged files of DVC's cache from `outs`, or remove them. Returns a line for each lost file."""
     lost = []
     for file in sorted(cache.glob("??/*")):
-        md5 = file.parent.name + file.name
-        if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", md5) or _is(md5, found := file_md5(file)):
+        md5 = (file.parent.name + file.name).removesuffix(FOLDER)
+        if not re.fullmatch(r"[0-9a-f]{32}", md5) or (found := file_md5(file)) == md5:
             continue
-        if md5 in content and _put(content[md5], file, md5, beside=file.parent):
-            file.chmod(0o444)  # as DVC has it
+        if _replace(file, _content_of_outs(md5, outs), md5, file.parent):
+            file.chmod(0o444)  # the mode that DVC gives its copies
             print(f"{file}: damaged, restored from the workspace")
         else:
-            file.unlink()
             lost.append(_damaged(file, md5, found))
     return lost
 
 
-def in_one_line(lost: list[str]) -> str:
-    """What is lost, and the way out."""
-    return f"{'; '.join(lost)}; removed, as there is no good copy: run `dvc repro` to make it again"
-
-
-def _mend_out(out: Out, repo: "Repo") -> list[str]:
-    """Mend one out that is not what dvc.lock says; what is lost of it."""
+def _restore_out(out: Out, repo: "Repo") -> list[str]:
+    """Restore the damaged files of an out that differs from dvc.lock. Returns a line for each lost file."""
     lost = []
     for file, found in out.digests().items():
-        place = str(file.absolute())
-        _, recorded = repo.state.get(place, repo.fs)
+        _, recorded = repo.state.get(str(file.absolute()), repo.fs)
         if recorded is None or recorded.name != "md5" or recorded.value == found:
-            continue
+            continue  # an edit, or as DVC last saw it
         cached = _cached(recorded.value, repo)
-        if cached.is_file() and _put(cached, file, recorded.value, beside=out.path.parent):
-            repo.state.save(place, repo.fs, recorded)  # or damage to it could not be told from an edit
+        if _replace(file, cached.read_bytes() if cached.is_file() else None, recorded.value, out.path.parent):
+            repo.state.save(str(file.absolute()), repo.fs, recorded)  # or new damage would look like an edit
             print(f"{file}: damaged, restored from DVC's cache")
         else:
             cached.unlink(missing_ok=True)
-            file.unlink(missing_ok=True)
             lost.append(_damaged(file, recorded.value, found))
-    if lost or out.is_intact():
-        return lost
-    listing = _cached(out.md5, repo)
-    if out.path.is_dir() and listing.is_file() and not _is(out.md5, found := file_md5(listing)):
+    return lost if lost or out.is_intact() else _explain_difference(out, _cached(out.md5, repo))
+
+
+def _explain_difference(out: Out, listing: Path) -> list[str]:
+    """Remove the cached listing of a folder if it is damaged, and report an edit otherwise."""
+    md5 = out.md5.removesuffix(FOLDER)
+    if out.path.is_dir() and listing.is_file() and (found := file_md5(listing)) != md5:
         listing.unlink()
-        return [_damaged(listing, out.md5, found) + f", so that {out.path} may lack files"]
-    print(f"{out.path}: changed since {LOCK} was written")
+        return [f"{_damaged(listing, md5, found)}, so files of {out.path} may be missing"]
+    print(f"{out.path}: changed since {LOCK} was written; `dvc checkout --force {out.path}` restores it")
     return []
 
 
-def _cached(md5: str, repo: "Repo") -> Path:
-    return Path(os.path.relpath(repo.cache.local.oid_to_path(md5)))
+def _content_of_outs(md5: str, outs: Iterable[Out]) -> bytes | None:
+    """The content in the workspace that has this MD5: of a file, or the listing of a folder."""
+    for out in outs:
+        digests = out.digests()
+        listing = out.listing(digests)
+        if md5_of(listing) == md5:
+            return listing
+        for file, found in digests.items():
+            if found == md5:
+                return file.read_bytes()
+    return None
 
 
-def _put(source: Path | bytes, target: Path, md5: str, beside: Path) -> bool:
-    """Write what has this MD5 in a target's place, all or nothing; whether the source does have it."""
-    content = source if isinstance(source, bytes) else source.read_bytes()
-    if not _is(md5, md5_of(content)):
+def _replace(file: Path, content: bytes | None, md5: str, folder: Path) -> bool:
+    """Replace a file, by way of a temporary file in `folder`, or remove it if the content lacks this MD5."""
+    if content is None or md5_of(content) != md5:
+        file.unlink()
         return False
-    partial = beside / f".{target.name}.{os.getpid()}"
+    partial = folder / f".{file.name}.{os.getpid()}"
     partial.write_bytes(content)
-    partial.replace(target)
+    partial.replace(file)
     return True
 
 
 def _repo() -> "Repo":
-    # Half a second, which is spent only where something is amiss.
-    from dvc.exceptions import DvcException
+    from dvc.exceptions import DvcException  # half a second, spent only if a file differs
     from dvc.repo import Repo
 
     try:
@@ -151,12 +144,19 @@ def _repo() -> "Repo":
         raise PipelineError(f"dvc: {in_a_line(error)}") from error
 
 
-def _is(md5: str, found: str) -> bool:
-    return md5.removesuffix(FOLDER) == found
+def _cached(md5: str, repo: "Repo") -> Path:
+    return Path(os.path.relpath(repo.cache.local.oid_to_path(md5)))
 
 
 def _damaged(file: Path, md5: str, found: str) -> str:
-    return f"{file}: damaged: expected MD5 {md5.removesuffix(FOLDER)}, received {found}"
+    return f"{file}: damaged: expected MD5 {md5}, received {found}"
+
+
+def _raise_if_lost(lost: list[str]) -> None:
+    if lost:
+        raise PipelineError(
+            f"{'; '.join(lost)}; removed because no intact copy is left: run `dvc repro` to make it again"
+        )
 
 
 if __name__ == "__main__":

@@ -1,48 +1,60 @@
 """params.yaml as one frozen object, checked before any work.
 
-python -m pipeline.params      says what is wrong with params.yaml, or that it is fine
+python -m pipeline.params      checks params.yaml, and prints what is wrong with it, if anything
 """
 
+from importlib.metadata import version
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.errors import one_line_errors
-from pipeline.paths import PARAMS
-from pipeline.settings.hyperparameters import (
-    Hyperparameters,
-    Section,
-    Seed,
-    VariantName,
-)
-from pipeline.settings.reading import read_params
+from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.load_params import load_params, shortened
+from pipeline.shared.paths import PARAMS
+from pipeline.shared.trained import Trained
+from pipeline.shared.variant import Section, Variant
+
+VariantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class Data(Section):
-    """Where the images come from; `name` names the dataset, its experiment and its model."""
+class Source(Section):
+    """Where images come from. Each source requires its own keys and leaves the others unused."""
 
-    source: Literal["cifar10", "digits", "directory"]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = None
+    source: str
+    name: DatasetName | None = None
     archives: list[str] = Field(default_factory=list)
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: Sha256 | None = None
     directory: str | None = None
-
-    @model_validator(mode="after")
-    def _has_what_its_source_needs(self) -> Self:
-        needed = {
-            "cifar10": ("archives", "sha256"),
-            "digits": (),
-            "directory": ("directory", "name"),
-        }
-        for key in needed[self.source]:
-            if not getattr(self, key):
-                raise ValueError(f"source {self.source} needs {key}")
-        return self
 
     @property
     def dataset(self) -> str:
-        """The dataset's name, which is its experiment's and its registered model's too."""
+        """The name of the dataset, of its experiment and of its registered model."""
         return self.name or self.source
+
+
+class Cifar10(Source):
+    """CIFAR-10's archive, from the first of several URLs or files that has the right SHA-256."""
+
+    source: Literal["cifar10"]
+    archives: list[str] = Field(min_length=1)
+    sha256: Sha256
+
+
+class Digits(Source):
+    """The handwritten digits that scikit-learn carries."""
+
+    source: Literal["digits"]
+
+
+class Directory(Source):
+    """The user's own images, in train*/CLASS and test/CLASS folders."""
+
+    source: Literal["directory"]
+    name: DatasetName
+    directory: str = Field(min_length=1)
 
 
 class Split(Section):
@@ -53,46 +65,103 @@ class Split(Section):
     seed: Seed
 
 
+class Training(Section):
+    """Settings of all trainings. The number of threads affects the rounding of the weights."""
+
+    threads: int = Field(gt=0, le=1024)
+    precision: Literal["float32", "mixed_bfloat16", "auto"]
+    tensorflow: str
+    keras: str
+
+    def check_versions(self) -> None:
+        """Raise PipelineError if the installed TensorFlow or Keras is not the one of params.yaml."""
+        for package, expected in (("tensorflow", self.tensorflow), ("keras", self.keras)):
+            installed = version(package)
+            if installed != expected:
+                raise PipelineError(
+                    f"{PARAMS}: training.{package} is {expected!r}, but {installed!r} is "
+                    "installed: run `make setup`, or change it (which retrains every variant)"
+                )
+
+
+class Finetune(Section):
+    """Variants that start from the trained weights of another variant, seed by seed."""
+
+    init_from: VariantName
+    variants: dict[VariantName, Variant]
+
+
 class Promotion(Section):
-    """What a champion has to reach: this much accuracy above chance, on validation data."""
+    """A champion's validation accuracy is at least this much above chance."""
 
     margin: float = Field(ge=0, lt=1)
 
 
 class Serving(Section):
-    """How the champion answers: at most this many images in a request."""
+    """The largest number of images in one request to the served champion."""
 
     batch_limit: int = Field(gt=0)
 
 
-class Params(Hyperparameters):
+class Params(Section):
     """All of params.yaml."""
 
-    model_config = Section.model_config
-
-    data: Data
+    data: Annotated[Cifar10 | Digits | Directory, Field(discriminator="source")]
     split: Split
+    training: Training
+    seeds: list[Seed] = Field(min_length=1)
+    variants: dict[VariantName, Variant] = Field(min_length=1)
+    finetune: Finetune | None = None
     promotion: Promotion
     serving: Serving
     published: dict[VariantName, Annotated[float, Field(gt=0, le=1)]]
 
     @property
-    def trained_models(self) -> list[tuple[str, int]]:
-        """Every (variant, seed) that params name now, in their order."""
-        return [(name, seed) for name in self.variant_names for seed in self.seeds]
+    def blocks(self) -> dict[str, Variant]:
+        """All variants by the keys of their blocks, those that are fine-tuned last."""
+        finetuned = self.finetune.variants if self.finetune else {}
+        blocks = {f"variants.{name}": variant for name, variant in self.variants.items()}
+        return blocks | {f"finetune.variants.{name}": variant for name, variant in finetuned.items()}
 
     @property
-    def variant_names(self) -> list[str]:
-        """The variants that are trained from the start, then those that are fine-tuned."""
-        return [*self.variants, *self.finetune.variants]
+    def trained(self) -> list[Trained]:
+        """The models that these params ask for."""
+        names = [key.rpartition(".")[2] for key in self.blocks]
+        return [Trained(name, seed) for name in names for seed in self.seeds]
+
+    @model_validator(mode="after")
+    def _seeds_are_distinct(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: each is allowed once; received {shortened(self.seeds)}")
+        return self
+
+    @model_validator(mode="after")
+    def _finetuning_fits_its_start(self) -> Self:
+        if self.finetune is None or not self.finetune.variants:
+            return self
+        start, finetuned = self.finetune.init_from, self.finetune.variants
+        if twice := set(self.variants) & set(finetuned):
+            raise ValueError(f"finetune.variants: in variants too: {', '.join(sorted(twice))}")
+        if start not in self.variants:
+            raise ValueError(
+                f"finetune.init_from: allowed: {', '.join(self.variants)}; received {shortened(start)}"
+            )
+        network = self.variants[start].network
+        for name, variant in finetuned.items():
+            if variant.network != network:
+                raise ValueError(
+                    f"finetune.variants.{name}.network: must be {network.model_dump()!r}, that of "
+                    f"finetune.init_from; received {variant.network.model_dump()!r}"
+                )
+        return self
 
 
 @one_line_errors
 def main() -> None:
-    """Check params.yaml, and the versions that it names."""
-    params = read_params(Params)
+    """Check params.yaml and the versions that it names."""
+    params = load_params(Params)
     params.training.check_versions()
-    print(f"{PARAMS}: fine: {len(params.trained_models)} trainings on {params.data.dataset}")
+    print(f"{PARAMS}: fine: {len(params.trained)} trainings on {params.data.dataset}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""Before a long run: what will run, for how long, and whether the disk has room for it.
+"""Print what `dvc repro` would run, how long that takes, and whether the disk has room for it.
 
     python -m pipeline.plan
 
-Reads params.yaml, DVC's own graph and status, and the wall times of earlier runs in MLflow's store.
-Ends with exit status 1 where the disk is too small.
+Brings `recipes` up to date first, since recipes decide which trainings run. Reads params.yaml, DVC's graph
+and status, and the wall times of earlier runs in MLflow's store.
+Exits with status 1 if the disk is too small.
 """
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
@@ -17,12 +20,12 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from rich.console import Console
 
-from pipeline.errors import PipelineError, in_a_line, one_line_errors
 from pipeline.params import Params
 from pipeline.records import store
-from pipeline.settings.reading import read_params
+from pipeline.shared.errors import PipelineError, in_a_line, one_line_errors
+from pipeline.shared.load_params import load_params
 
-# Bytes that a stage leaves in the workspace, DVC's cache and MLflow's store, as measured on CIFAR-10.
+# Bytes that a stage writes to the workspace, DVC's cache and MLflow's store, as measured on CIFAR-10.
 GIB = 2**30
 DISK = {"fetch": 0.6 * GIB, "prepare": 0.4 * GIB, "train": 0.08 * GIB, "finetune": 0.08 * GIB}
 DISK_OF_OTHERS = 0.02 * GIB
@@ -30,22 +33,22 @@ DISK_OF_OTHERS = 0.02 * GIB
 
 @one_line_errors
 def main() -> None:
-    """Print the plan, and refuse where the disk is too small."""
-    params = read_params(Params)
+    """Print the plan, and fail if the disk is too small."""
+    params = load_params(Params)
     params.training.check_versions()
     stages = stages_to_run()
-    tell(stages, seconds_of_trainings(stages, params.data.dataset))
+    show(stages, seconds_of_trainings(stages, params.data.dataset))
 
 
-def tell(stages: "nx.DiGraph[str]", seconds: dict[str, float | None]) -> None:
-    """Print the stages with the trainings' seconds; PipelineError where the disk is too small for them."""
+def show(stages: "nx.DiGraph[str]", seconds: dict[str, float | None]) -> None:
+    """Print the stages and how long trainings take; PipelineError if the disk is too small for them."""
     console = Console(highlight=False, soft_wrap=True)
     if not stages:
         console.print("plan: nothing to run: everything is up to date")
         return
     for stage in stages:
-        told = f"  about {in_words(seconds[stage])}" if seconds.get(stage) else ""
-        console.print(f"plan: {stage}{told}")
+        time = f"  about {in_words(seconds[stage])}" if seconds.get(stage) else ""
+        console.print(f"plan: {stage}{time}")
     unknown = sum(1 for value in seconds.values() if value is None)
     total = in_words(sum(value for value in seconds.values() if value is not None))
     console.print(
@@ -56,11 +59,21 @@ def tell(stages: "nx.DiGraph[str]", seconds: dict[str, float | None]) -> None:
 
 
 def stages_to_run() -> "nx.DiGraph[str]":
-    """DVC's graph of the stages that are out of date or follow from one that is, in `dvc repro`'s order.
+    """The stages that `dvc repro` would run, in its order, after bringing `recipes` up to date.
 
-    An edge goes from a stage to one that it depends on. PipelineError where DVC cannot tell: another DVC
-    is at work here, or dvc.yaml is not as it should be.
+    An edge goes from a stage to one that it depends on. Raises PipelineError if a stage up to `recipes`
+    fails, another DVC is running here, or dvc.yaml is invalid.
     """
+    stages = outdated_stages()
+    if "recipes" not in stages:
+        return stages
+    if subprocess.run([sys.executable, "-m", "dvc", "repro", "recipes"]).returncode:
+        raise PipelineError("a stage before the trainings failed, as printed above")
+    return outdated_stages()
+
+
+def outdated_stages() -> "nx.DiGraph[str]":
+    """DVC's graph, reduced to the stages that are out of date or depend on one that is."""
     try:
         with Repo() as repo:
             changed = set(repo.status())
@@ -75,9 +88,9 @@ def stages_to_run() -> "nx.DiGraph[str]":
 
 
 def seconds_of_trainings(stages: "nx.DiGraph[str]", experiment: str) -> dict[str, float | None]:
-    """The wall seconds that each training among the stages took in earlier runs, None where it has none.
+    """The wall seconds that each training among the stages took in earlier runs; None if it has none.
 
-    Where there is anything to run this opens MLflow's store, and so makes it before several stages do.
+    Opens MLflow's store if anything is to run, so it is created before several stages need it.
     """
     known = earlier_wall_seconds(experiment) if stages else {}
     trainings = (stage for stage in stages if stage.startswith(("train@", "finetune@")))
@@ -100,13 +113,13 @@ def earlier_wall_seconds(experiment: str) -> dict[str, float]:
 
 
 def check_disk(stages: Iterable[str]) -> None:
-    """Print what the stages need and what is free; PipelineError where that is not enough."""
+    """Print the disk space that the stages need and that is free; PipelineError if it is not enough."""
     needed = sum(DISK.get(stage.split("@")[0], DISK_OF_OTHERS) for stage in stages)
     free = shutil.disk_usage(Path.cwd()).free
     if free < needed:
         raise PipelineError(
             f"{Path.cwd()}: {free / GIB:.1f} GiB are free, this run needs {needed / GIB:.1f}: "
-            "`make clean` says what could be freed"
+            "`make clean` lists what can be deleted"
         )
     print(f"plan: needs {needed / GIB:.1f} GiB of disk, {free / GIB:.1f} are free")
 

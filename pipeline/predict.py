@@ -1,139 +1,39 @@
-"""Ask the champion, or any other model, what an image shows.
+"""Turn one trained model into probabilities for the validation and test images.
 
-    python -m pipeline.predict cat.jpg photos/ 'more/*.png'    files, folders, patterns
-    python -m pipeline.predict --index 16                      a test image, beside what it is
-    python -m pipeline.predict cat.jpg --plot cat.png          a figure; --json or --csv for programs
+    python -m pipeline.predict VARIANT SEED
 
-Reads params.yaml (data.name and source, for the champion's name), MLflow's store and, for --index, the
-test images of the model's data. Prints the most probable classes; writes nothing but --plot's figure.
+Reads recipes/VARIANT.json, models/VARIANT-SEED and the images of data/prepared/{validation,test}. Writes
+predictions/VARIANT-SEED/: `validation` and `test`, each float32 (n, classes).
 """
 
-import argparse
-import glob
-import json
-import sys
-from pathlib import Path
+from pipeline.integrity import check_inputs
+from pipeline.learning import model_file
+from pipeline.learning.hardware import make_deterministic
+from pipeline.learning.recipe import Recipe
+from pipeline.shared.arrays import read_arrays, write_arrays
+from pipeline.shared.errors import one_line_errors
+from pipeline.shared.lock import single_instance
+from pipeline.shared.paths import PREPARED, RECIPES
+from pipeline.shared.trained import trained_from_arguments
 
-import numpy as np
-from matplotlib.figure import Figure
-from rich.bar import Bar
-from rich.console import Console
-from rich.table import Table
-
-from pipeline.champion import inference
-from pipeline.champion.answers import Answer, Asked, as_table, plot
-from pipeline.champion.inference import LoadedModel
-from pipeline.data import images
-from pipeline.errors import PipelineError, one_line_errors
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+PARTS = ("validation", "test")
 
 
 @one_line_errors
+@single_instance
 def main() -> None:
-    """Load the model, ask it and show its answers; those of good files also where others are bad."""
-    arguments = parsed_arguments()
-    if arguments.top < 1:
-        raise PipelineError(f"--top: 1 or more is allowed; received {arguments.top}")
-    asked, bad = read_files(arguments.images)
-    if bad and not asked:
-        raise PipelineError("; ".join(bad))
-    model = inference.load(arguments.model or inference.champion_uri())
-    asked += read_test_images(model, arguments.index)
-    predicted = model.probabilities(np.stack([one.pixels for one in asked]))
-    answers = [Answer(one, model.classes, row) for one, row in zip(asked, predicted, strict=True)]
-    if arguments.json:
-        print(json.dumps([answer.as_dict() for answer in answers], indent=2, ensure_ascii=False))
-    elif arguments.csv:
-        as_table(answers).to_csv(sys.stdout, index=False, lineterminator="\n")
-    else:
-        show(answers, arguments.top)
-    if arguments.plot:
-        save_figure(plot(answers), arguments.plot)
-    if bad:
-        raise PipelineError("; ".join(bad))
-
-
-def read_files(patterns: list[str]) -> tuple[list[Asked], list[str]]:
-    """The images that files, folders and patterns name, and what is wrong with those that are none."""
-    asked, bad = [], []
-    for pattern in patterns:
-        paths = found(pattern)
-        if not paths:
-            bad.append(f"{pattern}: no such image" if not Path(pattern).is_dir() else f"{pattern}: no images")
-        for path in paths:
-            try:
-                asked.append(Asked(str(path), images.decode(path.read_bytes())))
-            except (OSError, images.ImageError) as error:
-                bad.append(f"{path}: {getattr(error, 'strerror', None) or error}")
-    return asked, bad
-
-
-def found(pattern: str) -> list[Path]:
-    """The files that a pattern names: itself, all images of a folder and those below, or what matches."""
-    path = Path(pattern)
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-    return [path] if path.exists() else sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207
-
-
-def read_test_images(model: LoadedModel, indices: list[int]) -> list[Asked]:
-    """Test images by their numbers, from 0."""
-    if not indices:
-        return []
-    if model.test is None:
-        raise PipelineError(
-            f"--index: the test images that {model.uri} was evaluated on are not in this folder"
-        )
-    shown, labels = model.test["images"], model.test["labels"]
-    last = len(labels) - 1
-    if beyond := [index for index in indices if not 0 <= index <= last]:
-        raise PipelineError(f"--index: 0 to {last} are allowed; received {', '.join(map(str, beyond))}")
-    return [Asked(f"test image {i}", shown[i], int(labels[i])) for i in indices]
-
-
-def show(answers: list[Answer], top: int) -> None:
-    """The most probable classes of each image, as bars in the terminal."""
-    console = Console(highlight=False)
-    width = max(map(len, answers[0].classes))
-    for answer in answers:
-        actual = answer.actual
-        told = f" is {actual['actual']}, cross-entropy {actual['cross_entropy']:.3f} nats" if actual else ""
-        console.print(f"[bold]{answer.asked.name}[/]{told}", soft_wrap=True)
-        table = Table.grid(padding=(0, 1))
-        for number in answer.probabilities.argsort()[::-1][:top]:
-            value = float(answer.probabilities[number])
-            colour = (
-                "green" if answer.classes[number] == actual.get("actual", answer.label) else "bright_black"
-            )
-            bar = Bar(1, 0, value, width=40, color=colour)
-            table.add_row(f"  {answer.classes[number]:{width}}", bar, f"{value:6.1%}")
-        console.print(table)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure; PipelineError where the path or its ending does not do."""
-    try:
-        figure.savefig(path, dpi=100)
-    except (OSError, ValueError) as error:
-        raise PipelineError(f"--plot {path}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def parsed_arguments() -> argparse.Namespace:
-    """What was asked for."""
-    parser = argparse.ArgumentParser(description="Ask a model what images show.")
-    parser.add_argument("images", nargs="*", help="image files, folders of them, or patterns")
-    parser.add_argument("--index", type=int, nargs="+", default=[], help="test images, by their numbers")
-    parser.add_argument("--model", help="any MLflow model URI; default: the champion")
-    parser.add_argument("--top", type=int, default=5, help="how many classes to show (default: 5)")
-    parser.add_argument("--plot", type=Path, help="write a figure here: .png, .svg or .pdf")
-    output = parser.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="print JSON")
-    output.add_argument("--csv", action="store_true", help="print CSV")
-    arguments = parser.parse_args()
-    if not (arguments.images or arguments.index):
-        parser.error("name images, or test images by --index")
-    return arguments
+    """Predict and write."""
+    trained = trained_from_arguments("Predict validation and test images with one trained model.")
+    check_inputs(RECIPES, trained.folder, *(PREPARED / part for part in PARTS))
+    trained.checkpoint.unlink(missing_ok=True)  # DVC has the model by now
+    recipe = Recipe.read(trained.variant)
+    recipe.check_machine()
+    make_deterministic(0, recipe.threads, recipe.share_batches)
+    model = model_file.load(trained.model)
+    images = {part: read_arrays(PREPARED / part)["images"] for part in PARTS}
+    predicted = {part: model_file.probabilities(model, images[part]) for part in PARTS}
+    write_arrays(trained.predictions, predicted)
+    print(f"{trained.name}: {', '.join(f'{len(rows):,} {part}' for part, rows in predicted.items())} images")
 
 
 if __name__ == "__main__":

@@ -1,52 +1,49 @@
-"""Check the images and split off the validation images, once for all variants.
+"""Check the images and set some training images aside for validation, the same ones for all variants.
 
     python -m pipeline.prepare
 
-Reads params.yaml (split) and data/raw. Writes data/prepared/: `train`, `validation` and `test`, each
-with images and labels; `split`, the indices into the raw training images, with the classes' names and
-the digests of data and split; class_balance.csv and samples.png for a person to look at.
+Reads params.yaml (split) and data/raw. Writes data/prepared/: `train`, `validation` and `test`, each with
+images and labels; `split`, the indices into the raw training images, with the facts that later stages need;
+class_balance.csv and samples.png for a person to look at.
 """
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from sklearn.model_selection import train_test_split
 
-from pipeline.data.arrays import arrays_digest, digest_of, read_arrays, read_facts, write_arrays
-from pipeline.errors import PipelineError, one_line_errors
 from pipeline.integrity import check_inputs
 from pipeline.params import Params, Split
-from pipeline.paths import PARAMS, PREPARED, RAW
-from pipeline.running.lock import alone
-from pipeline.scoring.figures import sample_grid
-from pipeline.settings.reading import read_params
+from pipeline.shared.arrays import arrays_digest, digest_of, read_arrays, read_facts, write_arrays
+from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.load_params import load_params
+from pipeline.shared.lock import single_instance
+from pipeline.shared.paths import PARAMS, PREPARED, RAW
 
 
 @one_line_errors
-@alone
+@single_instance
 def main() -> None:
     """Check, split and write."""
-    params = read_params(Params)
+    strategy = load_params(Params).split
     check_inputs(RAW)
     raw, facts = read_arrays(RAW), read_facts(RAW)
     classes = facts["classes"]
     check(raw["train_images"], raw["train_labels"], classes, "training")
     check(raw["test_images"], raw["test_labels"], classes, "test")
-    train, validation = split(raw["train_labels"], raw["train_batches"], params.split)
+    train, validation = split(raw["train_labels"], raw["train_batches"], strategy)
     check_parts(raw["train_labels"], train, validation, classes)
-    params.check_sizes(len(train))
 
-    data_digest = arrays_digest(RAW)
     indices = {"train": train, "validation": validation}
-    digests = {
-        "data_digest": data_digest,
-        "split_digest": digest_of([data_digest, train.tolist(), validation.tolist()]),
-    }
     parts = {
         part: {"images": raw["train_images"][rows], "labels": raw["train_labels"][rows]}
         for part, rows in indices.items()
-    } | {"test": {"images": raw["test_images"], "labels": raw["test_labels"]}}
+    }
+    parts["test"] = {"images": raw["test_images"], "labels": raw["test_labels"]}
 
-    write_arrays(PREPARED / "split", indices, **facts, **digests)
+    write_arrays(PREPARED / "split", indices, **facts, **facts_of(indices, parts))
     for part, arrays in parts.items():
         write_arrays(PREPARED / part, arrays)
     balance = class_balance({part: arrays["labels"] for part, arrays in parts.items()}, classes)
@@ -56,16 +53,16 @@ def main() -> None:
 
 
 def check(images: np.ndarray, labels: np.ndarray, classes: list[str], part: str) -> None:
-    """Raise PipelineError, naming each, where images or labels are not what training takes.
+    """Raise PipelineError with every problem of the images and labels of a part of the raw data.
 
-    What it takes: uint8 images (n, 32, 32, 3), none of a single colour throughout as a missing one
-    would be, and as many int64 labels, indices of the classes' names, each class with two images or more.
+    Images must be uint8 (n, 32, 32, 3), and none of a single colour, as a missing image would be. Labels must
+    be int64 (n,), indices of `classes`, with at least two images of each class.
     """
     problems = []
     if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3):
         problems.append(f"images are {images.dtype} {images.shape}, not uint8 (n, 32, 32, 3)")
     elif (blank := np.flatnonzero(np.ptp(images.reshape(len(images), 32 * 32 * 3), axis=1) == 0)).size:
-        problems.append(f"images without content, at {blank[:10].tolist()}")
+        problems.append(f"images of a single colour, at {blank[:10].tolist()}")
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
         problems.append(f"labels are {labels.dtype} {labels.shape} for {len(images)} images")
     elif (wrong := np.flatnonzero((labels < 0) | (labels >= len(classes)))).size:
@@ -77,10 +74,12 @@ def check(images: np.ndarray, labels: np.ndarray, classes: list[str], part: str)
 
 
 def split(labels: np.ndarray, batches: np.ndarray, chosen: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (int64) of the training and of the validation images: disjoint, together all.
+    """Indices (int64) of the training and of the validation images: disjoint, and together all images.
 
-    `stratified`: a fraction of each class, drawn with a seed. `first`: the first fifth, as in the
-    document of `baseline`. `batch`: the second batch or train folder, as in that of `model_s`.
+    The validation images are, by strategy:
+    `stratified`: a fraction of each class, drawn at random with a seed.
+    `first`: the first fifth, as in the document of `baseline`.
+    `batch`: the second batch or train folder, as in the document of `model_s`.
     """
     everything = np.arange(len(labels))
     if chosen.strategy == "stratified":
@@ -89,32 +88,60 @@ def split(labels: np.ndarray, batches: np.ndarray, chosen: Split) -> tuple[np.nd
                 everything, test_size=chosen.fraction, stratify=labels, random_state=chosen.seed
             )
         except ValueError as error:
-            raise PipelineError(f"params.yaml: split.fraction {chosen.fraction}: {error}") from error
+            raise PipelineError(f"{PARAMS}: split.fraction {chosen.fraction}: {error}") from error
         return train, validation
     if chosen.strategy == "first":
         fifth = len(labels) // 5
         return everything[fifth:], everything[:fifth]
     if batches.max() < 1:
         raise PipelineError(
-            "params.yaml: split.strategy: batch needs two batches or train folders or more; "
+            f"{PARAMS}: split.strategy: batch needs at least two batches or train folders; "
             "this dataset has one; allowed here: stratified, first"
         )
     return everything[batches != 1], everything[batches == 1]
 
 
 def check_parts(labels: np.ndarray, train: np.ndarray, validation: np.ndarray, classes: list[str]) -> None:
-    """Raise PipelineError where a split leaves nothing to validate on, or a class without training images."""
+    """Raise PipelineError if a split leaves no validation images, or a class without training images."""
     if not len(validation):
-        raise PipelineError(f"{PARAMS}: split: of {len(labels)} training images none is left to validate on")
+        raise PipelineError(f"{PARAMS}: split: leaves none of {len(labels)} training images for validation")
     counts = np.bincount(labels[train], minlength=len(classes))
     if absent := [name for name, count in zip(classes, counts, strict=True) if not count]:
-        raise PipelineError(f"{PARAMS}: split: no training image is left of {', '.join(absent)}")
+        raise PipelineError(f"{PARAMS}: split: leaves no training image of {', '.join(absent)}")
+
+
+def facts_of(indices: dict[str, np.ndarray], parts: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
+    """The shape of an image, the number of images in each part, and digests of the data and the split."""
+    data_digest = arrays_digest(RAW)
+    return {
+        "image_shape": list(parts["train"]["images"].shape[1:]),
+        "counts": {part: len(arrays["labels"]) for part, arrays in parts.items()},
+        "data_digest": data_digest,
+        "split_digest": digest_of([data_digest, *(rows.tolist() for rows in indices.values())]),
+    }
 
 
 def class_balance(labels: dict[str, np.ndarray], classes: list[str]) -> pd.DataFrame:
     """The number of images of each class (rows) in each part of the data (columns)."""
     counts = {part: np.bincount(values, minlength=len(classes)) for part, values in labels.items()}
     return pd.DataFrame(counts, index=pd.Index(classes, name="class"))
+
+
+def sample_grid(images: np.ndarray, labels: np.ndarray, classes: list[str]) -> Figure:
+    """The first eight images of each of the first ten classes, one row for each class."""
+    shown = classes[:10]
+    figure = Figure(figsize=(8, len(shown)), layout="constrained")
+    axes = figure.subplots(len(shown), 8, squeeze=False)
+    for label, row in enumerate(axes):
+        for axis in row:
+            axis.set_axis_off()
+        for axis, index in zip(row, np.flatnonzero(labels == label), strict=False):
+            axis.imshow(images[index])
+        row[0].set_axis_on()
+        row[0].set(xticks=[], yticks=[])
+        row[0].set_frame_on(False)
+        row[0].set_ylabel(shown[label], rotation=0, ha="right", va="center")
+    return figure
 
 
 if __name__ == "__main__":

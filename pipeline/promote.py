@@ -2,9 +2,9 @@
 
     python -m pipeline.promote [--force]
 
-Of the variants and seeds that params.yaml names, the variant with the highest mean validation accuracy,
-and of it the best seed. Reads params.yaml (promotion, seeds, serving, variants), data/prepared/split and
-metrics. Writes champion.json, the decision. The registry's gate may still refuse it: see registry.py.
+Chooses the variant with the highest mean validation accuracy, and of it the best seed. Reads params.yaml
+(promotion, serving), recipes/_index.json, data/prepared/split and metrics. Writes champion.json, the
+decision. The registry's gate may still refuse the model: see pipeline/champion/gate.py.
 """
 
 import argparse
@@ -12,50 +12,52 @@ from typing import Any
 
 from pipeline.champion import registry
 from pipeline.champion.gate import Candidate
-from pipeline.champion.selection import choose, model_tags, read_scores
-from pipeline.data.arrays import read_arrays, read_facts, write_json
-from pipeline.errors import one_line_errors
+from pipeline.champion.repair import repair
+from pipeline.champion.selection import choose, read_scores
 from pipeline.integrity import check_inputs
 from pipeline.params import Params
-from pipeline.paths import CHAMPION, METRICS, MODELS, PREPARED
 from pipeline.records import store, tracking
-from pipeline.running.lock import alone
-from pipeline.settings.reading import read_params
+from pipeline.shared.arrays import read_arrays, read_facts, write_json
+from pipeline.shared.errors import one_line_errors
+from pipeline.shared.load_params import load_params
+from pipeline.shared.lock import single_instance
+from pipeline.shared.paths import CHAMPION, METRICS, PREPARED, RECIPES
+from pipeline.shared.trained import Trained, all_trained
 
 
 @one_line_errors
-@alone
+@single_instance
 def main() -> None:
     """Decide, write the decision and promote."""
     parser = argparse.ArgumentParser(description="Choose and promote the champion.")
-    parser.add_argument("--force", action="store_true", help="whatever the standing champion scored")
+    parser.add_argument("--force", action="store_true", help="do not compare it with the current champion")
     force = parser.parse_args().force
-    params = read_params(Params)
-    check_inputs(METRICS)
+    params = load_params(Params)
+    check_inputs(METRICS, RECIPES)
     store.check()
-    decision = choose(read_scores(params.trained_models))
+    decision = choose(read_scores(all_trained()))
     write_json(CHAMPION, decision)
+    for line in repair(params.data.dataset):
+        print(f"promote: {line}")
     print(f"promote: {promote_in_registry(decision, params, force)}")
 
 
 def promote_in_registry(decision: dict[str, Any], params: Params, force: bool = False) -> str:
-    """Hand the chosen model to the registry; what it did, in one line."""
-    name = f"{decision['variant']}-{decision['seed']}"
-    model = MODELS / name / "model.keras"
-    check_inputs(model, PREPARED / "split", PREPARED / "validation")
+    """Promote the chosen model in the registry; returns what was done, in one line."""
+    trained = Trained(decision["variant"], decision["seed"])
+    check_inputs(trained.model, PREPARED / "split", PREPARED / "validation")
     facts = read_facts(PREPARED / "split")
-    tags = model_tags(name)
-    run = tracking.find_run(facts["name"], tags)
+    run = tracking.find_run(facts["name"], trained.tags())
     if run is None:
-        return f"{name} has no MLflow run (its training came from DVC's cache); `make sync` makes one"
+        return f"{trained.name} has no MLflow run (its training came from DVC's cache): run `make sync`"
     candidate = Candidate(
         registered_name=facts["name"],
         run_id=run.info.run_id,
-        model=model,
+        model=trained.model,
         example=read_arrays(PREPARED / "validation")["images"][0],
         classes=facts["classes"],
         batch_limit=params.serving.batch_limit,
-        tags=tags | {key: facts[key] for key in ("data_digest", "split_digest")},
+        tags=trained.tags() | {key: facts[key] for key in ("data_digest", "split_digest")},
         validation_accuracy=decision["validation_accuracy"],
         test_accuracy=decision["test_accuracy"],
     )

@@ -2,8 +2,8 @@
 
     python -m pipeline.quickstart
 
-Copies the pipeline, as it stands in this checkout, to quickstart/ with the changes of quickstart.yaml to
-params.yaml, runs all stages there, and tells what to look at next. Its runs and its model go to this
+Copies the pipeline of this checkout to quickstart/, with the changes of quickstart.yaml to params.yaml, runs
+all stages there, and prints what to look at next. Its runs and its model go to this
 checkout's MLflow store; its report and metrics stay in quickstart/. Nothing else is touched.
 """
 
@@ -23,11 +23,11 @@ from ruamel.yaml import YAML
 
 from pipeline import integrity, plan, repro
 from pipeline.champion.serving import example_request
-from pipeline.data.arrays import read_arrays
-from pipeline.errors import PipelineError, one_line_errors
 from pipeline.params import Params
 from pipeline.records import store
-from pipeline.settings.reading import read_params
+from pipeline.shared.arrays import read_arrays
+from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.load_params import load_params
 
 FOLDER = Path("quickstart")
 CHANGES = Path(__file__).with_name("quickstart.yaml")
@@ -39,7 +39,7 @@ NEXT = """\
   all commands    source {activate}
   compare runs    mlflow ui
                   [dim]then http://127.0.0.1:5000, experiment digits[/]
-  predict         python -m pipeline.predict {folder}/digit.png --model models:/digits@champion
+  classify        python -m pipeline.classify {folder}/digit.png --model models:/digits@champion
   serve           mlflow models serve -m models:/digits@champion --env-manager local -p 5001
   ask with curl   curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \
 -d @{folder}/request.json
@@ -51,7 +51,7 @@ NEXT = """\
 
 @one_line_errors
 def main() -> None:
-    """Copy, run, synchronize and tell what is next."""
+    """Copy, run, synchronize and print what is next."""
     root = Path.cwd()
     params = prepare_folder()
     uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
@@ -67,7 +67,9 @@ def main() -> None:
         if status := repro.reproduce(stages, seconds, repro.default_jobs(params.training.threads)):
             sys.exit(status)
         if subprocess.run([sys.executable, "-m", "pipeline.sync"]).returncode:
-            raise PipelineError(f"quickstart: `python -m pipeline.sync` failed in {FOLDER}/, as told above")
+            raise PipelineError(
+                f"quickstart: `python -m pipeline.sync` failed in {FOLDER}/, as printed above"
+            )
     image = read_arrays(FOLDER / "data/prepared/test")["images"][0]
     request = {"dataframe_records": example_request(image).to_dict("records")}
     (FOLDER / "request.json").write_text(json.dumps(request) + "\n")
@@ -83,15 +85,16 @@ def prepare_folder() -> Params:
     params = merged(yaml.load(Path("params.yaml")), yaml.load(CHANGES))
     params["published"] = {}  # the documents' figures are of CIFAR-10
     lay_out(FOLDER, params)
-    return read_params(Params, FOLDER / "params.yaml")
+    return load_params(Params, FOLDER / "params.yaml")
 
 
 def lay_out(folder: Path, params: dict[str, Any]) -> None:
-    """Make or refresh a folder in which the pipeline, as it stands in this checkout, runs with `params`."""
+    """Make or refresh a folder in which the pipeline of this checkout runs with `params`."""
     folder.mkdir(exist_ok=True, parents=True)
     shutil.rmtree(folder / "pipeline", ignore_errors=True)
     shutil.copytree("pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy("dvc.yaml", folder)
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(name, folder)
     yaml = YAML(typ="safe")
     yaml.default_flow_style = False
     yaml.dump(params, folder / "params.yaml")

@@ -1,10 +1,10 @@
-"""Write the report: every variant beside its published figure, the champion and why.
+"""Write the report: all variants, their published figures, the champion and the reason for its choice.
 
     python -m pipeline.report
 
-Reads params.yaml (variants, seeds, published), data/prepared, models, metrics, evaluation and
-champion.json. Writes reports/: report.md, its figures, and report.html, which opens by itself. Logs them
-to a run named `report`.
+Reads params.yaml (published), recipes/_index.json, data/prepared, models, metrics, evaluation and
+champion.json. Writes reports/: report.md, its figures, and report.html, a single file. Logs them to a run
+named `report`.
 """
 
 import json
@@ -14,36 +14,37 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 
-from pipeline.champion.selection import divergence, read_scores
-from pipeline.data.arrays import digest_of, read_facts
-from pipeline.errors import one_line_errors
+from pipeline.champion.selection import read_scores
 from pipeline.integrity import check_inputs
 from pipeline.params import Params
-from pipeline.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS
 from pipeline.records import store, tracking
-from pipeline.running.lock import alone
-from pipeline.scoring import figures, report_text
-from pipeline.scoring.markdown import to_html
-from pipeline.scoring.report_text import Results
-from pipeline.settings.reading import read_params
+from pipeline.reporting import figures, report_text
+from pipeline.reporting.markdown import to_html
+from pipeline.reporting.report_text import Results
+from pipeline.shared.arrays import digest_of, read_facts
+from pipeline.shared.errors import one_line_errors
+from pipeline.shared.load_params import load_params
+from pipeline.shared.lock import single_instance
+from pipeline.shared.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, RECIPES, REPORTS
+from pipeline.shared.trained import Trained, all_trained
 
 SHOWN = ("split", "class_balance.csv", "samples.png")  # of the prepared data
 
 
 @one_line_errors
-@alone
+@single_instance
 def main() -> None:
     """Read, write and log."""
-    params = read_params(Params)
-    check_inputs(CHAMPION, EVALUATION, METRICS, MODELS, *(PREPARED / name for name in SHOWN))
+    params = load_params(Params)
+    check_inputs(RECIPES, CHAMPION, EVALUATION, METRICS, MODELS, *(PREPARED / name for name in SHOWN))
     store.check()
-    results = read_results(params)
+    results = read_results(params.published)
     REPORTS.mkdir(exist_ok=True)
-    champion = results.champion_name
+    champion = Trained(results.champion["variant"], results.champion["seed"])
     figures.all_curves(results.histories).savefig(REPORTS / "curves.png", dpi=100)
     figures.accuracies(results.table).savefig(REPORTS / "accuracies.png", dpi=100)
     for figure in ("confusion", "roc", "examples"):
-        shutil.copyfile(EVALUATION / champion / f"{figure}.png", REPORTS / f"champion_{figure}.png")
+        shutil.copyfile(champion.evaluation / f"{figure}.png", REPORTS / f"champion_{figure}.png")
     shutil.copyfile(PREPARED / "samples.png", REPORTS / "samples.png")
 
     text = report_text.write(results)
@@ -53,33 +54,35 @@ def main() -> None:
     print(f"report: {REPORTS / 'report.md'} and {REPORTS / 'report.html'}")
 
 
-def read_results(params: Params) -> Results:
-    """Everything that the report tells, of the variants and seeds that params.yaml names now."""
-    scores = read_scores(params.trained_models)
-    trained = [f"{variant}-{seed}" for variant, seed in params.trained_models]
-    diverged = {name: reason for name in trained if (reason := divergence(name)) is not None}
-    names = [name for name in trained if name not in diverged]
-    records = {name: tracking.read_training(MODELS / name) for name in names}
-    scores["parameters"] = [records[name]["metrics"]["parameters"] for name in names]
-    scores["epochs"] = [records[name]["metrics"]["stopped_epoch"] for name in names]
-    histories = {name: pd.read_csv(MODELS / name / "history.csv") for name in names}
+def read_results(published: dict[str, float]) -> Results:
+    """Everything that the report shows, of the models that params.yaml asks for."""
+    scores = read_scores(all_trained())
+    diverged = {one.name: reason for one in all_trained() if (reason := one.divergence()) is not None}
+    models = [one for one in all_trained() if one.name not in diverged]
+    records = [one.record()["metrics"] for one in models]
+    scores["parameters"] = [record["parameters"] for record in records]
+    scores["epochs"] = [record["stopped_epoch"] for record in records]
+    histories = {one.name: pd.read_csv(one.history) for one in models}
     scores["training_accuracy"] = [table["accuracy"].iloc[-1] for table in histories.values()]
-    champion = json.loads(CHAMPION.read_text())
-    champion_name = f"{champion['variant']}-{champion['seed']}"
+    champion, facts = json.loads(CHAMPION.read_text()), read_facts(PREPARED / "split")
+    confused = Trained(champion["variant"], champion["seed"]).evaluation / "most_confused.csv"
     return Results(
-        facts=read_facts(PREPARED / "split"),
+        facts=facts,
         balance=_read_csv(PREPARED / "class_balance.csv", {"class": str}),
-        table=summarize(scores, params.published),
+        table=summarize(scores, published if facts["source"] == "cifar10" else {}),
         histories=histories,
-        per_class={name: _read_per_class(name) for name in names},
-        confused=_read_csv(EVALUATION / champion_name / "most_confused.csv", {"one": str, "other": str}),
+        per_class={
+            one.name: _read_csv(one.evaluation / "per_class.csv", {"class": str}).set_index("class")
+            for one in models
+        },
+        confused=_read_csv(confused, {"one": str, "other": str}),
         champion=champion,
         diverged=diverged,
     )
 
 
 def summarize(scores: pd.DataFrame, published: dict[str, float]) -> pd.DataFrame:
-    """A row a variant, best validation accuracy first: means over its seeds, their sd, and n."""
+    """A row for each variant, best validation accuracy first: means over its seeds, their sd, and n."""
     groups = scores.groupby("variant", sort=False)
     table = groups[["parameters", "epochs", "training_accuracy"]].mean()
     for part in ("validation", "test"):
@@ -96,10 +99,6 @@ def log_report(experiment: str, text: str) -> None:
     if tracking.find_run(experiment, tags) is None:
         with tracking.training_run(experiment, "report", tags):
             mlflow.log_artifacts(str(REPORTS), "report")
-
-
-def _read_per_class(name: str) -> pd.DataFrame:
-    return _read_csv(EVALUATION / name / "per_class.csv", {"class": str}).set_index("class")
 
 
 def _read_csv(path: Path, names: dict[str, type[str]]) -> pd.DataFrame:

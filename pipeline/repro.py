@@ -2,12 +2,12 @@
 
     python -m pipeline.repro [--jobs N]
 
-Tells the plan. Then each stage that is out of date runs as `dvc --wait-for-lock repro --single-item STAGE`,
-as soon as those are done that it depends on in DVC's graph and at most N at a time; a last `dvc repro`
-confirms that nothing is left. Where a stage fails, those that do not depend on it go on.
+Prints the plan. Then each stage that is out of date runs as `dvc --wait-for-lock repro --single-item STAGE`,
+at most N at a time, once the stages that it depends on are done. A last `dvc repro` confirms that nothing
+is left. If a stage fails, those that do not depend on it still run.
 
-Reads and writes what the stages do. Ends with exit status 1 where a stage failed, and with 130 on Ctrl-C,
-which stops what runs and keeps what is done.
+Reads and writes what the stages do. Exits with status 1 if a stage failed, and with 130 on Ctrl-C, which
+stops the running stages and keeps finished results.
 """
 
 import argparse
@@ -22,38 +22,38 @@ import networkx as nx
 from rich.console import Console
 
 from pipeline import integrity, plan
-from pipeline.errors import PipelineError, one_line_errors
 from pipeline.params import Params
 from pipeline.running import stage
 from pipeline.running.live import View
-from pipeline.settings.reading import read_params
+from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.load_params import load_params
 
 INTERRUPTED = 130
 
 
 @one_line_errors
 def main() -> None:
-    """Tell the plan and run it."""
+    """Print the plan and run it."""
     asked_for = _jobs()
-    params = read_params(Params)
+    params = load_params(Params)
     params.training.check_versions()
     jobs = asked_for or default_jobs(params.training.threads)
     integrity.mend_everything()
     stages = plan.stages_to_run()
     seconds = plan.seconds_of_trainings(stages, params.data.dataset)
-    plan.tell(stages, seconds)
+    plan.show(stages, seconds)
     sys.exit(reproduce(stages, seconds, jobs))
 
 
 def default_jobs(threads: int) -> int:
-    """How many trainings of so many threads the cores that this process may use have room for."""
+    """The number of trainings with so many threads that fit on the cores of this process."""
     return max(1, joblib.cpu_count() // threads)
 
 
 def reproduce(stages: "nx.DiGraph[str]", seconds: dict[str, float | None], jobs: int) -> int:
-    """Run all stages, at most `jobs` at a time, and tell which failed and why; the exit status.
+    """Run all stages, at most `jobs` at a time, and print which failed and why; the exit status.
 
-    `seconds` are those that each training is expected to take, None where nobody knows.
+    `seconds` are what each training is expected to take, None if that is unknown.
     """
     with View(Console(), len(stages)) as view:
         failed = asyncio.run(_run_all(stages, longest_first(stages, seconds), jobs, view))
@@ -63,16 +63,16 @@ def reproduce(stages: "nx.DiGraph[str]", seconds: dict[str, float | None], jobs:
         print(f"error: {name}: {reason}", file=sys.stderr)
         dependents = nx.ancestors(stages, name) if name in stages else set()
         if dependents:
-            print(f"  not run for it: {', '.join(s for s in stages if s in dependents)}", file=sys.stderr)
+            print(f"  skipped: {', '.join(s for s in stages if s in dependents)}", file=sys.stderr)
     if failed:
-        print("What is done is kept: the same command goes on.", file=sys.stderr)
+        print("Run the same command to continue.", file=sys.stderr)
     return 1 if failed else 0
 
 
 def longest_first(stages: "nx.DiGraph[str]", seconds: dict[str, float | None]) -> list[str]:
-    """The stages, first those with the most seconds on the longest path from them to the end.
+    """The stages, those with the longest path to the end first, in seconds of training.
 
-    A training whose seconds nobody knows counts as the mean of the known, any other stage as nothing.
+    A training of unknown length counts as the mean of the known ones, any other stage as zero.
     """
     known = [value for value in seconds.values() if value is not None]
     unknown = sum(known) / len(known) if known else 1
@@ -85,14 +85,14 @@ def longest_first(stages: "nx.DiGraph[str]", seconds: dict[str, float | None]) -
 
 
 def ready(stages: "nx.DiGraph[str]", done: set[str], started: Collection[str]) -> set[str]:
-    """The stages that can start: not started, and all that they depend on is done."""
+    """The stages that have not started and whose dependencies are done."""
     return {name for name in stages if name not in started and done.issuperset(stages.successors(name))}
 
 
 async def _run_all(
     stages: "nx.DiGraph[str]", order: list[str], jobs: int, view: View
 ) -> dict[str, str] | None:
-    """Run the stages and the last `dvc repro`; which failed and why, None where it was interrupted."""
+    """Run the stages and a last `dvc repro`; which failed and why, None if interrupted."""
     _cancel_on_signals(view)
     try:
         failed = await _run_stages(stages, order, jobs, view)
@@ -100,13 +100,13 @@ async def _run_all(
             failed = {"dvc repro": reason}
     except asyncio.CancelledError:
         stopped = ", ".join(view.rows) or "nothing that was running"
-        view.tell(f"interrupted: stopped {stopped}. What is done is kept: the same command goes on.")
+        view.print(f"interrupted: stopped {stopped}. Run the same command to continue.")
         return None
     return failed
 
 
 async def _run_stages(stages: "nx.DiGraph[str]", order: list[str], jobs: int, view: View) -> dict[str, str]:
-    """Start every stage when it is ready and a job is free; which failed and why."""
+    """Start each stage when it is ready and a job is free; which failed and why."""
     done: set[str] = set()
     failed: dict[str, str] = {}
     running: dict[asyncio.Task[str], str] = {}
@@ -127,12 +127,12 @@ async def _run_stages(stages: "nx.DiGraph[str]", order: list[str], jobs: int, vi
 
 
 def _cancel_on_signals(view: View) -> None:
-    """Let Ctrl-C, `kill` and a terminal that is closed cancel the running task, and with it all stages."""
+    """Make Ctrl-C, `kill` and a closed terminal cancel the running task, and with it all stages."""
     task = asyncio.current_task()
 
     def cancel() -> None:
         if task and task.cancel() and task.cancelling() == 1:
-            view.tell(f"stopping {', '.join(view.rows)}")
+            view.print(f"stopping {', '.join(view.rows)}")
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it

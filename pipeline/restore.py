@@ -1,17 +1,17 @@
-"""Restore what `pipeline.backup` wrote, here or in another folder or on another machine.
+"""Restore a backup of `pipeline.backup`, here or in another folder or on another machine.
 
     python -m pipeline.restore FILE
 
-Writes the store that MLFLOW_TRACKING_URI names, else mlflow.db, and the artifacts: those that were beside
-the old store or below it come beside the new one, and the store names their new place; others come to
-where they were. What is there is never overwritten, and nothing changes unless the whole archive is good.
+Writes the store that MLFLOW_TRACKING_URI names, or mlflow.db, and the artifacts. Artifacts from beside or
+below the old store move beside the new one, and the store names their new places; others return to theirs.
+Nothing is overwritten, and nothing changes unless the whole archive is good.
 """
 
 import argparse
 import json
 import shutil
 import sqlite3
-import tarfile
+import zipfile
 import zlib
 from contextlib import closing
 from pathlib import Path
@@ -22,11 +22,10 @@ import sqlalchemy
 from sqlalchemy import func
 
 from pipeline.backup import DATABASE, MANIFEST, sqlite_file
-from pipeline.data.arrays import file_digest
-from pipeline.errors import PipelineError, in_a_line, one_line_errors
 from pipeline.records import store
+from pipeline.shared.errors import PipelineError, in_a_line, one_line_errors
 
-# Where a store names the places of artifacts, as paths or as file: URIs.
+# The columns that hold places of artifacts, as paths or as file: URIs.
 LOCATIONS = [
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -38,22 +37,24 @@ LOCATIONS = [
 
 @one_line_errors
 def main() -> None:
-    """Check, and put everything in its place."""
+    """Check the backup and restore it."""
     parser = argparse.ArgumentParser(description="Restore MLflow's store and artifacts from a backup.")
-    parser.add_argument("file", type=Path, help="as `python -m pipeline.backup` wrote it")
+    parser.add_argument("file", type=Path, help="a backup of `python -m pipeline.backup`")
     file = parser.parse_args().file
     database = sqlite_file()
     try:
         manifest = restore(file, database)
     except OSError as error:
         raise PipelineError(f"{database}: cannot be written: {error}") from error
-    print(f"restore: {manifest['runs']} runs, {len(manifest['files'])} files from {file}")
-    store.check()  # an older store is restored, too, and then has to be upgraded
+    print(f"restore: {manifest['runs']} runs, {manifest['files']} files from {file}")
+    store.check()  # an older store is restored too, and must then be upgraded
 
 
 def restore(file: Path, database: Path) -> dict[str, Any]:
-    """Restore an archive to the store `database`; its manifest. PipelineError, and nothing changed, where
-    anything is in the way or the archive is not whole."""
+    """Restore an archive to the store `database`; its manifest.
+
+    Raises PipelineError, and changes nothing, if a file is in the way or the archive is damaged.
+    """
     refuse_to_overwrite([database, *(Path(f"{database}{end}") for end in ("-journal", "-wal", "-shm"))])
     database.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=database.parent, prefix=".restore-") as name:
@@ -73,43 +74,35 @@ def restore(file: Path, database: Path) -> dict[str, Any]:
 
 
 def refuse_to_overwrite(targets: list[Path]) -> None:
-    """PipelineError where any of these is there, unless it is an empty folder."""
+    """Raise PipelineError if any of these exists, unless it is an empty folder."""
     there = [path for path in targets if path.exists() and not (path.is_dir() and not any(path.iterdir()))]
     if there:
         names = ", ".join(str(path) for path in there)
-        raise PipelineError(f"{names}: in the way of what is restored: move it aside first")
+        raise PipelineError(f"{names}: already there: move it aside first")
 
 
 def unpack(file: Path, folder: Path) -> dict[str, Any]:
-    """Unpack an archive into a folder and compare every file with the manifest, which it returns."""
+    """Unpack an archive, which checks the CRC of every file; its manifest."""
+    if not file.is_file():
+        raise PipelineError(f"{file}: no such file")
     try:
-        with tarfile.open(file, "r:gz") as archive:
-            archive.extractall(folder, filter="data")
-        manifest = json.loads((folder / MANIFEST).read_text())
-        expected = {"folder": str, "roots": dict, "runs": int, "files": dict}
-        if any(not isinstance(manifest.get(key), kind) for key, kind in expected.items()):
-            raise ValueError(f"{MANIFEST} is not a backup's")
-    except FileNotFoundError as error:
-        what = f"has no {MANIFEST}: it is cut off or not a backup" if file.is_file() else "no such file"
-        raise PipelineError(f"{file}: {what}") from error
-    except (OSError, EOFError, ValueError, AttributeError, tarfile.TarError, zlib.error) as error:
-        raise PipelineError(f"{file}: not a whole backup: {in_a_line(error)}") from error
-    for name, sha256 in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise PipelineError(f"{file}: {name} is missing in it")
-        if file_digest(path) != sha256:
-            raise PipelineError(f"{file}: {name} is damaged in it")
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(folder)
+            manifest: dict[str, Any] = json.loads(archive.read(MANIFEST))
+            if manifest["files"] != len(archive.namelist()) - 1 or DATABASE not in archive.namelist():
+                raise ValueError("files are missing")
+    except (ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise PipelineError(f"{file}: not a complete backup: {in_a_line(error)}") from error
     return manifest
 
 
 def moved(root: Path, old: Path, new: Path) -> Path:
-    """Where a folder of artifacts comes when the store's folder changes from `old` to `new`."""
+    """The new place of a folder of artifacts if the store's folder changes from `old` to `new`."""
     return new / root.relative_to(old) if root.is_relative_to(old) else root
 
 
 def check_database(file: Path, database: Path) -> None:
-    """PipelineError where a backup's store is damaged or a newer MLflow's."""
+    """Raise PipelineError if a backup's store is damaged or of a newer MLflow."""
     with closing(sqlite3.connect(database)) as connection:
         [state] = connection.execute("PRAGMA integrity_check").fetchone()
     if state != "ok":
@@ -122,7 +115,7 @@ def check_database(file: Path, database: Path) -> None:
 
 
 def relocate(database: Path, old: Path, new: Path) -> None:
-    """Let a store name the places of its artifacts below `new` where they were below `old`."""
+    """Change the places of artifacts in a store from below `old` to below `new`."""
     engine = sqlalchemy.create_engine(f"sqlite:///{database}")
     with engine.begin() as connection:
         for name, key in LOCATIONS:
@@ -138,7 +131,7 @@ def relocate(database: Path, old: Path, new: Path) -> None:
 
 
 def put(places: dict[Path, Path]) -> None:
-    """Move everything to its place, the store last; nothing where any of it fails."""
+    """Move everything to its place, the store last; nothing if any of it fails."""
     done: list[Path] = []
     try:
         for source, target in places.items():

@@ -6,18 +6,18 @@ Reads params.yaml (data), and changes the two aliases of the registered model.
 """
 
 from pipeline.champion import registry
-from pipeline.errors import one_line_errors
 from pipeline.params import Params
 from pipeline.records import store
-from pipeline.running.lock import alone
-from pipeline.settings.reading import read_params
+from pipeline.shared.errors import one_line_errors
+from pipeline.shared.load_params import load_params
+from pipeline.shared.lock import single_instance
 
 
 @one_line_errors
-@alone
+@single_instance
 def main() -> None:
     """Swap the aliases."""
-    params = read_params(Params)
+    params = load_params(Params)
     store.check()
     print(registry.rollback(params.data.dataset))
 

@@ -1,4 +1,4 @@
-"""What several test files share: the repository, and one quickstart in a clone of it."""
+"""Fixtures that several test files share: one quickstart in a clone of the repository, and a browser."""
 
 import json
 import os
@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from playwright.sync_api import Page, expect, sync_playwright
 
-from pipeline.data.arrays import read_arrays
+from pipeline.shared.arrays import read_arrays
 
-# How long an example takes says nothing here: the machine may be busy.
+# The machine may be busy, so examples have no deadline.
 settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
 
@@ -30,13 +31,13 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Clone:
-    """A clone of the repository, as it stands in the working tree, on a machine without a git identity."""
+    """A clone of the repository with the changes of the working tree, without a git identity."""
 
     folder: Path
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment that its commands run in: this virtual environment, no identity, no MLflow."""
+        """The environment of its commands: this virtual environment, without MLflow's settings."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "GIT_"))}
         return kept | {
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -48,7 +49,7 @@ class Clone:
     def run(
         self, *command: str, folder: str = ".", more: Mapping[str, str] | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the clone; with `check`, fail the test with its output where it fails."""
+        """Run a command in the clone; with `check`, fail the test with its output if it fails."""
         done = subprocess.run(
             command,
             cwd=self.folder / folder,
@@ -62,7 +63,7 @@ class Clone:
         return done
 
     def copy_quickstart(self, folder: Path) -> "Clone":
-        """A copy of its quickstart, to be changed, with an MLflow store of its own."""
+        """A copy of its quickstart that a test may change, with an MLflow store of its own."""
         shutil.copytree(self.folder / "quickstart", folder / "copy")
         return Clone(folder / "copy")
 
@@ -72,27 +73,40 @@ class Clone:
         return f"sqlite:///{self.folder / 'mlflow.db'}"
 
 
-@pytest.fixture(scope="session")  # one for each process of the tests
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone in which `make quickstart`'s command has run."""
-    folder = tmp_path_factory.mktemp("home") / "clone"
-    git(["clone", "--quiet", str(ROOT), str(folder)], ROOT)
-    changed = git(["ls-files", "--modified", "--others", "--exclude-standard"], ROOT).splitlines()
-    for name in changed:
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Clone:
+    """A clone in which `make quickstart`'s command has run, one for all processes of the tests.
+
+    Tests that change it take a copy. Its output is in `quickstart.txt` beside it.
+    """
+    own = tmp_path_factory.getbasetemp()
+    home = (own if worker_id == "master" else own.parent) / "home"
+    with FileLock(f"{home}.lock"):
+        made = Clone(home / "clone")
+        if not (home / "quickstart.txt").is_file():
+            shutil.rmtree(home, ignore_errors=True)
+            copy_checkout(made.folder)
+            made.run("git", "add", "--all")
+            readme = made.folder / "README.md"
+            readme.write_text(readme.read_text() + "\nA local change.\n")
+            done = made.run(sys.executable, "-m", "pipeline.quickstart")
+            (home / "quickstart.txt").write_text(done.stdout)
+    return made
+
+
+def copy_checkout(folder: Path) -> None:
+    """Clone the repository and copy the files of the working tree over it."""
+    git(["clone", "--quiet", "--no-checkout", str(ROOT), str(folder)], ROOT)
+    names = git(["ls-files", "--cached", "--others", "--exclude-standard"], ROOT).splitlines()
+    for name in names:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    made = Clone(folder)
-    made.run("git", "add", "--all")
-    readme = folder / "README.md"
-    readme.write_text(readme.read_text() + "\nA local change.\n")
-    made.run(sys.executable, "-m", "pipeline.quickstart")
-    return made
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The test split of the clone's digits, and what its champion was found to say of it."""
+    """The test images of the clone's digits, and the champion's probabilities for them."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -101,17 +115,17 @@ class Evaluated:
 
 @pytest.fixture(scope="session")
 def evaluated(clone: Clone) -> Evaluated:
-    """As `evaluate` wrote it."""
+    """The probabilities as `predict` stored them."""
     folder = clone.folder / "quickstart"
     decision = json.loads((folder / "champion.json").read_text())
     name = f"{decision['variant']}-{decision['seed']}"
-    probabilities = read_arrays(folder / "evaluation" / name / "probabilities")["test"]
+    probabilities = read_arrays(folder / "predictions" / name)["test"]
     return Evaluated(**read_arrays(folder / "data/prepared/test"), probabilities=probabilities)
 
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    """A page of a headless Chromium, Debian's, that asks for nothing by itself."""
+    """A page of Debian's headless Chromium, without its background requests."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=QUIET.split())
         opened = browser.new_page(viewport={"width": 1400, "height": 900})
@@ -121,7 +135,7 @@ def page() -> Iterator[Page]:
 
 
 def screenshot(page: Page, name: str) -> None:
-    """Keep a picture where SCREENSHOTS names a folder, for the README."""
+    """Save a picture for the README if SCREENSHOTS names a folder."""
     if folder := os.environ.get("SCREENSHOTS"):
         page.screenshot(path=Path(folder) / f"{name}.png")
 

@@ -1,5 +1,6 @@
-"""A small job of its own in a folder, as a user has it: DVC, params.yaml, an MLflow store."""
+"""A small project in a folder of its own: DVC, params.yaml, an MLflow store."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import yaml
@@ -23,17 +25,17 @@ EPOCHS = 12
 
 
 def small_params(**variants: dict[str, Any]) -> dict[str, Any]:
-    """The repository's params.yaml, on digits, with these changes to the blocks of these variants alone."""
+    """The repository's params.yaml, on digits, with only these variants, changed like this."""
     params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["data"] |= {"source": "digits", "name": None}
     params["variants"] = {name: params["variants"][name] | changes for name, changes in variants.items()}
-    params["finetune"] = {"init_from": next(iter(variants)), "variants": {}}
+    del params["finetune"]
     return params
 
 
 @dataclass(frozen=True)
 class Job:
-    """A folder with the pipeline as it stands here, and what to run its commands with."""
+    """A folder with a copy of the pipeline, and the environment of its commands."""
 
     folder: Path
     more: dict[str, str] = field(default_factory=dict)
@@ -63,13 +65,13 @@ class Job:
         )
 
     def run(self, *command: str, check: bool = True, **environment: str) -> str:
-        """What a command prints; with `check`, the test fails where it fails."""
+        """The output of a command; with `check`, the test fails if it fails."""
         process = self.start(*command, **environment)
         with process:
-            told, _ = process.communicate(timeout=400)
+            printed, _ = process.communicate(timeout=400)
         if check and process.returncode:
-            pytest.fail(f"{' '.join(command)} ended with {process.returncode}:\n{told}")
-        return told
+            pytest.fail(f"{' '.join(command)} ended with {process.returncode}:\n{printed}")
+        return printed
 
     def runs(self) -> list[Run]:
         """All its runs, the oldest first."""
@@ -87,7 +89,7 @@ class Job:
 
 
 def make(folder: Path, params: dict[str, Any], *targets: str, **more: str) -> Job:
-    """Lay out a job and bring it as far as `targets`."""
+    """Lay out a job, and run `dvc repro` with `targets` if there are any."""
     lay_out(folder, params)
     job = Job(folder, more)
     if targets:
@@ -96,7 +98,7 @@ def make(folder: Path, params: dict[str, Any], *targets: str, **more: str) -> Jo
 
 
 def copied(job: Job, folder: Path, **more: str) -> Job:
-    """A copy of a job, as it stands, in `folder`."""
+    """A copy of a job in `folder`."""
     return Job(Path(shutil.copytree(job.folder, folder)), more)
 
 
@@ -111,13 +113,16 @@ def processes(job: Job, module: str) -> list[psutil.Process]:
 
 
 def trained_epochs(job: Job) -> int:
-    """After how many epochs the newest checkpoint of the training is."""
-    kept = job.folder.glob(f".pipeline/checkpoints/{NAME}/epoch-?????")
-    return max((int(path.name[-5:]) for path in kept), default=0)
+    """The number of epochs in the checkpoint of the training."""
+    try:
+        with (job.folder / f".pipeline/checkpoints/{NAME}.npz").open("rb") as file, np.load(file) as arrays:
+            return int(json.loads(arrays["facts"].tobytes())["epochs"])
+    except FileNotFoundError:
+        return 0
 
 
 def wait_for(condition: Any, seconds: float = 120) -> Any:
-    """What `condition` gives, once it is true."""
+    """The value of `condition` once it is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition():
@@ -127,7 +132,7 @@ def wait_for(condition: Any, seconds: float = 120) -> Any:
 
 
 def kill(job: Job, dvc: "subprocess.Popen[str]", what: str, module: str = "train") -> None:
-    """SIGKILL to the stage's processes, to `dvc` alone, or to the whole group."""
+    """Send SIGKILL to the stage's processes, to `dvc` only, or to the whole group."""
     if what == "group":
         os.killpg(dvc.pid, signal.SIGKILL)
     elif what == "dvc":

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 CALLS = """
 import mlflow, numpy
 from pipeline.records import recording, tracking
-from pipeline.errors import one_line_errors
+from pipeline.shared.errors import one_line_errors
 
 @one_line_errors
 def main():

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tarfile
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,9 @@ from mlflow import MlflowClient
 
 from pipeline import backup, restore
 from pipeline.champion import serving
-from pipeline.learning import models
+from pipeline.learning import model_file
 from pipeline.learning.backend import keras
+from tests.keras_models import network_model
 
 CLASSES = [f"class{number}" for number in range(10)]
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -78,7 +79,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder, one with a space in its name, with a store in which a model is served, and its backup."""
     folder = tmp_path_factory.mktemp("a store")
     keras.utils.set_random_seed(0)
-    models.save(models.build("translate", len(CLASSES), "translate"), folder / "model.keras")
+    model_file.save(network_model("translate", len(CLASSES)), folder / "model.keras")
     with store_in(folder) as client:
         client.create_experiment("far", artifact_location="s3://bucket/far")
         client.create_experiment("uri", artifact_location=(folder / "elsewhere here").as_uri())
@@ -95,16 +96,16 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 **serving.described(folder / "model.keras", CLASSES, PIXELS, 4),
             )
         client.set_registered_model_alias("digits", "champion", "1")
-    done = run("backup", folder, "kept/backup.tar.gz")
+    done = run("backup", folder, "kept/backup.zip")
     assert done.code == 0, done.error
-    assert "left out, as it is not on this machine: s3://bucket/far" in done.output
-    assert done.output.splitlines()[-1].startswith("backup: kept/backup.tar.gz: 2 runs, ")
+    assert "skipped, since it is not on this machine: s3://bucket/far" in done.output
+    assert done.output.splitlines()[-1].startswith("backup: kept/backup.zip: 2 runs, ")
     return folder
 
 
 def test_backup_holds_the_store_and_all_artifacts(saved: Path) -> None:
-    with tarfile.open(saved / "kept/backup.tar.gz") as archive:
-        names = archive.getnames()
+    with zipfile.ZipFile(saved / "kept/backup.zip") as archive:
+        names = archive.namelist()
     assert (names[0], names[-1]) == ("mlflow.db", "manifest.json")
     own = [path for part in ("mlruns", "elsewhere here", "mlartifacts") for path in (saved / part).rglob("*")]
     assert len(names) - 2 == len([path for path in own if path.is_file()])
@@ -118,7 +119,7 @@ def test_restored_elsewhere_runs_artifacts_and_the_champion_are_there_without_th
     new.mkdir()
     saved.rename(aside)  # nothing is left where the store says that it is
     try:
-        done = run("restore", new, str(aside / "kept/backup.tar.gz"))
+        done = run("restore", new, str(aside / "kept/backup.zip"))
         assert done.code == 0, done.error
         with store_in(new) as client:
             for experiment, text in (("digits", "kept"), ("uri", "by uri")):
@@ -140,7 +141,7 @@ def test_restore_in_place_gives_back_what_was_there(saved: Path, tmp_path: Path)
     before = {name: contents(saved / name) for name in parts}
     for name in parts:
         (saved / name).rename(tmp_path / name)
-    done = run("restore", saved, "kept/backup.tar.gz")
+    done = run("restore", saved, "kept/backup.zip")
     assert done.code == 0, done.error
     assert {name: contents(saved / name) for name in parts} == before
     one, other = (sqlite3.connect(folder / "mlflow.db") for folder in (saved, tmp_path))
@@ -156,8 +157,8 @@ def test_restore_overwrites_nothing(saved: Path, tmp_path: Path, there: str) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("precious")
     before = contents(tmp_path)
-    line = refused(run("restore", tmp_path, str(saved / "kept/backup.tar.gz")))
-    assert line.endswith(": in the way of what is restored: move it aside first")
+    line = refused(run("restore", tmp_path, str(saved / "kept/backup.zip")))
+    assert line.endswith(": already there: move it aside first")
     assert contents(tmp_path) == before
     assert not list(tmp_path.glob(".restore-*"))
 
@@ -173,45 +174,47 @@ def damaged(content: bytes, how: str) -> bytes:
 
 @pytest.mark.parametrize("how", ["cut off", "flipped", "empty", "another file"])
 def test_damaged_backup_is_refused_and_nothing_is_left_of_it(saved: Path, tmp_path: Path, how: str) -> None:
-    (tmp_path / "backup.tar.gz").write_bytes(damaged((saved / "kept/backup.tar.gz").read_bytes(), how))
-    line = refused(run("restore", tmp_path, "backup.tar.gz"))
-    assert line.startswith("backup.tar.gz: ")
-    assert [path.name for path in tmp_path.iterdir()] == ["backup.tar.gz"]
+    (tmp_path / "backup.zip").write_bytes(damaged((saved / "kept/backup.zip").read_bytes(), how))
+    line = refused(run("restore", tmp_path, "backup.zip"))
+    assert line.startswith("backup.zip: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["backup.zip"]
 
 
-def test_backup_with_a_changed_or_missing_file_is_refused(saved: Path, tmp_path: Path) -> None:
-    with tarfile.open(saved / "kept/backup.tar.gz") as archive:
-        archive.extractall(tmp_path / "all", filter="data")
-    note = next((tmp_path / "all/artifacts").rglob("note.txt"))
-    name = str(note.relative_to(tmp_path / "all"))
-    for change in (lambda: note.write_text("forged"), note.unlink):
-        change()
-        with tarfile.open(tmp_path / "changed.tar.gz", "w:gz") as archive:
-            archive.add(tmp_path / "all", ".")
-        line = refused(run("restore", tmp_path, "changed.tar.gz"))
-        assert line.startswith(f"changed.tar.gz: {name} is ")
+def test_backup_without_a_file_is_refused(saved: Path, tmp_path: Path) -> None:
+    with (
+        zipfile.ZipFile(saved / "kept/backup.zip") as old,
+        zipfile.ZipFile(tmp_path / "less.zip", "w") as new,
+    ):
+        for name in old.namelist():
+            if not name.endswith("note.txt"):
+                new.writestr(name, old.read(name))
+    assert (
+        refused(run("restore", tmp_path, "less.zip")) == "less.zip: not a complete backup: files are missing"
+    )
     assert not (tmp_path / "mlflow.db").exists()
 
 
 @pytest.mark.parametrize(
-    ("command", "uri", "told"),
+    ("command", "uri", "expected"),
     [
         ("backup", "", "mlflow.db: no such file: there is nothing to back up"),
-        ("restore", "", "none.tar.gz: no such file"),
+        ("restore", "", "none.zip: no such file"),
         ("backup", "http://127.0.0.1:9", "http://127.0.0.1:9: an SQLite file is allowed"),
         ("restore", "postgresql://me:hunter2@127.0.0.1:9/x", "postgresql://me:***@127.0.0.1:9/x: an SQLite"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(tmp_path: Path, command: str, uri: str, told: str) -> None:
-    arguments = ["none.tar.gz"] if command == "restore" else []
-    assert told in refused(run(command, tmp_path, *arguments, uri=uri))
+def test_impossible_commands_are_refused_in_one_line(
+    tmp_path: Path, command: str, uri: str, expected: str
+) -> None:
+    arguments = ["none.zip"] if command == "restore" else []
+    assert expected in refused(run(command, tmp_path, *arguments, uri=uri))
     assert not list(tmp_path.iterdir())
 
 
 def test_backup_does_not_overwrite_another(saved: Path) -> None:
-    before = (saved / "kept/backup.tar.gz").read_bytes()
-    assert refused(run("backup", saved, "kept/backup.tar.gz")) == "kept/backup.tar.gz: is there already"
-    assert (saved / "kept/backup.tar.gz").read_bytes() == before
+    before = (saved / "kept/backup.zip").read_bytes()
+    assert refused(run("backup", saved, "kept/backup.zip")) == "kept/backup.zip: already exists"
+    assert (saved / "kept/backup.zip").read_bytes() == before
 
 
 @contextlib.contextmanager
@@ -225,18 +228,18 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_full_disk_is_told_and_nothing_is_left_of_a_backup_or_a_restore(saved: Path, tmp_path: Path) -> None:
+def test_full_disk_leaves_nothing_of_a_backup_or_a_restore(saved: Path, tmp_path: Path) -> None:
     before = contents(saved)
     with full_disk():
-        assert refused(run("backup", saved, "full/backup.tar.gz"))
-        assert refused(run("restore", tmp_path, str(saved / "kept/backup.tar.gz")))
+        assert refused(run("backup", saved, "full/backup.zip"))
+        assert refused(run("restore", tmp_path, str(saved / "kept/backup.zip")))
     assert contents(saved) == before
     assert not list(tmp_path.iterdir())
 
 
-def test_place_that_cannot_be_written_is_told(saved: Path) -> None:
-    line = refused(run("backup", saved, "mlflow.db/backup.tar.gz"))
-    assert line.startswith("mlflow.db/backup.tar.gz: cannot be written: ")
+def test_place_that_cannot_be_written_is_reported(saved: Path) -> None:
+    line = refused(run("backup", saved, "mlflow.db/backup.zip"))
+    assert line == "mlflow.db: cannot be backed up to mlflow.db/backup.zip: File exists"
 
 
 WRITER = """
@@ -270,13 +273,13 @@ def test_backup_taken_while_runs_write_is_consistent(tmp_path: Path) -> None:
         try:
             for _ in range(5):
                 assert writer.stdout.readline()
-            done = run("backup", old, "../busy.tar.gz")
+            done = run("backup", old, "../busy.zip")
             assert done.code == 0, done.error
             assert writer.poll() is None
         finally:
             writer.kill()
     shutil.rmtree(old)
-    restored = run("restore", new, "../busy.tar.gz")
+    restored = run("restore", new, "../busy.zip")
     assert restored.code == 0, restored.error
     with store_in(new) as client:
         experiment = client.get_experiment_by_name("busy")

@@ -1,53 +1,43 @@
 """Checkpoints: a training that was interrupted ends as one that was not, bit for bit."""
 
 import json
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.learning import checkpoint, training
+from pipeline.design import optimizers
 from pipeline.learning.backend import keras
-from pipeline.learning.checkpoint import Checkpoint
-from pipeline.learning.training import Fit, Images
-from pipeline.paths import CHECKPOINTS
-from pipeline.running.lock import locked
-from pipeline.settings.hyperparameters import Variant
-from tests import test_training
+from pipeline.learning.recipe import Recipe
+from pipeline.shared.lock import locked
+from pipeline.shared.paths import CHECKPOINTS
+from pipeline.shared.trained import Trained, remove_other_checkpoints
+from pipeline.training import fitting
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.fitting import Fit
+from pipeline.training.twin import Twin
+from tests.keras_models import (
+    contrary,
+    images,
+    layers,
+    listed,
+    optimizer,
+    random_model,
+    recipe,
+    residual_model,
+)
 
 EPOCHS = 7
-RNG = np.random.default_rng(0)
-LEARNT = Images(RNG.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 2)
-CONTRARY = Images(LEARNT.images, 1 - LEARNT.labels)  # whatever is learnt is wrong on it
+LEARNT = images(40)
+CONTRARY = contrary(LEARNT)  # whatever is learnt is wrong on it
 STOPPING = {"monitor": "val_loss", "patience": 2, "restore_best_weights": True}
 REDUCING = {"monitor": "val_loss", "factor": 0.5, "patience": 1}
 
 
-def variant(**changes: Any) -> Variant:
-    optimizer = {"name": "rmsprop", "learning_rate": 0.01}
-    return test_training.variant(**({"optimizer": optimizer, "batch_size": 16, "epochs": EPOCHS} | changes))
-
-
-def random_model() -> keras.Sequential:
-    """A model in which everything random or remembered that our networks have happens."""
-    keras.utils.set_random_seed(0)
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 3), dtype="uint8"),
-            layers.Rescaling(1 / 255),
-            layers.RandomFlip(),
-            layers.RandomRotation(0.1),
-            layers.Conv2D(4, 3),
-            layers.BatchNormalization(),
-            layers.Flatten(),
-            layers.Dropout(0.5),
-            layers.Dense(2, activation="softmax"),
-        ],
-        name="random",
-    )
+def resumable_recipe(**changes: Any) -> Recipe:
+    return recipe(**{"optimizer": optimizer("RMSprop"), "batch_size": 16, "epochs": EPOCHS} | changes)
 
 
 class Interrupt(keras.callbacks.Callback):
@@ -62,141 +52,128 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def fit(chosen: Variant, kept: Checkpoint | None = None, interrupt: int = -1) -> tuple[Fit, list[np.ndarray]]:
-    model = random_model()
-    done = training.fit(model, chosen, LEARNT, CONTRARY, 0, Interrupt(interrupt), checkpoint=kept)
-    return done, model.get_weights()
+def fit(
+    chosen: Recipe,
+    kept: Checkpoint | None = None,
+    interrupt: int = -1,
+    make: Callable[[], keras.Model] = random_model,
+) -> tuple[Fit, list[np.ndarray]]:
+    twin = Twin(make(), "float32", label_smoothing=chosen.label_smoothing)
+    done = fitting.fit(twin, chosen, LEARNT, CONTRARY, 0, Interrupt(interrupt), checkpoint=kept)
+    return done, twin.get_weights()
 
 
-CASES = {
-    "to the last epoch": {},
+def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "to the last epoch": {"label_smoothing": 0.1},
     "stopped early, the best weights restored": {"early_stopping": STOPPING},
     "with a falling learning rate": {"reduce_learning_rate": REDUCING, "early_stopping": STOPPING},
 }
 
 
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
-def test_a_training_that_was_interrupted_ends_as_one_that_was_not(
-    changes: dict[str, Any], tmp_path: Path
-) -> None:
-    chosen = variant(**changes)
+def test_an_interrupted_training_ends_as_one_that_was_not(changes: dict[str, Any], tmp_path: Path) -> None:
+    chosen = resumable_recipe(**changes)
     whole, expected = fit(chosen)
     epochs = len(whole.history["loss"])
-    assert epochs == EPOCHS if not changes else epochs < EPOCHS
+    assert epochs < EPOCHS if "early_stopping" in changes else epochs == EPOCHS
     for interrupted in (0, 2, epochs - 1):
-        kept = Checkpoint(tmp_path / str(interrupted), "key")
+        kept = Checkpoint(tmp_path / f"{interrupted}.npz", "key")
         with pytest.raises(KeyboardInterrupt):
             fit(chosen, kept, interrupted)
         resumed, weights = fit(chosen, kept)
         assert resumed.history == whole.history
-        assert all(np.array_equal(one, other) for one, other in zip(weights, expected, strict=True))
+        assert same(weights, expected)
 
 
-def test_a_training_that_was_interrupted_twice_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    chosen, kept = variant(**CASES["with a falling learning rate"]), Checkpoint(tmp_path, "key")
-    whole, expected = fit(chosen)
+def test_a_residual_training_that_was_interrupted_twice_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    chosen, kept = resumable_recipe(epochs=4), Checkpoint(tmp_path / "kept.npz", "key")
+    whole, expected = fit(chosen, make=residual_model)
     for interrupted in (1, 3):
         with pytest.raises(KeyboardInterrupt):
-            fit(chosen, kept, interrupted)
-    resumed, weights = fit(chosen, kept)
+            fit(chosen, kept, interrupted, residual_model)
+    resumed, weights = fit(chosen, kept, make=residual_model)
     assert resumed.history == whole.history
-    assert all(np.array_equal(one, other) for one, other in zip(weights, expected, strict=True))
+    assert same(weights, expected)
+
+
+SCHEDULE = keras.optimizers.schedules.CosineDecay(0.01, 6)
+OPTIMIZERS = {
+    **{kind.__name__: optimizer(kind.__name__) for kind in optimizers.OPTIMIZERS.values()},
+    "EMA": optimizer("SGD", momentum=0.9, nesterov=True, use_ema=True, ema_overwrite_frequency=2),
+    "accumulating": optimizer("AdamW", gradient_accumulation_steps=2, clipnorm=1.0, weight_decay=0.01),
+    "schedule": optimizer("SGD", learning_rate=SCHEDULE),
+}
+
+
+@pytest.mark.parametrize("chosen", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_every_optimizer_resumes_exactly(chosen: dict[str, Any], tmp_path: Path) -> None:
+    def linear() -> keras.Model:
+        return listed(layers.Flatten())
+
+    three, kept = resumable_recipe(optimizer=chosen, epochs=3), Checkpoint(tmp_path / "kept.npz", "key")
+    _, expected = fit(three, make=linear)
+    with pytest.raises(KeyboardInterrupt):
+        fit(three, kept, 1, linear)
+    _, weights = fit(three, kept, make=linear)
+    assert same(weights, expected)
 
 
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
-def test_a_training_that_had_ended_trains_no_more(
+def test_a_finished_training_trains_no_more(
     changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = Checkpoint(tmp_path / "kept", "key")
-    whole, expected = fit(variant(**changes), kept)
-    epochs = len(whole.history["loss"])
+    kept = Checkpoint(tmp_path / "kept.npz", "key")
+    whole, expected = fit(resumable_recipe(**changes), kept)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.npz"]
     capsys.readouterr()
-    again, weights = fit(variant(**changes), kept)
-    assert capsys.readouterr().out == f"random: goes on after epoch {epochs}\n"
+    again, weights = fit(resumable_recipe(**changes), kept)
+    assert capsys.readouterr().out == f"listed: resuming after epoch {len(whole.history['loss'])}\n"
     assert again.history == whole.history
-    assert all(np.array_equal(one, other) for one, other in zip(weights, expected, strict=True))
+    assert again.cpu_seconds > 0.9 * whole.cpu_seconds > 0
+    assert same(weights, expected)
 
 
-def test_seconds_are_those_of_all_parts(tmp_path: Path) -> None:
-    kept = Checkpoint(tmp_path / "kept", "key")
-    first, _ = fit(variant(), kept)
-    again, _ = fit(variant(), kept)
-    assert again.cpu_seconds > 0.9 * first.cpu_seconds > 0
-
-
-def test_only_the_newest_checkpoint_is_kept(tmp_path: Path) -> None:
-    kept = Checkpoint(tmp_path / "kept", "key")
-    fit(variant(epochs=3), kept)
-    assert [path.name for path in kept.folder.iterdir()] == ["epoch-00003"]
-    checkpoint.remove(kept.folder)
-    checkpoint.remove(kept.folder)
-    assert not kept.folder.exists()
-
-
-def test_checkpoints_of_variants_that_are_gone_are_removed_unless_they_train(
+def test_checkpoints_of_removed_variants_are_removed_unless_they_train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("here-0", "gone-0", "running-0"):
-        Checkpoint(CHECKPOINTS / name, "key").write(1, {"model-0": np.zeros(1)}, {})
+        Checkpoint(Trained(name[:-2], 0).checkpoint, "key").write({"model-0": np.zeros(1)}, {})
     with locked("train-running-0"):
-        assert checkpoint.remove_others({"here-0"}) == ["gone-0"]
-    assert sorted(folder.name for folder in CHECKPOINTS.iterdir()) == ["here-0", "running-0"]
+        assert remove_other_checkpoints([Trained("here", 0)]) == ["gone-0"]
+    assert sorted(path.name for path in CHECKPOINTS.iterdir()) == ["here-0.npz", "running-0.npz"]
 
 
-def test_a_checkpoint_of_another_key_is_not_taken_up_and_goes(tmp_path: Path) -> None:
-    folder = tmp_path / "kept"
-    fit(variant(epochs=2), Checkpoint(folder, "one"))
-    assert Checkpoint(folder, "other").read() is None
-    assert not folder.exists()
+def test_a_checkpoint_with_another_key_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "kept.npz"
+    Checkpoint(path, "one").write({"model-0": np.zeros(1)}, {})
+    assert Checkpoint(path, "other").read() is None
+    assert not path.exists()
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_a_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "text"])
+def test_a_damaged_checkpoint_is_ignored_with_a_line(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chosen, kept = variant(epochs=3), Checkpoint(tmp_path / "kept", "key")
-    whole, expected = fit(chosen, kept)
-    [newest] = kept.folder.iterdir()
-    shutil.copytree(newest, tmp_path / "whole")
-    for damage in (flip_a_weight, cut_the_manifest, lose_an_array):
-        shutil.rmtree(kept.folder)
-        shutil.copytree(tmp_path / "whole", newest)
-        damage(newest)
-        capsys.readouterr()
-        again, weights = fit(chosen, kept)
-        assert capsys.readouterr().out.startswith("kept: passes over a checkpoint: ")
-        assert again.history == whole.history
-        assert all(np.array_equal(one, other) for one, other in zip(weights, expected, strict=True))
+    kept = Checkpoint(tmp_path / "kept.npz", "key")
+    kept.write({"model-0": np.ones(100)}, {"epochs": 1})
+    content = bytearray(kept.path.read_bytes())
+    if damage == "flip":
+        content[300] ^= 1
+    damaged = {"flip": bytes(content), "cut": bytes(content[:-30]), "empty": b"", "text": b"text"}
+    kept.path.write_bytes(damaged[damage])
+    assert kept.read() is None
+    assert capsys.readouterr().out.startswith("kept: ignoring a damaged checkpoint: ")
+    assert not kept.path.exists()
 
 
-def flip_a_weight(folder: Path) -> None:
-    path = folder / "model-0.npy"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-def cut_the_manifest(folder: Path) -> None:
-    path = folder / "manifest.json"
-    path.write_text(path.read_text()[:-20])
-
-
-def lose_an_array(folder: Path) -> None:
-    (folder / "optimizer-0.npy").unlink()
-
-
-def test_a_checkpoint_that_was_being_written_is_not_seen(tmp_path: Path) -> None:
-    kept = Checkpoint(tmp_path / "kept", "key")
-    fit(variant(epochs=2), kept)
-    shutil.copytree(kept.folder / "epoch-00002", kept.folder / "epoch-00003.partial")
-    found = kept.read()
-    assert found is not None
-    assert found[1]["epochs"] == 2
-
-
-def test_a_loss_that_is_no_number_is_kept_as_it_is(tmp_path: Path) -> None:
-    diverging = variant(optimizer={"name": "sgd", "learning_rate": 1e30})
-    kept = Checkpoint(tmp_path / "kept", "key")
+def test_a_loss_that_is_not_a_number_is_kept_as_it_is(tmp_path: Path) -> None:
+    diverging = resumable_recipe(optimizer=optimizer("SGD", 1e30))
+    kept = Checkpoint(tmp_path / "kept.npz", "key")
     whole, _ = fit(diverging, kept)
     again, _ = fit(diverging, kept)
     assert whole.divergence is not None

@@ -15,19 +15,21 @@ from tests.jobs import NAME, Job
 pytestmark = pytest.mark.timeout(900)
 
 PARAMS = jobs.small_params(batchnorm={"epochs": 6})
-STAGES = ("fetch", "prepare", "train", "evaluate", "promote", "report")
-BYTES_LEFT = {"train": [20_000, 6_000_000]}  # of a full disk; with the second, the training begins
+STAGES = ("fetch", "prepare", "recipes", "train", "predict", "evaluate", "promote", "report")
+# Of a full disk; with the second number a training begins.
+BYTES_LEFT = {"recipes": [0], "predict": [0], "train": [20_000, 6_000_000]}
 FORBIDDEN = {
     "prepare": ["params.yaml", "data/raw/train_images.npy", "data"],
     "train": ["data/prepared/train/manifest.json", "mlflow.db"],
-    "evaluate": [f"models/{NAME}/model.keras"],
+    "predict": [f"models/{NAME}/model.keras"],
+    "evaluate": [f"predictions/{NAME}/test.npy"],
     "report": ["champion.json"],
 }
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root mounts disks")
 
 
 def command(stage: str) -> list[str]:
-    arguments = NAME.split("-") if stage in {"train", "evaluate"} else []
+    arguments = NAME.split("-") if stage in {"train", "predict"} else []
     return ["python", "-m", f"pipeline.{stage}", *arguments]
 
 
@@ -77,11 +79,11 @@ def results(job: Job) -> dict[str, bytes]:
 @needs_root
 @pytest.mark.faults
 def test_a_full_disk_is_told_and_with_room_each_stage_goes_on(disk: Path, expected: Job) -> None:
-    job = jobs.make(disk / "job", PARAMS, "precision")
+    job = jobs.make(disk / "job", PARAMS)
     for stage in STAGES:
         for left in BYTES_LEFT.get(stage, [100_000]):
             before = results(job)
-            shutil.rmtree(job.folder / ".pipeline/checkpoints", ignore_errors=True)  # evaluate frees its room
+            shutil.rmtree(job.folder / ".pipeline/checkpoints", ignore_errors=True)  # predict removes them
             filler = fill(disk, left)
             process = job.start(*command(stage))
             told, _ = process.communicate(timeout=300)
@@ -97,7 +99,7 @@ def test_a_full_disk_is_told_and_with_room_each_stage_goes_on(disk: Path, expect
 @needs_root
 @pytest.mark.faults
 def test_a_read_only_disk_is_told_and_nothing_changes(disk: Path) -> None:
-    job = jobs.make(disk / "job", PARAMS, "precision")
+    job = jobs.make(disk / "job", PARAMS)
     for stage in STAGES:
         before = files(job.folder)
         mount("-o", "remount,ro", str(disk))
@@ -129,7 +131,7 @@ def test_params_without_permission_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.faults
 def test_files_without_permission_are_named_and_with_it_each_stage_goes_on(tmp_path: Path) -> None:
-    job = jobs.make(tmp_path / "job", PARAMS, "precision")
+    job = jobs.make(tmp_path / "job", PARAMS)
     job.client.search_experiments()  # makes mlflow.db
     for stage in STAGES:
         for path in FORBIDDEN.get(stage, []):

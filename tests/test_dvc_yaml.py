@@ -1,77 +1,129 @@
-"""dvc.yaml tells the truth: each stage lists the modules that its code imports, and no other."""
+"""dvc.yaml and the package's structure: stages depend on the modules that decide their outputs."""
 
 import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
+import pipeline
+from pipeline.shared.neutral import NEUTRAL
 from tests.conftest import ROOT
 
 STAGES: dict[str, dict[str, Any]] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-FOLDERS = {"pipeline", *(f"pipeline.{path.parent.name}" for path in ROOT.glob("pipeline/*/__init__.py"))}
+MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
+
+
+def files_of(name: str) -> set[str]:
+    """The files of `pipeline.x` or `pipeline.x.y`, if there is such a module."""
+    path = Path(*name.split("."))
+    return {str(file) for file in (path.with_suffix(".py"),) if (ROOT / file).is_file()}
 
 
 def imports_of(module: str) -> set[str]:
-    """The pipeline's modules that a module's source imports anywhere in it, as paths."""
-    found = set()
+    """The modules of the pipeline that a module's source imports, at its top or in a function."""
+    found: set[str] = set()
     for node in ast.walk(ast.parse((ROOT / module).read_text())):
-        names: list[str] = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module in FOLDERS:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {file for alias in node.names for file in files_of(alias.name)}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
-        found |= {f"{name.replace('.', '/')}.py" for name in names if name.startswith("pipeline.")}
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            found |= {file for name in names for file in files_of(name)}
     if "served_model.py" in (ROOT / module).read_text():
         found.add("pipeline/champion/served_model.py")  # MLflow runs it from its path
-    return found - {module}
+    return {file for file in found if file.startswith("pipeline/")} - {module}
 
 
-def all_imports_of(module: str) -> set[str]:
+def deciding_modules(module: str) -> set[str]:
+    """A module and all that it imports, but for neutral modules and what only those import."""
     found, new = {module}, {module}
     while new:
-        new = set().union(*(imports_of(path) for path in new)) - found
+        new = set().union(*(imports_of(path) for path in new)) - found - NEUTRAL.keys()
         found |= new
     return found
 
 
+def listed_modules(stage: str) -> set[str]:
+    """The modules that a stage lists, itself or by their folder."""
+    listed = [ROOT / path for path in STAGES[stage]["deps"] if path.startswith("pipeline/")]
+    files = {file for path in listed for file in ([path] if path.is_file() else path.rglob("*.py"))}
+    return {str(file.relative_to(ROOT)) for file in files if file.name != "__init__.py"}
+
+
+def module_of(stage: str) -> str:
+    found = re.search(r"python -m pipeline\.(\w+)", STAGES[stage]["cmd"])
+    assert found is not None
+    return f"pipeline/{found[1]}.py"
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_lists_the_modules_that_it_imports(stage: str) -> None:
-    entry = re.search(r"python -m (pipeline\.\w+)", STAGES[stage]["cmd"])
-    assert entry is not None
-    listed = {path for path in STAGES[stage]["deps"] if path.endswith(".py")}
-    assert listed == all_imports_of(f"{entry[1].replace('.', '/')}.py")
+def test_a_stage_lists_the_modules_that_decide_its_outputs(stage: str) -> None:
+    assert listed_modules(stage) == deciding_modules(module_of(stage))
 
 
-def test_no_training_and_no_selection_reads_the_test_images() -> None:
+def test_neutral_modules_exist_and_have_a_reason() -> None:
+    assert all((ROOT / module).is_file() and reason for module, reason in NEUTRAL.items())
+
+
+def test_only_predicting_and_evaluating_read_test_images() -> None:
     readers = {name for name, stage in STAGES.items() if "data/prepared/test" in stage["deps"]}
-    assert readers == {"evaluate", "evaluate_finetuned"}
-    paths = {path for path in STAGES["train"]["deps"] if path.startswith("data/")}
-    assert paths == {f"data/prepared/{part}" for part in ("split", "train", "validation")}
+    assert readers == {"predict", "predict_finetuned", "evaluate"}
+    for stage in ("train", "finetune", "promote"):
+        read = {path for path in STAGES[stage]["deps"] if path.startswith("data/")}
+        assert read <= {f"data/prepared/{part}" for part in ("split", "train", "validation")}
 
 
-def test_serving_and_reporting_code_is_no_dependency_of_training() -> None:
-    trainings = {*STAGES["train"]["deps"], *STAGES["finetune"]["deps"]}
-    assert not {path for path in trainings if path.startswith(("pipeline/champion", "pipeline/scoring"))}
-    assert not {f"pipeline/{name}.py" for name in ("data/images", "report", "params")} & trainings
+def test_stages_import_only_the_libraries_that_they_need() -> None:
+    heavy = ("tensorflow", "keras", "sklearn", "matplotlib")
+    code = f"import sys, pipeline.{{}}; print(*[name for name in {heavy} if name in sys.modules])"
+    allowed = {
+        "fetch": set[str](),
+        "prepare": {"sklearn", "matplotlib"},
+        "predict": {"tensorflow", "keras"},
+        "evaluate": {"sklearn", "matplotlib"},
+        "report": {"matplotlib"},
+    }
+    for stage, libraries in allowed.items():
+        command = [sys.executable, "-c", code.format(stage)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert set(done.stdout.split()) <= libraries, stage
 
 
-@pytest.mark.parametrize("stage", ["fetch", "prepare", "report"])
-def test_a_light_stage_starts_without_tensorflow(stage: str) -> None:
-    code = f"import sys, pipeline.{stage}; print('tensorflow' in sys.modules, 'keras' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "False False\n"
+def functions_of(path: Path) -> Iterator[ast.FunctionDef]:
+    return (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
 
 
-def test_every_module_begins_with_what_it_is_for() -> None:
-    for path in Path(ROOT / "pipeline").rglob("*.py"):
-        docstring = ast.get_docstring(ast.parse(path.read_text()))
+def test_modules_are_short_and_begin_with_their_purpose() -> None:
+    for path in MODULES:
+        source = path.read_text()
+        docstring = ast.get_docstring(ast.parse(source))
         assert docstring, path
-        if "def main()" in path.read_text():
-            assert f"python -m pipeline.{path.stem}" in docstring, path
+        assert "def main()" not in source or f"python -m pipeline.{path.stem}" in docstring, path
+        assert len(source.splitlines()) <= 200, path
+        for function in functions_of(path):
+            assert (function.end_lineno or 0) - function.lineno < 40, f"{path}: {function.name}"
+
+
+def test_the_package_lists_its_commands_and_folders() -> None:
+    documented = set(re.findall(r"(?:^    |  )(\w+)  +\w", pipeline.__doc__ or "", re.MULTILINE))
+    top = {path.stem if path.is_file() else path.name for path in (ROOT / "pipeline").glob("[a-z]*")}
+    assert documented == {name for name in top if name != "__pycache__"}
+    assert {Path(module_of(stage)).stem for stage in STAGES} < documented
+
+
+def test_folders_do_not_import_each_other_in_a_circle() -> None:
+    edges: dict[str, set[str]] = {}
+    for path in MODULES:
+        folder, *rest = path.relative_to(ROOT / "pipeline").parts
+        if rest:
+            targets = {Path(file).parts[1] for file in imports_of(str(path.relative_to(ROOT)))}
+            edges.setdefault(folder, set()).update(name for name in targets - {folder} if "." not in name)
+    while leaves := {folder for folder, targets in edges.items() if not targets & edges.keys()}:
+        for folder in leaves:
+            del edges[folder]
+    assert not edges

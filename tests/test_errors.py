@@ -1,4 +1,4 @@
-"""What a command ends with: a line for what a person can act on, a traceback for a fault of its own."""
+"""Errors of commands: one line for what a person can act on, a traceback for a bug in the pipeline."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from mlflow.protos.databricks_pb2 import UNAUTHENTICATED
 from requests import Timeout
 from sqlalchemy.exc import OperationalError
 
-from pipeline.errors import PipelineError, told
+from pipeline.shared.errors import PipelineError, one_line
 from tests.conftest import ROOT
 
 
@@ -20,8 +20,7 @@ from tests.conftest import ROOT
         (MlflowException("No such\n  run"), "MLflow: No such run"),
         (
             MlflowException("error code 401 != 200", UNAUTHENTICATED),
-            "MLflow: error code 401 != 200; "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD say who you are",
+            "MLflow: error code 401 != 200; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
         ),
         (
             MlflowException("API request to http://ada:hunter2@there/api failed"),
@@ -36,8 +35,8 @@ from tests.conftest import ROOT
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_what_comes_from_outside_is_told_in_one_line(error: Exception, line: str | None) -> None:
-    assert told(error) == line
+def test_errors_from_outside_become_one_line(error: Exception, line: str | None) -> None:
+    assert one_line(error) == line
 
 
 @pytest.mark.parametrize(
@@ -50,7 +49,7 @@ def test_what_comes_from_outside_is_told_in_one_line(error: Exception, line: str
     ],
 )
 def test_status_and_last_line_of_a_command(raised: str, code: int, end: str) -> None:
-    program = "from pipeline.errors import PipelineError, one_line_errors\n@one_line_errors\n"
+    program = "from pipeline.shared.errors import PipelineError, one_line_errors\n@one_line_errors\n"
     program += f"def main():\n    raise {raised}\nmain()\n"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == code
@@ -58,7 +57,9 @@ def test_status_and_last_line_of_a_command(raised: str, code: int, end: str) -> 
     assert ("Traceback" in done.stderr) == ("ZeroDivisionError" in raised)
 
 
-def test_errors_are_told_without_importing_what_raises_them() -> None:
-    code = "import sys, pipeline.errors; print({'mlflow', 'requests', 'sqlalchemy'} & sys.modules.keys())"
+def test_errors_are_worded_without_importing_what_raises_them() -> None:
+    code = (
+        "import sys, pipeline.shared.errors; print({'mlflow', 'requests', 'sqlalchemy'} & sys.modules.keys())"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

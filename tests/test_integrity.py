@@ -1,37 +1,37 @@
-"""Bytes that change by themselves, modification times kept: found before they are used, mended or told."""
+"""Damage that leaves size and times as they were is found before a stage uses it, and restored."""
 
+import contextlib
 import fcntl
+import json
 import os
 import random
 import shutil
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from dvc.exceptions import CheckoutError
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from pipeline.data import dvc_lock
-from pipeline.errors import PipelineError
+from pipeline import integrity, prepare
 from pipeline.integrity import check_everything, check_inputs
-from pipeline.paths import CHAMPION, EVALUATION, METRICS, MODELS, PRECISION, PREPARED, RAW, REPORTS
-from tests.conftest import Clone
+from pipeline.shared.arrays import read_arrays
+from pipeline.shared.dvc_lock import Out, file_md5, locked_outs
+from pipeline.shared.errors import PipelineError
+from pipeline.shared.paths import MODELS, PREPARED, RAW, REPORTS
+from tests.conftest import ROOT, Clone
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for the quickstart
-
-DATA = (RAW, PREPARED, PRECISION, MODELS, METRICS, EVALUATION, CHAMPION, REPORTS)
 CACHE = Path(".dvc/cache/files/md5")
 IMAGES = RAW / "train_images.npy"
+LABELS = RAW / "train_labels.npy"
 
 
-def flip(path: Path, chance: random.Random) -> None:
-    """Change one byte of a file, and neither its inode, size, mode nor times."""
+def flip(path: Path, seed: int = 0) -> None:
+    """Change one byte of a file but not its inode, size, mode or times."""
+    chance = random.Random(seed)
     before = path.stat()
     path.chmod(0o644)
     with path.open("r+b") as file:
@@ -48,233 +48,232 @@ def files_of(*places: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file() and path.stat().st_size)
 
 
-def cached(path: Path) -> Path:
-    """DVC's copy of a whole file."""
-    md5 = dvc_lock.file_md5(path)
+def outs() -> list[Path]:
+    return [out.path for out in locked_outs()]
+
+
+def in_cache(md5: str) -> Path:
     return CACHE / md5[:2] / md5[2:]
+
+
+def cached(path: Path) -> Path:
+    """DVC's copy of an intact file."""
+    return in_cache(file_md5(path))
 
 
 def listing_of(folder: Path) -> Path:
-    """DVC's listing of a folder that dvc.lock has."""
-    [md5] = [out.md5 for out in dvc_lock.locked_outs() if out.path == folder]
-    return CACHE / md5[:2] / md5[2:]
+    """DVC's listing of a folder."""
+    return next(in_cache(out.md5) for out in locked_outs() if out.path == folder)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A finished job, as the working directory, with the bytes that all its files had at first."""
+class Project:
+    """A project with finished stages, and the content of all its files."""
 
-    clone: Clone
-    content: dict[Path, bytes]
+    def __init__(self, clone: Clone) -> None:
+        self.clone = clone
+        with contextlib.chdir(clone.folder):
+            self.content = {path: path.read_bytes() for path in files_of(*outs(), CACHE)}
 
     def restore(self) -> None:
-        """Put back whatever is not as it was: DVC's cache, and from it the rest."""
-        found = {path: path.read_bytes() for path in files_of(CACHE)}
-        kept = {path: content for path, content in self.content.items() if CACHE in path.parents}
-        for path in found.keys() - kept.keys():
-            path.unlink()
-        for path, content in kept.items() - found.items():
-            path.unlink(missing_ok=True)
-            path.write_bytes(content)
-            path.chmod(0o444)
-        for path, content in self.content.items():
-            if path.is_file() and path.read_bytes() != content:
+        """Restore DVC's cache, and all other files from it."""
+        for path in {*files_of(*outs(), CACHE), *self.content}:
+            if path.is_file() and path.read_bytes() != self.content.get(path):
                 path.unlink()
+        for path, content in self.content.items():
+            if CACHE in path.parents and not path.is_file():
+                path.write_bytes(content)
+                path.chmod(0o444)
         with Repo() as repo:
             repo.checkout(force=True)
-        self.assert_as_it_was()
+        self.assert_unchanged()
 
-    def assert_as_it_was(self) -> None:
-        assert {path: path.read_bytes() for path in files_of(*DATA, CACHE)} == self.content
-
-    def repro(self, *arguments: str) -> tuple[int, str]:
-        """The exit status and the output of `dvc repro`."""
-        done = self.clone.run("dvc", "repro", *arguments, check=False)
-        return done.returncode, done.stdout + done.stderr
+    def assert_unchanged(self) -> None:
+        assert {path: path.read_bytes() for path in files_of(*outs(), CACHE)} == self.content
 
 
 @pytest.fixture(scope="module")
-def finished(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    copy = clone.copy_quickstart(tmp_path_factory.mktemp("job"))
-    assert "up to date" in copy.run("dvc", "status").stdout
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(copy.folder)
-        return Job(copy, {path: path.read_bytes() for path in files_of(*DATA, CACHE)})
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in which the stages `fetch` and `prepare` have run."""
+    clone = Clone(tmp_path_factory.mktemp("project"))
+    params, stages = (YAML(typ="safe").load(ROOT / name) for name in ("params.yaml", "dvc.yaml"))
+    params["data"] = {"source": "digits"}
+    stages["stages"] = {name: stages["stages"][name] for name in ("fetch", "prepare")}
+    (clone.folder / "params.yaml").write_text(json.dumps(params))
+    (clone.folder / "dvc.yaml").write_text(json.dumps(stages))
+    shutil.copy(ROOT / ".dvcignore", clone.folder)
+    (clone.folder / "pipeline").symlink_to(ROOT / "pipeline")
+    clone.run("dvc", "init", "--no-scm", "--quiet")
+    clone.run("dvc", "repro")
+    return Project(clone)
 
 
 @pytest.fixture
-def job(finished: Job, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
-    """The finished job, put back afterwards."""
+def project(finished: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """The finished project as the working directory. It is restored after the test."""
     monkeypatch.chdir(finished.clone.folder)
-    params, lock = Path("params.yaml").read_bytes(), Path("dvc.lock").read_bytes()
+    monkeypatch.setattr(sys, "argv", ["prepare"])
+    lock = Path("dvc.lock").read_bytes()
     yield finished
     monkeypatch.chdir(finished.clone.folder)
-    Path("params.yaml").write_bytes(params)
     Path("dvc.lock").write_bytes(lock)
     finished.restore()
 
 
-def lost(*paths: Path) -> str:
-    """What is said of data that cannot be mended, in one line."""
-    with pytest.raises(PipelineError) as caught:
+@pytest.fixture
+def whole(clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A copy of the quickstart, in which all stages have run, as the working directory."""
+    project = Project(clone.copy_quickstart(tmp_path))
+    monkeypatch.chdir(project.clone.folder)
+    return project
+
+
+def error_of(*paths: Path) -> str:
+    """The error about files without an intact copy, in one line."""
+    with pytest.raises(
+        PipelineError, match=r"removed because .*: run `dvc repro` to make it again$"
+    ) as caught:
         check_inputs(*paths)
     assert "\n" not in str(caught.value)
-    assert str(caught.value).endswith("removed, as there is no good copy: run `dvc repro` to make it again")
     return str(caught.value)
 
 
-# Two hundred flips.
+# Many changes
 
 
-def flip_and_check(job: Job, chance: random.Random, checkouts: float) -> str:
-    """Damage one file and let it be used; what became of it. A part of DVC's copies are used by checkout."""
-    place = chance.choice([*DATA, CACHE, CACHE, CACHE])
-    path = chance.choice(files_of(place))
-    flip(path, chance)
-    assert path.read_bytes() != job.content[path]
-    if place != CACHE:
-        check_inputs(place)
-        assert path.read_bytes() == job.content[path], path
-        return "restored from the cache"
-    if chance.random() >= checkouts:
-        assert check_everything() == []
-        assert path.read_bytes() == job.content[path], path
-        return "restored from the workspace"
-    return use_by_checkout(job, path)
-
-
-def use_by_checkout(job: Job, damaged: Path) -> str:
-    """Let DVC put its damaged copy in the place of what it is a copy of, and a stage read that."""
-    twins = [path for path in files_of(*DATA) if damaged in (cached(path), cached_listing(path))]
-    for path in twins:
-        path.unlink()
-    try:
-        with Repo() as repo:
-            repo.checkout(force=True)
-    except CheckoutError:
-        told = "refused by DVC"
-    else:
-        if damaged.suffix == ".dir" and all(job.content[path] == path.read_bytes() for path in twins):
-            told = "not used, as DVC keeps listings elsewhere too"
-        else:
-            told = "named"
-            line = lost(*DATA)
-            assert any(str(path) in line for path in (*twins, damaged)), line
-    assert not any(path.is_file() and path.read_bytes() != job.content[path] for path in twins)
-    job.restore()
-    return told
-
-
-def cached_listing(path: Path) -> Path | None:
-    """DVC's listing of the folder that a file is of, where it is of one."""
-    folders = [out.path for out in dvc_lock.locked_outs() if out.path in path.parents]
-    return listing_of(folders[0]) if folders else None
-
-
-def flips(job: Job, count: int, checkouts: float) -> Counter[str]:
-    """Damage so many files, one after another, and put each back; how often what became of them."""
+def flip_and_restore(project: Project, count: int) -> set[Path]:
+    """Flip bytes in `count` files, one after another. Returns the parts of the project that had some."""
     chance = random.Random(count)
-    found: Counter[str] = Counter()
-    for _ in range(count):
-        found[flip_and_check(job, chance, checkouts)] += 1
-        job.assert_as_it_was()
-    return found
+    places = set()
+    for seed in range(count):
+        place = chance.choice([*outs(), CACHE, CACHE, CACHE])
+        path = chance.choice(files_of(place))
+        flip(path, seed)
+        assert path.read_bytes() != project.content[path]
+        if place == CACHE:
+            assert check_everything() == []
+        else:
+            check_inputs(place)
+        project.assert_unchanged()
+        places.add(place)
+    return places
 
 
-def test_twenty_flips_are_found_and_mended(job: Job) -> None:
-    found = flips(job, 20, checkouts=0)
-    assert set(found) == {"restored from the cache", "restored from the workspace"}
+def test_thirty_flips_are_restored(project: Project) -> None:
+    assert len(flip_and_restore(project, 30)) > 5
 
 
 @pytest.mark.faults
-def test_two_hundred_flips_are_found(job: Job) -> None:
-    found = flips(job, 200, checkouts=0.5)
-    assert found.total() == 200
-    assert {"restored from the cache", "restored from the workspace", "named"} <= set(found)
+def test_two_hundred_flips_in_the_files_of_all_stages_are_restored(whole: Project) -> None:
+    assert len(flip_and_restore(whole, 200)) > 20
 
 
-# One after another.
+def test_files_that_dvc_restored_from_damaged_copies_are_named(project: Project) -> None:
+    files = files_of(*outs())
+    for path in {cached(path) for path in files}:
+        flip(path)
+    for path in files:
+        path.unlink()
+    with Repo() as repo:
+        repo.checkout(force=True)
+    assert all(path.read_bytes() != project.content[path] for path in files)
+    error = error_of(*outs())
+    assert all(f"{path}: damaged: expected MD5 " in error for path in files)
+    assert files_of(*outs()) == []
 
 
-def test_data_as_they_were_say_nothing(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    check_inputs(*DATA)
+# Single changes
+
+
+def test_intact_data_print_nothing(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    check_inputs(*outs())
     assert check_everything() == []
     assert capsys.readouterr().out == ""
-    job.assert_as_it_was()
+    project.assert_unchanged()
 
 
-def test_a_restored_file_is_told(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    flip(IMAGES, random.Random(0))
-    check_inputs(PREPARED)
-    assert capsys.readouterr().out == ""
-    check_inputs(IMAGES)
-    assert capsys.readouterr().out == f"{IMAGES}: damaged, restored from DVC's cache\n"
-    job.assert_as_it_was()
+def test_restoring_a_file_is_reported_when_it_is_an_input(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(2):  # a restored file can be damaged again
+        flip(IMAGES, seed)
+        check_inputs(PREPARED)
+        assert capsys.readouterr().out == ""
+        check_inputs(IMAGES)
+        assert capsys.readouterr().out == f"{IMAGES}: damaged, restored from DVC's cache\n"
+        project.assert_unchanged()
 
 
-def test_a_restored_file_that_is_damaged_again_is_restored_again(job: Job) -> None:
-    for seed in range(3):
-        flip(PRECISION, random.Random(seed))
-        check_inputs(PRECISION)
-        job.assert_as_it_was()
-
-
-@pytest.mark.usefixtures("job")
+@pytest.mark.usefixtures("project")
 def test_damage_in_both_copies_is_named_and_removed() -> None:
     copies = [path for file in (IMAGES, RAW / "manifest.json") for path in (file, cached(file))]
     for path in copies:
-        flip(path, random.Random(0))
-    told = lost(RAW)
+        flip(path)
+    error = error_of(RAW)
     for file in copies[::2]:
-        assert f"{file}: damaged: expected MD5 " in told
+        assert f"{file}: damaged: expected MD5 " in error
     assert not any(path.exists() for path in copies)
 
 
-def test_an_edit_is_told_and_left_alone(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    path = next(MODELS.glob("*/history.csv"))
-    path.write_text("epoch,loss\n1,0.5\n")
+@pytest.mark.usefixtures("project")
+def test_an_edit_is_reported_and_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    balance = PREPARED / "class_balance.csv"
+    balance.write_text("class\n")
     (RAW / "notes.txt").write_text("mine")
-    check_inputs(MODELS, RAW)
+    check_inputs(PREPARED, RAW)
     assert set(capsys.readouterr().out.splitlines()) == {
-        f"{folder}: changed since dvc.lock was written" for folder in (RAW, path.parent)
+        f"{path}: changed since dvc.lock was written; `dvc checkout --force {path}` restores it"
+        for path in (RAW, balance)
     }
-    assert path.read_text() == "epoch,loss\n1,0.5\n"
+    assert balance.read_text() == "class\n"
     (RAW / "notes.txt").unlink()
-    path.write_bytes(job.content[path])
 
 
-def test_damage_beside_an_edit_is_mended(job: Job) -> None:
-    folder = next(MODELS.iterdir())
-    (folder / "history.csv").write_text("mine")
-    flip(folder / "model.keras", random.Random(0))
-    check_inputs(folder)
-    assert (folder / "model.keras").read_bytes() == job.content[folder / "model.keras"]
-    assert (folder / "history.csv").read_text() == "mine"
+@pytest.mark.usefixtures("project")
+def test_damage_beside_an_edit_is_restored() -> None:
+    labels = LABELS.read_bytes()
+    (RAW / "manifest.json").write_text("mine")
+    flip(LABELS)
+    check_inputs(RAW)
+    assert LABELS.read_bytes() == labels
+    assert (RAW / "manifest.json").read_text() == "mine"
 
 
-def test_without_a_lock_there_is_nothing_to_compare_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("size", [None, 0, 100, 5000], ids=["missing", "empty", "header cut", "array cut"])
+def test_a_missing_or_truncated_file_is_named_and_the_printed_command_restores_it(
+    project: Project, size: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    LABELS.unlink() if size is None else os.truncate(LABELS, size)
+    check_inputs(RAW)
+    assert f"`dvc checkout --force {RAW}`" in capsys.readouterr().out
+    with pytest.raises(PipelineError, match=rf"^{LABELS}: cannot be read: .*; run `dvc repro` to make it$"):
+        read_arrays(RAW)
+    project.clone.run("dvc", "checkout", "--force", str(RAW))
+    project.assert_unchanged()
+
+
+# dvc.lock
+
+
+@pytest.mark.parametrize("content", [None, ""], ids=["missing", "empty"])
+def test_without_dvc_lock_nothing_is_compared(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    check_inputs(*DATA)
+    if content is not None:
+        Path("dvc.lock").write_text(content)
+    check_inputs(RAW)
     assert check_everything() == []
 
 
-def test_an_empty_lock_is_none_as_for_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("dvc.lock").touch()
-    check_inputs(*DATA)
-
-
-@pytest.mark.usefixtures("job")
-def test_data_outside_dvc_that_differ_are_refused_in_one_line(
+@pytest.mark.usefixtures("project")
+def test_damage_outside_a_dvc_repository_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(RAW, tmp_path / RAW)
     shutil.copy("dvc.lock", tmp_path)
     monkeypatch.chdir(tmp_path)
     check_inputs(RAW)
-    flip(IMAGES, random.Random(0))
+    flip(IMAGES)
     with pytest.raises(PipelineError, match=r"^dvc: you are not inside of a DVC repository"):
         check_inputs(RAW)
 
@@ -282,116 +281,101 @@ def test_data_outside_dvc_that_differ_are_refused_in_one_line(
 @pytest.mark.parametrize(
     "content", ["schema: '2.0'\n", "stages:\n- one\n", "stages: {a: {outs: [{hash: md5}]}}", "\t", "\x00"]
 )
-@pytest.mark.usefixtures("job")
-def test_a_damaged_lock_is_refused_in_one_line(content: str) -> None:
+def test_a_damaged_lock_is_refused_in_one_line(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     Path("dvc.lock").write_text(content)
     with pytest.raises(PipelineError, match=r"^dvc\.lock: cannot be read: .*; `git checkout dvc\.lock`"):
         check_inputs(RAW)
 
 
-@pytest.mark.usefixtures("job")
-def test_a_lock_that_dvc_is_writing_is_waited_for() -> None:
-    whole = Path("dvc.lock").read_text()
+@pytest.mark.usefixtures("project")
+def test_reading_dvc_lock_waits_while_dvc_writes_it() -> None:
+    expected = locked_outs()
+    text = Path("dvc.lock").read_text()
+    found: list[list[Out]] = []
     with Path(".dvc/tmp/lock").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        Path("dvc.lock").write_text(whole[:100])
-        found: list[list[dvc_lock.Out]] = []
-        reader = threading.Thread(target=lambda: found.append(dvc_lock.locked_outs()))
+        Path("dvc.lock").write_text(text[:100])
+        reader = threading.Thread(target=lambda: found.append(locked_outs()))
         reader.start()
         time.sleep(0.2)
         assert found == []
-        Path("dvc.lock").write_text(whole)
+        Path("dvc.lock").write_text(text)
     reader.join()
-    assert found == [dvc_lock.locked_outs()]
-    assert len(found[0]) > 20
+    assert found == [expected]
+    assert len(expected) > 5
 
 
-# As a user meets it.
+# Commands and stages
 
 
-def split_anew(job: Job) -> None:
-    """Change params.yaml so that `prepare` has to run."""
-    params = YAML(typ="safe").load(Path("params.yaml"))
-    params["split"]["seed"] += 1
-    YAML().dump(params, Path("params.yaml"))
-    assert "prepare" in job.clone.run("dvc", "status").stdout
+def test_the_command_restores_workspace_and_cache(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = [PREPARED / "samples.png", cached(IMAGES), listing_of(RAW)]
+    for path in damaged:
+        flip(path)
+    integrity.main()
+    *restored, last = capsys.readouterr().out.splitlines()
+    assert sorted(line.partition(":")[0] for line in restored) == sorted(map(str, damaged))
+    assert last == "integrity: all files match dvc.lock and DVC's cache"
+    project.assert_unchanged()
 
 
-def test_a_stage_mends_its_input_and_runs(job: Job) -> None:
-    split_anew(job)
-    flip(IMAGES, random.Random(0))
-    status, output = job.repro("prepare")
-    assert (status, f"{IMAGES}: damaged, restored from DVC's cache" in output) == (0, True), output
-    assert IMAGES.read_bytes() == job.content[IMAGES]
+def test_a_stage_restores_its_input_and_runs(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    flip(IMAGES)
+    prepare.main()
+    assert capsys.readouterr().out.startswith(f"{IMAGES}: damaged, restored from DVC's cache\nprepare: ")
+    project.assert_unchanged()
 
 
-@pytest.mark.faults
-def test_the_printed_way_out_of_damage_in_both_copies_works(job: Job) -> None:
-    split_anew(job)
-    flip(cached(IMAGES), random.Random(0))
-    flip(IMAGES, random.Random(1))
-    status, output = job.repro("prepare")
-    assert status
-    assert f"error: {IMAGES}: damaged: expected MD5 " in output
-    assert "Traceback" not in output
-    status, output = job.repro("prepare")
-    assert (status, "Running stage 'fetch'" in output) == (0, True), output
-    assert IMAGES.read_bytes() == job.content[IMAGES]
-    assert cached(IMAGES).read_bytes() == job.content[IMAGES]
-
-
-@pytest.mark.faults
-def test_a_model_that_dvc_restored_damaged_is_named_and_trained_again(job: Job) -> None:
-    model = MODELS / "shallow-0" / "model.keras"
-    flip(cached(model), random.Random(0))
-    shutil.rmtree(model.parent)
-    job.clone.run("dvc", "checkout", "--force", "train@shallow-0")
-    assert model.read_bytes() != job.content[model]
-    status, output = job.repro("--force", "--single-item", "evaluate@shallow-0")
-    assert status
-    assert f"error: {model}: damaged: expected MD5 " in output
-    status, output = job.repro("evaluate@shallow-0")
-    assert (status, "Running stage 'train@shallow-0'" in output) == (0, True), output
-    assert model.read_bytes() == job.content[model]
+def test_a_stage_refuses_a_lost_input_and_the_printed_command_makes_it_again(project: Project) -> None:
+    for path in (cached(IMAGES), IMAGES):
+        flip(path)
+    with pytest.raises(SystemExit, match=rf"^error: {IMAGES}: damaged: expected MD5 .*: run `dvc repro`"):
+        prepare.main()
+    assert "Running stage 'fetch'" in project.clone.run("dvc", "repro").stdout
+    project.assert_unchanged()
 
 
 @pytest.mark.faults
-def test_a_folder_that_dvc_restored_by_a_damaged_listing_is_named_and_made_again(job: Job) -> None:
+def test_a_folder_that_dvc_restored_by_a_damaged_listing_is_named_and_made_again(project: Project) -> None:
     listing = listing_of(RAW)
-    content = listing.read_bytes()
     listing.chmod(0o644)
-    listing.write_bytes(content.replace(b"test_labels", b"test_label5"))
+    listing.write_bytes(project.content[listing].replace(b"test_labels", b"test_label5"))
     listing.chmod(0o444)
     shutil.rmtree(RAW)
-    job.clone.run("dvc", "checkout", "--force", "fetch")
+    project.clone.run("dvc", "checkout", "--force", "fetch")
     assert (RAW / "test_label5.npy").is_file()
-    status, output = job.repro("--force", "--single-item", "prepare")
-    assert status
-    assert f"error: {listing}: damaged: expected MD5 " in output
-    assert job.repro("prepare")[0] == 0
-    assert listing.read_bytes() == content
-    assert not (RAW / "test_label5.npy").exists()
-
-
-def test_the_command_mends_workspace_and_cache(job: Job) -> None:
-    damaged = [REPORTS / "report.md", cached(IMAGES), listing_of(RAW)]
-    for path in damaged:
-        flip(path, random.Random(0))
-    done = job.clone.run(sys.executable, "-m", "pipeline.integrity")
-    *mended, last = done.stdout.splitlines()
-    assert last == "integrity: all files are what dvc.lock and DVC's cache say"
-    assert len(mended) == len(damaged)
-    job.assert_as_it_was()
+    assert f"{listing}: damaged: expected MD5 " in error_of(RAW)
+    project.clone.run("dvc", "repro")
+    project.assert_unchanged()
 
 
 @pytest.mark.faults
-def test_a_run_with_nothing_to_do_mends_too_and_makes_again_what_is_lost(job: Job) -> None:
-    balance = PREPARED / "class_balance.csv"
-    flip(cached(balance), random.Random(0))
-    flip(balance, random.Random(1))
-    flip(REPORTS / "report.html", random.Random(0))
-    done = job.clone.run(sys.executable, "-m", "pipeline.repro", "--jobs=1")
-    assert f"{REPORTS / 'report.html'}: damaged, restored from DVC's cache\n" in done.stdout
+def test_a_model_that_dvc_restored_damaged_is_named_and_trained_again(whole: Project) -> None:
+    model = MODELS / "shallow-0" / "model.keras"
+    flip(cached(model))
+    shutil.rmtree(model.parent)
+    whole.clone.run("dvc", "checkout", "--force", "train@shallow-0")
+    assert model.read_bytes() != whole.content[model]
+    refused = whole.clone.run("dvc", "repro", "--force", "--single-item", "predict@shallow-0", check=False)
+    assert refused.returncode
+    assert f"error: {model}: damaged: expected MD5 " in refused.stderr
+    repaired = whole.clone.run("dvc", "repro", "predict@shallow-0")
+    assert "Running stage 'train@shallow-0'" in repaired.stdout
+    assert model.read_bytes() == whole.content[model]
+
+
+@pytest.mark.faults
+def test_make_repro_restores_files_and_makes_lost_ones_again(whole: Project) -> None:
+    balance, report = PREPARED / "class_balance.csv", REPORTS / "report.html"
+    for path in (cached(balance), balance, report):
+        flip(path)
+    done = whole.clone.run(sys.executable, "-m", "pipeline.repro", "--jobs=1")
+    assert f"{report}: damaged, restored from DVC's cache\n" in done.stdout
     assert f"{balance}: damaged: expected MD5 " in done.stdout
     assert "plan: prepare\n" in done.stdout
-    assert balance.read_bytes() == job.content[balance]
+    assert balance.read_bytes() == whole.content[balance]

@@ -24,7 +24,7 @@ PARAMS = jobs.small_params(
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A job with a variant that has dropout, normalization and both callbacks, before its training."""
-    return jobs.make(tmp_path_factory.mktemp("prepared") / "job", PARAMS, "prepare", "precision")
+    return jobs.make(tmp_path_factory.mktemp("prepared") / "job", PARAMS, "prepare", "recipes")
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +63,20 @@ def assert_trained_once(job: Job, expected: Job) -> None:
     assert [model.status for model in found] == ["READY"]
 
 
-def epochs_told(told: str) -> int:
+def epochs_in(printed: str) -> int:
     """The last epoch whose line was printed."""
-    return max((int(number) for number in re.findall(r"  epoch (\d+)/", told)), default=0)
+    return max((int(number) for number in re.findall(r"  epoch (\d+)/", printed)), default=0)
 
 
-def went_on_after(told: str) -> int:
-    """The epoch that a training says that it goes on after; 0 where it began anew."""
-    found = re.search(rf"{NAME.rsplit('-', 1)[0]}: goes on after epoch (\d+)", told)
+def resumed_after(printed: str) -> int:
+    """The epoch after which a training resumed; 0 if it started anew."""
+    found = re.search(rf"{NAME.rsplit('-', 1)[0]}: resuming after epoch (\d+)", printed)
     return int(found[1]) if found else 0
 
 
 def killed_again_and_again(prepared: Job, expected: Job, folder: Path, ways: list[str], seed: int) -> int:
     """Train a copy of a job, killed at random moments until it ends; how often it was killed."""
-    moments, kills, told_before = random.Random(seed), 0, ""
+    moments, kills, before = random.Random(seed), 0, ""
     job = jobs.copied(prepared, folder)
     while True:
         dvc = job.start(*TRAIN)
@@ -85,13 +85,13 @@ def killed_again_and_again(prepared: Job, expected: Job, folder: Path, ways: lis
             if dvc.poll() is None:
                 jobs.kill(job, dvc, ways[kills])
                 kills += 1
-        told, _ = dvc.communicate(timeout=400)
-        if "goes on" in told or epochs_told(told):  # it was not killed before that
-            assert went_on_after(told) >= epochs_told(told_before) - 1
+        printed, _ = dvc.communicate(timeout=400)
+        if "resuming" in printed or epochs_in(printed):  # it was not killed before that
+            assert resumed_after(printed) >= epochs_in(before) - 1
         if dvc.returncode == 0:
             assert_trained_once(job, expected)
             return kills
-        told_before = told if epochs_told(told) else told_before
+        before = printed if epochs_in(printed) else before
 
 
 def test_a_training_that_is_killed_with_all_that_started_it_goes_on(
@@ -104,11 +104,11 @@ def test_a_training_that_is_killed_with_all_that_started_it_goes_on(
     dvc.communicate()
     [run] = job.runs()
     assert run.info.status == "RUNNING"
-    told = job.run("python", "-m", "pipeline.sync")
-    assert told == f"sync: {NAME}: ended its run, which was killed\n"
+    printed = job.run("python", "-m", "pipeline.sync")
+    assert printed == f"sync: {NAME}: ended its run, which was killed\n"
     assert job.client.get_run(run.info.run_id).info.status == "KILLED"
-    told = job.run(*TRAIN)
-    assert went_on_after(told) >= 3
+    printed = job.run(*TRAIN)
+    assert resumed_after(printed) >= 3
     assert_trained_once(job, expected)
 
 
@@ -122,9 +122,9 @@ def test_a_training_that_outlives_its_dvc_is_waited_for_and_not_done_twice(
     dvc.kill()
     dvc.wait()
     assert jobs.processes(job, "train")
-    told = job.run(*TRAIN)
-    assert f"train-{NAME}: waits for another process" in told
-    assert went_on_after(told) >= 1
+    printed = job.run(*TRAIN)
+    assert f"train-{NAME}: waiting for another process" in printed
+    assert resumed_after(printed) >= 1
     dvc.communicate()
     assert not jobs.processes(job, "train")
     assert_trained_once(job, expected)
@@ -139,8 +139,8 @@ def test_a_clock_that_jumps_by_years_changes_nothing(prepared: Job, expected: Jo
     jobs.wait_for(lambda: jobs.trained_epochs(job) >= 3)
     jobs.kill(job, training, "group")
     training.communicate()
-    told = job.run("faketime", "-m", "-f", "-800d", *train)
-    assert went_on_after(told) >= 3
+    printed = job.run("faketime", "-m", "-f", "-800d", *train)
+    assert resumed_after(printed) >= 3
     assert_trained_once(job, expected)
 
 
@@ -157,7 +157,8 @@ def test_twenty_kills_at_random_moments_change_nothing(prepared: Job, expected: 
 @pytest.mark.faults
 def test_a_kill_in_each_other_stage_changes_nothing(complete: Job, tmp_path: Path) -> None:
     job = jobs.make(tmp_path / "job", PARAMS)
-    for number, stage in enumerate(("fetch", "prepare", "evaluate", "promote", "report")):
+    stages = ("fetch", "prepare", "recipes", "predict", "evaluate", "promote", "report")
+    for number, stage in enumerate(stages):
         dvc = job.start("dvc", "repro")
         jobs.wait_for(lambda stage=stage: jobs.processes(job, stage))
         time.sleep(random.Random(stage).uniform(0.2, 3))

@@ -32,8 +32,8 @@ def test_every_parameter_is_forwarded_and_every_placeholder_is_declared(name: st
 
 
 def test_there_is_an_entry_point_for_every_stage_and_the_whole() -> None:
-    own_name = {stage for stage in STAGES if stage != "evaluate_finetuned"}
-    assert set(PROJECT["entry_points"]) == own_name | {"main", "quickstart", "sync", "predict"}
+    own_name = {stage for stage in STAGES if stage != "predict_finetuned"}
+    assert set(PROJECT["entry_points"]) == own_name | {"main", "quickstart", "sync", "classify"}
 
 
 def test_mlflow_run_trains_the_variant_and_seed_that_it_is_given(clone: Clone, tmp_path: Path) -> None:

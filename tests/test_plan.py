@@ -9,7 +9,7 @@ import pytest
 from dvc.repo import Repo
 
 from pipeline import plan
-from pipeline.errors import PipelineError
+from pipeline.shared.errors import PipelineError
 
 STAGES = """\
 stages:

@@ -14,10 +14,11 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.champion import registry, serving
 from pipeline.champion.gate import Candidate
-from pipeline.data.arrays import file_digest
-from pipeline.errors import PipelineError
-from pipeline.learning import models
+from pipeline.learning import model_file
 from pipeline.learning.backend import keras
+from pipeline.shared.arrays import file_digest
+from pipeline.shared.errors import PipelineError
+from tests.keras_models import network_model
 
 NAME = "cifar10"
 CLASSES = [f"class{number}" for number in range(10)]
@@ -47,7 +48,7 @@ def new_candidate(
 ) -> Candidate:
     file = folder / f"shallow-{seed}" / "model.keras"
     keras.utils.set_random_seed(seed)
-    models.save(models.build("shallow", len(CLASSES), "shallow"), file)
+    model_file.save(network_model("shallow", len(CLASSES)), file)
     tags = {"variant": "shallow", "seed": str(seed), "model_digest": file_digest(file)}
     return Candidate(
         registered_name=registered_name,
@@ -182,7 +183,7 @@ def test_same_model_again_changes_nothing(store: Registry) -> None:
 @pytest.mark.parametrize("accuracy", [0.3, 0.65], ids=["worse", "equal"])
 def test_model_that_is_no_better_is_refused(store: Registry, accuracy: float) -> None:
     worse = store.candidate(3, accuracy)
-    reason = f"validation accuracy {accuracy:.4f} is no better than the 0.6500 of version 2"
+    reason = f"validation accuracy {accuracy:.4f} is not better than the 0.6500 of version 2"
     assert_refused(worse, reason)
 
 
@@ -207,7 +208,7 @@ def test_accuracy_on_another_split_is_not_compared_unless_forced(store: Registry
 @pytest.mark.parametrize(
     ("accuracy", "reason"),
     [
-        (0.19, "validation accuracy 0.1900 is under 0.2000, which is chance and promotion.margin 0.1"),
+        (0.19, "validation accuracy 0.1900 is below 0.2000, chance plus promotion.margin 0.1"),
         (float("nan"), "its validation accuracy is nan"),
         (float("inf"), "its validation accuracy is inf"),
     ],
@@ -306,7 +307,7 @@ def test_registration_that_fails_leaves_the_run_finished(store: Registry) -> Non
 
 def test_served_champion_answers_with_the_keras_models_probabilities(store: Registry) -> None:
     served = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
-    expected = models.probabilities(models.load(store.better.model), IMAGES)
+    expected = model_file.probabilities(model_file.load(store.better.model), IMAGES)
     answers = [served.predict(serving.example_request(image))[0] for image in IMAGES]
     for answer, row in zip(answers, expected, strict=True):
         assert list(answer["probabilities"]) == CLASSES

@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from pipeline.data.arrays import write_arrays, write_json
-from pipeline.params import Params
+from pipeline.prepare import sample_grid
 from pipeline.report import read_results, summarize
-from pipeline.scoring import figures, metrics, report_text
-from pipeline.scoring.markdown import markdown_table, to_html
-from pipeline.scoring.report_text import Results, write
-from pipeline.settings.reading import read_params
+from pipeline.reporting import figures as report_figures
+from pipeline.reporting import report_text
+from pipeline.reporting.markdown import markdown_table, to_html
+from pipeline.reporting.report_text import Results, write
+from pipeline.scoring import figures, metrics
+from pipeline.shared.arrays import write_arrays, write_json
 
-ROOT = Path(__file__).parents[1]
 CLASSES = ["cat", "dog"]
 PUBLISHED = {"vgg3": 0.7678, "model_s": 0.8155, "of_nobody": 0.5}
 VALIDATION = {"vgg3": 0.76, "vgg3_early_stop": 0.77, "batchnorm": 0.70}
@@ -86,7 +86,7 @@ def results_of(
     one, other = classes[1], classes[0]
     pair = {"one": one, "other": other, "images": "12", "one_as_other": "7", "other_as_one": "5"}
     return Results(
-        facts={"name": "pets", "classes": classes, "split_digest": "0123456789abcdef"},
+        facts={"name": "pets", "source": "cifar10", "classes": classes, "split_digest": "0123456789abcdef"},
         balance=pd.DataFrame({"class": classes, "train": 20, "validation": 5, "test": 5}),
         table=summarize(scores, PUBLISHED),
         histories={name: history(3) for name in names},
@@ -108,7 +108,7 @@ def sentence(text: str, title: str) -> str:
     return str(found)
 
 
-def test_what_diverged_is_told_with_its_reason() -> None:
+def test_what_diverged_is_reported_with_its_reason() -> None:
     results = replace(results_of(1), diverged={"runaway-0": "its loss is nan in epoch 3"})
     text = write(results)
     assert "- `runaway-0` diverged, and is in no table: its loss is nan in epoch 3." in text
@@ -165,7 +165,7 @@ def test_variants_stand_by_validation_accuracy_beside_their_published_figure() -
     ]
 
 
-def test_several_seeds_are_told_as_mean_and_deviation() -> None:
+def test_several_seeds_are_shown_as_mean_and_deviation() -> None:
     text = write(results_of(3))
     assert "Mean and standard deviation of 3 seeds." in text
     assert "0.7700 over 3 seeds; vgg3 comes next" in text
@@ -184,8 +184,8 @@ def test_several_seeds_are_told_as_mean_and_deviation() -> None:
     ],
 )
 def test_verdict_agrees_with_the_numbers(early: float, verdict: str) -> None:
-    told = sentence(write(results_of(1, VALIDATION | {"vgg3_early_stop": early})), "Early stopping")
-    assert told == f"`vgg3_early_stop` {early:.4f}, `vgg3` 0.7600 on validation images: {verdict}"
+    line = sentence(write(results_of(1, VALIDATION | {"vgg3_early_stop": early})), "Early stopping")
+    assert line == f"`vgg3_early_stop` {early:.4f}, `vgg3` 0.7600 on validation images: {verdict}"
 
 
 def test_comparison_needs_both_variants() -> None:
@@ -195,13 +195,13 @@ def test_comparison_needs_both_variants() -> None:
 
 
 def test_widest_and_narrowest_gap_are_told() -> None:
-    told = sentence(write(results_of(1)), "Over-fitting")
-    assert "`vgg3` ends with training accuracy 0.990 and validation accuracy 0.760, the widest gap" in told
+    line = sentence(write(results_of(1)), "Over-fitting")
+    assert "`vgg3` ends with training accuracy 0.990 and validation accuracy 0.760, the widest gap" in line
 
 
 def test_size_is_the_rank_correlation_with_accuracy() -> None:
-    told = sentence(write(results_of(1)), "Size")
-    assert told.endswith("of parameters and validation accuracy is +1.00.")
+    line = sentence(write(results_of(1)), "Size")
+    assert line.endswith("of parameters and validation accuracy is +1.00.")
 
 
 def test_variants_of_one_size_have_no_rank_correlation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,8 +222,8 @@ def test_hardest_classes_come_first() -> None:
     classes = ["a", "b", "c", "d"]
     results = results_of(1, classes=classes)
     table = per_class(classes).assign(f1=[0.9, 0.3, 0.5, 0.1])
-    told = write(replace(results, per_class=dict.fromkeys(results.per_class, table)))
-    assert "Hardest over all models: d, b, c." in told
+    line = write(replace(results, per_class=dict.fromkeys(results.per_class, table)))
+    assert "Hardest over all models: d, b, c." in line
 
 
 def test_data_names_the_split_and_its_balance() -> None:
@@ -316,10 +316,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with all that the report reads; one of its classes is called NA."""
     monkeypatch.chdir(tmp_path)
     classes = ["NA", "dog"]
-    write_arrays(
-        Path("data/prepared/split"), {}, name="pets", classes=classes, split_digest="0123456789abcdef"
-    )
     results = results_of(1, classes=classes)
+    write_arrays(Path("data/prepared/split"), {}, **results.facts)
+    index = [{"variant": name, "seed": 0} for name in ("vgg3", "vgg3_early_stop")]
+    write_json(Path("recipes/_index.json"), index)
     results.balance.to_csv("data/prepared/class_balance.csv", index=False)
     write_json(Path("champion.json"), results.champion)
     for name, accuracy in {"vgg3_early_stop-0": 0.77, "vgg3-0": 0.76, "former-0": 0.9}.items():
@@ -335,13 +335,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_another_dataset_has_no_word_of_cifar10(project: Path) -> None:
+    facts = results_of(1).facts | {"source": "directory"}
+    write_arrays(project / "data/prepared/split", {}, **facts)
+    text = write(read_results({"vgg3": 0.7678}))
+    assert not re.search("published|document|CIFAR|2000s", text)
+
+
 @pytest.mark.usefixtures("project")
 def test_report_reads_the_trainings_that_params_name_and_no_other() -> None:
-    params = read_params(Params, ROOT / "params.yaml")
-    named = {name: params.variants[name] for name in ("vgg3", "vgg3_early_stop")}
-    none_tuned = params.finetune.model_copy(update={"variants": {}})
-    params = params.model_copy(update={"variants": named, "seeds": [0], "finetune": none_tuned})
-    results = read_results(params)
+    results = read_results({"vgg3_early_stop": 0.7711, "vgg3": 0.7678})
     assert list(results.table.index) == ["vgg3_early_stop", "vgg3"]
     assert results.table["published"].tolist() == [0.7711, 0.7678]
     assert results.table["training_accuracy"].tolist() == [0.5, 0.5]
@@ -367,24 +370,24 @@ def assert_drawn(figure: Figure, path: Path) -> None:
 def test_curves_are_drawn(epochs: int, tmp_path: Path) -> None:
     assert_drawn(figures.training_curves(history(epochs), "vgg3-0"), tmp_path / "one.png")
     all_histories = {f"variant-{number}": history(epochs) for number in range(22)}
-    assert_drawn(figures.all_curves(all_histories), tmp_path / "all.png")
+    assert_drawn(report_figures.all_curves(all_histories), tmp_path / "all.png")
 
 
 def test_losses_rise_upwards_even_where_none_is_small() -> None:
     high = history(2).assign(val_loss=[5.0, 4.0])
-    bottom, top = figures.all_curves({"vgg3-0": high}).axes[1].get_ylim()
+    bottom, top = report_figures.all_curves({"vgg3-0": high}).axes[1].get_ylim()
     assert bottom < 4 < top
 
 
 def test_loss_that_is_not_a_number_is_left_out(tmp_path: Path) -> None:
     diverged = history(2).assign(val_loss=np.nan)
-    assert_drawn(figures.all_curves({"vgg3-0": diverged, "vgg3-1": history(2)}), tmp_path / "all.png")
+    assert_drawn(report_figures.all_curves({"vgg3-0": diverged, "vgg3-1": history(2)}), tmp_path / "all.png")
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_accuracies_are_drawn_with_and_without_published_figures(seeds: int, tmp_path: Path) -> None:
-    assert_drawn(figures.accuracies(summarize(scores_of(seeds), PUBLISHED)), tmp_path / "with.png")
-    assert_drawn(figures.accuracies(summarize(scores_of(seeds), {})), tmp_path / "without.png")
+    assert_drawn(report_figures.accuracies(summarize(scores_of(seeds), PUBLISHED)), tmp_path / "with.png")
+    assert_drawn(report_figures.accuracies(summarize(scores_of(seeds), {})), tmp_path / "without.png")
 
 
 @pytest.mark.parametrize("count", [2, 12])
@@ -398,10 +401,10 @@ def test_figures_of_a_few_and_of_many_classes_are_drawn(count: int, tmp_path: Pa
     points = metrics.roc_points(labels, predicted, classes)
     areas = dict(zip(classes, metrics.class_auc(labels, predicted).values(), strict=True))
     drawn = [
-        figures.sample_grid(images, labels, classes),
+        sample_grid(images, labels, classes),
         figures.confusion_heat_map(counts, "confusion"),
         figures.roc_curves(points, areas, "roc"),
-        figures.predictions(images[:2], labels[:2], predicted[:2], classes, "examples"),
+        figures.predictions(images[:2], predicted[:2], classes, ["one", "other"], [0, None], "examples"),
     ]
     for number, figure in enumerate(drawn):
         assert_drawn(figure, tmp_path / f"{number}.png")
@@ -409,8 +412,8 @@ def test_figures_of_a_few_and_of_many_classes_are_drawn(count: int, tmp_path: Pa
 
 def test_sample_grid_has_a_row_for_a_single_image(tmp_path: Path) -> None:
     image = np.zeros((1, 32, 32, 3), np.uint8)
-    assert_drawn(figures.sample_grid(image, np.array([0]), ["cat"]), tmp_path / "samples.png")
+    assert_drawn(sample_grid(image, np.array([0]), ["cat"]), tmp_path / "samples.png")
 
 
-def test_noise_is_told_as_it_is_judged() -> None:
+def test_noise_is_printed_as_it_is_judged() -> None:
     assert f"up to {100 * report_text.NOISE:.1f} points are noise" in write(results_of(1))

@@ -21,10 +21,11 @@ import pytest
 import yaml
 
 from pipeline.champion import serving
-from pipeline.errors import PipelineError
-from pipeline.learning import models
+from pipeline.learning import model_file
 from pipeline.learning.backend import keras
+from pipeline.shared.errors import PipelineError
 from tests.conftest import BIN, ROOT, git
+from tests.keras_models import network_model
 from tests.servers import answers, free_port, server
 
 PATH = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
@@ -76,7 +77,7 @@ def test_make_serve_listens_on_this_machine_alone(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-        models.save(models.build("translate", 2, "translate"), tmp_path / "model.keras")
+        model_file.save(network_model("translate", 2), tmp_path / "model.keras")
         pixels = np.zeros((32, 32, 3), np.uint8)
         described = serving.described(tmp_path / "model.keras", ["cat", "dog"], pixels, 4)
         with mlflow.start_run():
@@ -160,7 +161,16 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Observed:
         "UNPICKLED": str(unpickled),
     }
     output = ""
-    stages = ["fetch", "prepare", "precision", "train shallow 0", "evaluate shallow 0", "promote", "report"]
+    stages = [
+        "fetch",
+        "prepare",
+        "recipes",
+        "train shallow 0",
+        "predict shallow 0",
+        "evaluate",
+        "promote",
+        "report",
+    ]
     for command in [*(["-m", *f"pipeline.{stage}".split()] for stage in stages), ["-c", SERVE]]:
         done = subprocess.run(
             [sys.executable, *command], cwd=project, env=environment, capture_output=True, text=True
@@ -202,9 +212,9 @@ def test_what_is_unpickled_would_be_seen(tmp_path: Path) -> None:
 
 def test_a_model_file_with_code_in_it_is_refused(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((1,)), keras.layers.Lambda(lambda x: x)])
-    models.save(model, tmp_path / "model.keras")
+    model_file.save(model, tmp_path / "model.keras")
     with pytest.raises(PipelineError, match=r"model\.keras: not a readable Keras model: .*Lambda"):
-        models.load(tmp_path / "model.keras")
+        model_file.load(tmp_path / "model.keras")
 
 
 # make audit

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.champion.selection import choose, read_scores
+from pipeline.shared.errors import PipelineError
+from pipeline.shared.trained import Trained
 
 accuracies = st.integers(0, 5000).map(lambda right: right / 5000)
 
@@ -91,7 +93,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("project")
 def test_metrics_of_variants_that_are_not_named_are_not_read() -> None:
-    table = read_scores([("named", 0), ("named", 1)])
+    table = read_scores([Trained("named", 0), Trained("named", 1)])
     assert table["variant"].tolist() == ["named", "named"]
     assert table["seed"].tolist() == [0, 1]
     assert table["validation_accuracy"].tolist() == [0.6, 0.7]
@@ -100,4 +102,16 @@ def test_metrics_of_variants_that_are_not_named_are_not_read() -> None:
 
 @pytest.mark.usefixtures("project")
 def test_scores_stand_in_the_order_of_params() -> None:
-    assert read_scores([("named", 1), ("former", 0), ("named", 0)])["seed"].tolist() == [1, 0, 0]
+    assert read_scores([Trained("named", 1), Trained("former", 0), Trained("named", 0)])["seed"].tolist() == [
+        1,
+        0,
+        0,
+    ]
+
+
+def test_models_that_diverged_are_skipped(project: Path) -> None:
+    (project / "metrics/runaway-0.json").write_text('{"status": "diverged", "reason": "loss"}')
+    scores = read_scores([Trained("runaway", 0), Trained("named", 0)])
+    assert scores["variant"].tolist() == ["named"]
+    with pytest.raises(PipelineError, match="every training diverged"):
+        read_scores([Trained("runaway", 0)])

@@ -16,8 +16,9 @@ from mlflow.pyfunc import PyFuncModel
 
 from pipeline.champion import serving
 from pipeline.data import images
-from pipeline.learning import models
+from pipeline.learning import model_file
 from pipeline.learning.backend import keras
+from tests.keras_models import network_model
 
 CLASSES = ["cat", "dog", "frog"]
 BATCH_LIMIT = 6
@@ -28,7 +29,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "model.keras"
     keras.utils.set_random_seed(0)
-    models.save(models.build("translate", len(CLASSES), "translate"), path)
+    model_file.save(network_model("translate", len(CLASSES)), path)
     return path
 
 
@@ -68,7 +69,7 @@ def pixels(value: Any) -> list[dict[str, Any]]:
 
 def test_every_row_has_its_own_answer_in_its_place(served: PyFuncModel, file: Path) -> None:
     answers = answers_of(served, *IMAGES)
-    expected = models.probabilities(models.load(file), IMAGES)
+    expected = model_file.probabilities(model_file.load(file), IMAGES)
     assert len(answers) == len(IMAGES)
     for answer, row in zip(answers, expected, strict=True):
         assert set(answer) == {"label", "confidence", "probabilities"}

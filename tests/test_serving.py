@@ -17,9 +17,10 @@ import requests
 
 from pipeline.champion import serving
 from pipeline.data import images
-from pipeline.learning import models
+from pipeline.learning import model_file
 from pipeline.learning.backend import keras
 from tests.conftest import BIN
+from tests.keras_models import network_model
 from tests.servers import answers, free_port, server
 from tests.test_images import header_of
 
@@ -47,7 +48,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One worker, in a folder without the pipeline, that unpickles nothing."""
     folder, port = tmp_path_factory.mktemp("served"), free_port()
     keras.utils.set_random_seed(0)
-    models.save(models.build("translate", len(CLASSES), "translate"), folder / "model.keras")
+    model_file.save(network_model("translate", len(CLASSES)), folder / "model.keras")
     described = serving.described(folder / "model.keras", CLASSES, PIXELS, BATCH_LIMIT)
     mlflow.pyfunc.save_model(path=folder / "model", **described)
     environment = {

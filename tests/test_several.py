@@ -40,7 +40,7 @@ def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 @pytest.mark.faults
 def test_eight_trainings_at_once_all_have_whole_runs(shared_store: str, tmp_path: Path) -> None:
     params = jobs.small_params(batchnorm={"epochs": EPOCHS})
-    job = jobs.make(tmp_path / "job", params, "prepare", "precision", MLFLOW_TRACKING_URI=shared_store)
+    job = jobs.make(tmp_path / "job", params, "prepare", "recipes", MLFLOW_TRACKING_URI=shared_store)
     trainings = [job.start("python", "-m", "pipeline.train", "batchnorm", str(seed)) for seed in SEEDS]
     for training in trainings:
         told, _ = training.communicate(timeout=600)

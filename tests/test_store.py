@@ -13,8 +13,8 @@ from alembic.config import Config
 from mlflow.store.tracking.dbmodels.initial_models import Base
 
 from pipeline.champion import gate, registry
-from pipeline.errors import PipelineError
 from pipeline.records import store, tracking
+from pipeline.shared.errors import PipelineError
 from tests import jobs
 from tests.conftest import BIN
 from tests.jobs import Job
@@ -181,7 +181,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("entry", [*COMMANDS, "predict --index 0 --model models:/digits@champion"])
+@pytest.mark.parametrize("entry", [*COMMANDS, "classify --index 0 --model models:/digits@champion"])
 @pytest.mark.parametrize("kind", ["an older", "a newer"])
 def test_every_command_tells_another_mlflows_store_in_one_line(
     finished: Job, old: str, tmp_path: Path, entry: str, kind: str

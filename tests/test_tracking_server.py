@@ -54,7 +54,7 @@ def job(server: Server, tmp_path: Path) -> Job:
     params = jobs.small_params(batchnorm={"epochs": EPOCHS, "early_stopping": None})
     params["data"]["name"] = tmp_path.name.replace("_", "-")
     tracking = {"MLFLOW_TRACKING_URI": server.address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-    return jobs.make(tmp_path / "job", params, "prepare", "precision", **tracking)
+    return jobs.make(tmp_path / "job", params, "prepare", "recipes", **tracking)
 
 
 def assert_whole(job: Job) -> None:
@@ -102,7 +102,7 @@ def test_a_run_catches_up_with_a_server_that_is_back_before_the_end(server: Serv
 
 
 def test_a_wrong_uri_is_told_in_one_line_before_any_training(tmp_path: Path) -> None:
-    job = jobs.make(tmp_path / "job", jobs.small_params(batchnorm={"epochs": EPOCHS}), "prepare", "precision")
+    job = jobs.make(tmp_path / "job", jobs.small_params(batchnorm={"epochs": EPOCHS}), "prepare", "recipes")
     told = job.run(*TRAIN, check=False, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert told.startswith("error: MLFLOW_TRACKING_URI: no answer from http://127.0.0.1:9"), told
     assert told.count("\n") == 1

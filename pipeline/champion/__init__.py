@@ -1,1 +1,1 @@
-"""The model that is served: chosen, registered, asked."""
+"""The champion: its selection, registration and serving."""

@@ -12,7 +12,7 @@ from pipeline.champion import serving
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained model that may become champion, and what it was scored on."""
+    """A trained model that may become champion, and the data that it was scored on."""
 
     registered_name: str
     run_id: str
@@ -26,63 +26,64 @@ class Candidate:
 
     @property
     def identity(self) -> dict[str, str]:
-        """The tags that tell its version: the model's digest, and that of how it is wrapped for serving."""
+        """The tags that identify its version: the digests of the model and of how it is served."""
         return {
             "model_digest": self.tags["model_digest"],
             "serving_digest": serving.digest(self.batch_limit),
         }
 
 
-def refusal(candidate: Candidate, standing: ModelVersion | None, margin: float, force: bool) -> str:
-    """Why the gate refuses a candidate; empty where it lets it pass."""
-    accuracy, chance = candidate.validation_accuracy, 1 / len(candidate.classes)
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's decision, its reason, and how the validation accuracy changes from the champion's."""
+
+    accepted: bool
+    reason: str
+    change: str
+
+
+def judge(candidate: Candidate, champion: ModelVersion | None, margin: float, force: bool) -> Verdict:
+    """Decide whether a candidate replaces the champion.
+
+    It must be at least `margin` above chance and better than the champion on the same split. `force`
+    skips the comparison with the champion, as does another way of serving the champion's own model.
+    """
+    accuracy, least = candidate.validation_accuracy, 1 / len(candidate.classes) + margin
+    best = f"{candidate.tags['variant']} has the highest validation accuracy, {accuracy:.4f}"
+    change = change_from(champion, candidate)
     if not math.isfinite(accuracy):
-        return f"its validation accuracy is {accuracy}"
-    if accuracy < chance + margin:
-        return (
-            f"validation accuracy {accuracy:.4f} is under {chance + margin:.4f}, which is chance and "
-            f"promotion.margin {margin}"
-        )
-    if standing is None or force or is_same_model(candidate, standing):
-        return ""
-    if standing.tags.get("split_digest") != candidate.tags["split_digest"]:
-        return (
-            f"version {standing.version}, the champion, was scored on another split, so the two do not "
-            "compare; `make promote FORCE=1` promotes all the same"
-        )
-    if accuracy <= accuracy_of(standing):
-        return (
-            f"validation accuracy {accuracy:.4f} is no better than the {accuracy_of(standing):.4f} of "
-            f"version {standing.version}, the champion"
-        )
-    return ""
-
-
-def why(candidate: Candidate, standing: ModelVersion | None, force: bool) -> str:
-    """The reason of a promotion, as it is written on the version."""
-    best = f"{candidate.tags['variant']} has the highest validation accuracy, "
-    best += f"{candidate.validation_accuracy:.4f}"
-    if standing is None:
-        return f"{best}; there was no champion before it"
-    if is_same_model(candidate, standing):
-        return f"the model of version {standing.version}, served in another way"
+        return Verdict(False, f"its validation accuracy is {accuracy}", change)
+    if accuracy < least:
+        reason = f"validation accuracy {accuracy:.4f} is below {least:.4f}, chance plus promotion.margin"
+        return Verdict(False, f"{reason} {margin}", change)
+    if champion is None:
+        return Verdict(True, f"{best}; there was no champion before it", change)
+    version = f"version {champion.version}"
+    if champion.tags.get("model_digest") == candidate.tags["model_digest"]:
+        return Verdict(True, f"the model of {version}, served in another way", change)
     if force:
-        return f"{best}; forced, in place of version {standing.version}"
-    return f"{best}; version {standing.version} had {accuracy_of(standing):.4f}"
+        return Verdict(True, f"{best}; forced, in place of {version}", change)
+    if not is_comparable(champion, candidate):
+        reason = f"{version}, the champion, was scored on another split, so the two cannot be compared"
+        return Verdict(False, f"{reason}; `make promote FORCE=1` promotes it anyway", change)
+    if accuracy <= accuracy_of(champion):
+        reason = f"validation accuracy {accuracy:.4f} is not better than the {accuracy_of(champion):.4f} of"
+        return Verdict(False, f"{reason} {version}, the champion", change)
+    return Verdict(True, f"{best}; {version} had {accuracy_of(champion):.4f}", change)
 
 
-def change_from(standing: ModelVersion | None, candidate: Candidate) -> str:
-    """By how much a candidate is better than the standing champion, where the two compare."""
-    if standing is None:
+def change_from(champion: ModelVersion | None, candidate: Candidate) -> str:
+    """The change in validation accuracy, if the champion was scored on the same split."""
+    if champion is None:
         return "none: the first champion"
-    if standing.tags.get("split_digest") != candidate.tags["split_digest"]:
-        return f"none: version {standing.version} was scored on another split"
-    return f"{candidate.validation_accuracy - accuracy_of(standing):+.6f}"
+    if not is_comparable(champion, candidate):
+        return f"none: version {champion.version} was scored on another split"
+    return f"{candidate.validation_accuracy - accuracy_of(champion):+.6f}"
 
 
-def is_same_model(candidate: Candidate, version: ModelVersion) -> bool:
-    """Whether a version holds the candidate's very model, however it is wrapped."""
-    return version.tags.get("model_digest") == candidate.tags["model_digest"]
+def is_comparable(champion: ModelVersion, candidate: Candidate) -> bool:
+    """Whether both were scored on the same split."""
+    return champion.tags.get("split_digest") == candidate.tags["split_digest"]
 
 
 def accuracy_of(version: ModelVersion) -> float:

@@ -1,6 +1,6 @@
 """The registered model and its two aliases: `champion`, which is served, and `previous`.
 
-A version carries as tags what it was chosen by. All decisions rest on validation data.
+The tags of a version say why it was chosen. All decisions rest on validation data.
 """
 
 import contextlib
@@ -14,70 +14,68 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from pipeline.champion import serving
-from pipeline.champion.gate import Candidate, change_from, refusal, why
-from pipeline.errors import PipelineError
-from pipeline.running.lock import locked_on_this_machine
+from pipeline.champion.gate import Candidate, Verdict, judge
+from pipeline.shared.errors import PipelineError
+from pipeline.shared.lock import locked_on_this_machine
 
 CHAMPION, PREVIOUS = "champion", "previous"
 IDENTITY = ("model_digest", "serving_digest")  # the tags by which a version is known
 
 
 def promote(candidate: Candidate, margin: float, force: bool = False) -> str:
-    """Make the candidate champion where it passes the gate, and say in one line what was done and why.
+    """Make the candidate champion if it passes the gate; returns what was done and why, in one line.
 
-    The same model again changes nothing, unless it is wrapped for serving in another way, which is a new
-    version. A refusal's reason is written on the candidate's run, a promotion's on the new version; the
-    old champion becomes `previous`. `force` passes over the comparison with the standing champion, never
-    over the rest of the gate. One at a time on a machine; for more machines see `pipeline.champion.repair`.
+    The same model again changes nothing, unless it is served in another way, which is a new version.
+    The reason of a refusal is written on the candidate's run, that of a promotion on the new version; the
+    old champion becomes `previous`. One promotion at a time on a machine; for several machines see
+    `pipeline.champion.repair`.
     """
-    with one_at_a_time(candidate.registered_name):
-        return _promote(candidate, margin, force)
-
-
-def _promote(candidate: Candidate, margin: float, force: bool) -> str:
     name, identity = candidate.registered_name, candidate.identity
-    standing = version_at(name, CHAMPION)
-    if standing is not None and identity.items() <= standing.tags.items():
-        return f"{name}: version {standing.version} stays champion: it is the same model"
-    reason = refusal(candidate, standing, margin, force)
-    client = mlflow.MlflowClient()
-    if reason:
-        client.set_tag(candidate.run_id, "promotion", f"refused: {reason}")
-        return f"{name}: not promoted: {reason}"
+    with one_at_a_time(name):
+        champion = version_at(name, CHAMPION)
+        if champion is not None and identity.items() <= champion.tags.items():
+            return f"{name}: version {champion.version} stays champion: it is the same model"
+        verdict = judge(candidate, champion, margin, force)
+        client = mlflow.MlflowClient()
+        if not verdict.accepted:
+            client.set_tag(candidate.run_id, "promotion", f"refused: {verdict.reason}")
+            return f"{name}: not promoted: {verdict.reason}"
+        number = known_version(name, identity) or register(candidate)
+        if (status := client.get_model_version(name, number).status) != "READY":
+            raise PipelineError(f"{name}: version {number} is {status}, not READY, so it was not promoted")
+        for key, value in describe(candidate, champion, verdict).items():
+            client.set_model_version_tag(name, number, key, value)
+        if champion is not None:
+            client.set_registered_model_alias(name, PREVIOUS, champion.version)
+        client.set_registered_model_alias(name, CHAMPION, number)
+        client.set_tag(candidate.run_id, "promotion", f"version {number}: {verdict.reason}")
+        return f"{name}: version {number} is champion: {verdict.reason}"
 
-    reason = why(candidate, standing, force)
-    number = known_version(name, identity) or register(candidate)
-    if (status := client.get_model_version(name, number).status) != "READY":
-        raise PipelineError(f"{name}: version {number} is {status}, not READY, so it was not promoted")
-    told = {
-        "validation_accuracy": f"{candidate.validation_accuracy:.6f}",
-        "test_accuracy": f"{candidate.test_accuracy:.6f}",
-        "validation_accuracy_change": change_from(standing, candidate),
-        "promotion": reason,
-        "promotion_id": uuid.uuid4().hex,
-        "replaces": replaced(standing),
-    }
-    for key, value in (candidate.tags | identity | told).items():
-        client.set_model_version_tag(name, number, key, value)
-    if standing is not None:
-        client.set_registered_model_alias(name, PREVIOUS, standing.version)
-    client.set_registered_model_alias(name, CHAMPION, number)
-    client.set_tag(candidate.run_id, "promotion", f"version {number}: {reason}")
-    return f"{name}: version {number} is champion: {reason}"
+
+def describe(candidate: Candidate, champion: ModelVersion | None, verdict: Verdict) -> dict[str, str]:
+    """The tags of a new champion. `replaces` holds the id of the promotion that made the old one champion."""
+    before = "none" if champion is None else f"version {champion.version}"
+    return (
+        candidate.tags
+        | candidate.identity
+        | {
+            "validation_accuracy": f"{candidate.validation_accuracy:.6f}",
+            "test_accuracy": f"{candidate.test_accuracy:.6f}",
+            "validation_accuracy_change": verdict.change,
+            "promotion": verdict.reason,
+            "promotion_id": uuid.uuid4().hex,
+            "replaces": champion.tags.get("promotion_id", before) if champion else before,
+        }
+    )
 
 
 def one_at_a_time(name: str) -> AbstractContextManager[None]:
-    """Let one promotion at a time of this user on this machine into the store."""
+    """Hold a lock against other promotions of this user on this machine."""
     return locked_on_this_machine(f"{mlflow.get_tracking_uri()} {name}")
 
 
-def replaced(standing: ModelVersion | None) -> str:
-    """What tells the champion that a promotion replaces: the id of the promotion that made it one."""
-    return "none" if standing is None else standing.tags.get("promotion_id", f"version {standing.version}")
-
-
 def rollback(name: str) -> str:
-    """Swap champion and previous; PipelineError where there are not both."""
+    """Swap champion and previous. Raises PipelineError unless there are both."""
     champion, previous = version_at(name, CHAMPION), version_at(name, PREVIOUS)
     if champion is None or previous is None:
         missing = CHAMPION if champion is None else PREVIOUS
@@ -90,7 +88,7 @@ def rollback(name: str) -> str:
 
 
 def version_at(name: str, alias: str) -> ModelVersion | None:
-    """The version that an alias names, if there is one."""
+    """The version with an alias, if there is one."""
     client = mlflow.MlflowClient()
     try:
         return client.get_model_version_by_alias(name, alias)
@@ -115,7 +113,7 @@ def known_version(name: str, tags: dict[str, str]) -> str | None:
 def register(candidate: Candidate) -> str:
     """Log the model, wrapped for serving, to its run, and register it; the new version's number.
 
-    The version is made with its identity, so that one which was made before a crash is found again.
+    A version carries its identity from the start, so one that was registered before a crash is found again.
     """
     import pipeline.learning.backend  # noqa: F401  MLflow runs the served model, which imports TensorFlow
 

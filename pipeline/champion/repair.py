@@ -1,7 +1,7 @@
-"""Two machines that promoted at the same moment: found by what their versions tell, and put in order.
+"""Finds promotions that two machines made at the same time, and puts them in order.
 
-A registry sets an alias whatever it was before, so that the last machine wins, however good its model is.
-Both versions then say that they replaced the same champion, which one after the other could not.
+A registry sets an alias whatever it was before, so the last machine wins, however good its model is. Both
+versions then say that they replaced the same champion, which cannot happen one after the other.
 """
 
 from itertools import pairwise
@@ -15,9 +15,9 @@ from pipeline.champion.registry import CHAMPION, PREVIOUS, version_at
 
 
 def repair(name: str) -> list[str]:
-    """Let the better of two such versions be champion, and delete a second version of one model.
+    """Make the better of two such versions champion, and delete a second version of one model.
 
-    What was done, in lines. Versions that were scored on different splits do not compare: the champion stays.
+    Returns what was done, in lines. Versions that were scored on different splits are not compared.
     """
     with registry.one_at_a_time(name):
         return delete_doubles(name) + order_rivals(name)

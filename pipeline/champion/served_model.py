@@ -1,8 +1,8 @@
 """The model that is served: an image or its pixels in, a class's name and probabilities out.
 
 MLflow stores this file with the model and runs it to load the model ("models from code"). It imports
-nothing of the pipeline: what it needs of it, `images.py`, lies beside the Keras model. Nothing is unpickled,
-and nothing is served that is not what was registered.
+nothing of the pipeline: `images.py`, which it needs, is stored beside the Keras model. Nothing is unpickled,
+and a file that differs from the registered one is not loaded.
 """
 
 import hashlib
@@ -83,7 +83,7 @@ class Classifier(PythonModel):
         return [self._answer(row, top_k) for row in self.forward(tf.constant(images)).numpy()]
 
     def _pixels(self, model_input: pd.DataFrame) -> Iterator[np.ndarray]:
-        """Each row's uint8 (32, 32, 3); Refused, naming the row, where it has none."""
+        """Each row's uint8 (32, 32, 3); raises Refused, naming the row, if it has none."""
         columns = {name: model_input[name].tolist() for name in COLUMNS if name in model_input}
         for row in range(len(model_input)):
             given = {name: values[row] for name, values in columns.items() if not _missing(values[row])}
@@ -144,7 +144,7 @@ def _missing(value: Any) -> bool:
 
 
 def _check(context: Any) -> None:
-    """Raise MlflowException, naming it, where a part of the model is not the one that was registered."""
+    """Raise MlflowException, naming the part, if a part of the model is not the registered one."""
     registered: dict[str, str] = context.model_config.get("sha256", {})
     content = {part: Path(path).read_bytes() for part, path in context.artifacts.items()}
     content |= {"code": Path(__file__).read_bytes()}

@@ -1,4 +1,4 @@
-"""What belongs to a model that is served beside the Keras model itself.
+"""Wraps a Keras model for serving: signature, requirements, digests.
 
 A change here, in `served_model.py` or in `images.py` retrains nothing: `promote` registers the same model
 again, served in the new way.
@@ -14,7 +14,7 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, DataType, Map, ParamSchema, ParamSpec, Schema
 
 from pipeline.data import images
-from pipeline.data.arrays import digest_of, file_digest
+from pipeline.shared.arrays import digest_of, file_digest
 
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
 IMAGES = Path(images.__file__)
@@ -24,7 +24,7 @@ PACKAGES = ("mlflow", "tensorflow", "keras", "numpy", "pandas", "pillow")
 def described(model: Path, classes: list[str], example: np.ndarray, batch_limit: int) -> dict[str, Any]:
     """The arguments of `mlflow.pyfunc.log_model` for a `.keras` file, with an image, uint8 (32, 32, 3).
 
-    With them go the digests of all that answers depend on, which the served model checks when it is loaded.
+    They include the digests of everything that answers depend on, which the served model checks on loading.
     """
     digests = {"model": file_digest(model), "images": file_digest(IMAGES), "code": file_digest(SERVED_MODEL)}
     return {
@@ -48,12 +48,12 @@ def digest(batch_limit: int) -> str:
 
 
 def requirements() -> list[str]:
-    """What the served model needs, at the versions that are installed."""
+    """The packages that the served model needs, at the installed versions."""
     return [f"{package}=={version(package)}" for package in PACKAGES]
 
 
 def signature() -> ModelSignature:
-    """What the served model takes and gives, a row an image.
+    """The served model's inputs and outputs, a row for each image.
 
     `pixels` is of any type, since the served model checks it: MLflow takes 19 ms an image to do so (two
     cores of an AMD EPYC), twenty times what the network takes, and its refusals repeat the request.

@@ -1,1 +1,1 @@
-"""Images: had, read and kept as arrays that every reader checks."""
+"""Downloading, decoding and storing images."""

@@ -1,8 +1,8 @@
-"""CIFAR-10's archive: had from the first place that gives it whole, and read without trusting it.
+"""Find an archive with the right SHA-256 and read its pickles without trusting it.
 
-Its batches are pickles, which can run any code when they are read. So nothing is opened before its
-SHA-256 is right, nothing is extracted, an archive with anything but files and folders of CIFAR-10's size is
-refused before that is unpacked, and the unpickler knows arrays and nothing else.
+A pickle can run any code when it is read. So nothing is opened before its SHA-256 is right, and nothing is
+extracted to disk. Links, devices, paths outside the archive and large members are refused before they are
+unpacked. The unpickler knows arrays and nothing else.
 """
 
 import gzip
@@ -18,40 +18,19 @@ import pooch
 import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from pipeline.data.arrays import file_digest
-from pipeline.errors import PipelineError, in_a_line
+from pipeline.shared.arrays import file_digest
+from pipeline.shared.errors import PipelineError
 
-BATCHES = [f"data_batch_{n}" for n in range(1, 6)]
-MEMBERS = "cifar-10-batches-py"
-PICKLES = {*BATCHES, "test_batch", "batches.meta"}
 LIMIT = 2**28  # bytes of the unpacked archive; CIFAR-10 has 186 million
-WAYS_OUT = (
-    "ways out: add a mirror or a local copy of the archive to data.archives in params.yaml, "
-    "or set data.source to digits"
-)
+WAYS_OUT = "add a mirror or a local copy to data.archives in params.yaml, or set data.source to digits"
 TRANSIENT = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
-Part = tuple[np.ndarray, np.ndarray]  # uint8 images (n, 32, 32, 3) and int64 labels (n,)
 
+def find(archives: list[str], sha256: str, downloads: Path, waits: float) -> Path:
+    """The path of the first of several archives, URLs or local files, that has this SHA-256.
 
-def read(path: Path) -> tuple[list[Part], Part, list[str]]:
-    """The five training batches, the test batch and the classes' names; PipelineError where any is amiss."""
-    try:
-        found = _contents(path)
-        train = [_images_and_labels(found[name]) for name in BATCHES]
-        test = _images_and_labels(found["test_batch"])
-        names = [name.decode() for name in found["batches.meta"][b"label_names"]]
-    except Exception as error:  # a pickle can raise anything
-        reason = in_a_line(error)
-        raise PipelineError(f"{path}: not CIFAR-10's archive: {reason}; {WAYS_OUT}") from error
-    return train, test, names
-
-
-def first_good(archives: list[str], sha256: str, downloads: Path, waits: float) -> Path:
-    """The path of the first archive, URL or local file, whose SHA-256 is right.
-
-    A URL is tried four times, with pauses from `waits` seconds on, and kept in `downloads`. Raises
-    PipelineError that names all that was tried, why each failed, and the ways out.
+    A URL is tried four times, after pauses from `waits` seconds on, and its file kept in `downloads`. Raises
+    PipelineError with every archive that was tried and why it failed.
     """
     failures = []
     for archive in archives:
@@ -61,8 +40,27 @@ def first_good(archives: list[str], sha256: str, downloads: Path, waits: float) 
             return _local(Path(archive), sha256)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            failures.append(f"{archive} ({reason})")
-    raise PipelineError(f"no whole CIFAR-10 archive: tried {'; '.join(failures)}; {WAYS_OUT}")
+            failures.append(_without_credentials(f"{archive} ({reason})"))
+    raise PipelineError(f"no intact archive: tried {'; '.join(failures)}; {WAYS_OUT}")
+
+
+def unpickle(path: Path, folder: str, names: set[str]) -> dict[str, Any]:
+    """The values of the pickles with these names in a folder of a tar archive, gzipped or not.
+
+    Strings of Python 2 become bytes. Raises ValueError if a pickle is missing or a member is refused, and any
+    other exception if the archive or a pickle is damaged.
+    """
+    found = {}
+    with _opened(path) as file, tarfile.open(fileobj=_Limited(file), mode="r:") as tar:
+        for member in tar:
+            _check(member, tar.offset)
+            parent, _, name = member.name.rpartition("/")
+            content = tar.extractfile(member) if parent == folder and name in names else None
+            if content is not None:
+                found[name] = _ArrayUnpickler(io.BytesIO(content.read()), encoding="bytes").load()
+    if missing := names - found.keys():
+        raise ValueError(f"{folder} lacks {', '.join(sorted(missing))}")
+    return found
 
 
 def _download(url: str, sha256: str, downloads: Path, waits: float) -> Path:
@@ -72,40 +70,29 @@ def _download(url: str, sha256: str, downloads: Path, waits: float) -> Path:
         wait=wait_exponential(multiplier=waits),
         reraise=True,
     )
-    downloader = pooch.HTTPDownloader(progressbar=True, timeout=30)
-    return Path(
-        retrying(
-            pooch.retrieve,
-            url,
-            known_hash=f"sha256:{sha256}",
-            fname="cifar-10-python.tar.gz",
-            path=downloads,
-            downloader=downloader,
-        )
+    pooch.get_logger().setLevel("WARNING")  # its message has the password of the URL
+    print(f"downloading {_without_credentials(url)}", flush=True)
+    path = retrying(
+        pooch.retrieve,
+        url,
+        known_hash=f"sha256:{sha256}",
+        fname="cifar-10-python.tar.gz",
+        path=downloads,
+        downloader=pooch.HTTPDownloader(progressbar=True, timeout=30),
     )
+    return Path(path)
 
 
 def _local(path: Path, sha256: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError("no such file")
     if (found := file_digest(path)) != sha256:
-        raise ValueError(f"SHA-256 is {found}, data.sha256 is {sha256}")
+        raise ValueError(f"expected SHA-256 {sha256}, received {found}")
     return path
 
 
-def _contents(path: Path) -> dict[str, dict[bytes, Any]]:
-    """What the pickles of an archive hold, by their names; ValueError for a member unlike CIFAR-10's."""
-    found = {}
-    with _opened(path) as file, tarfile.open(fileobj=_Limited(file), mode="r:") as tar:
-        for member in tar:
-            _check(member, tar.offset)
-            folder, _, name = member.name.rpartition("/")
-            content = tar.extractfile(member) if folder == MEMBERS and name in PICKLES else None
-            if content is not None:
-                found[name] = _ArrayUnpickler(io.BytesIO(content.read()), encoding="bytes").load()
-    if missing := PICKLES - found.keys():
-        raise ValueError(f"{MEMBERS} lacks {', '.join(sorted(missing))}")
-    return found
+def _without_credentials(text: str) -> str:
+    return re.sub(r"://[^/\s]+@", "://***@", text)
 
 
 def _check(member: tarfile.TarInfo, end: int) -> None:
@@ -118,41 +105,36 @@ def _check(member: tarfile.TarInfo, end: int) -> None:
         raise ValueError(f"{member.name} has {member.size:,} bytes; at most {LIMIT:,} in all are allowed")
 
 
-def _images_and_labels(batch: dict[bytes, Any]) -> Part:
-    pixels = batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(pixels), np.array(batch[b"labels"], np.int64)
-
-
-def _opened(path: Path) -> io.BufferedIOBase:
-    """A tar, gzipped as the official one is, or not."""
+def _opened(path: Path) -> Any:
+    """The archive's file, unpacked as it is read if it is gzipped."""
     with path.open("rb") as file:
         gzipped = file.read(2) == b"\x1f\x8b"
     return gzip.GzipFile(path) if gzipped else path.open("rb")
 
 
 class _Limited(io.BufferedIOBase):
-    """A file of which little is read at once: tar reads its own headers whole, however long."""
+    """A file that refuses large reads, because tarfile reads a header whole, however long it is."""
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         self.file = file
 
     def read(self, size: int | None = -1) -> bytes:
-        """So many bytes; ValueError where they are too many."""
+        """At most `size` bytes. Raises ValueError if `size` is too large."""
         if size is None or not 0 <= size <= LIMIT:
             raise ValueError(f"a header has {size} bytes; at most {LIMIT} are allowed")
         return self.file.read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As the file's."""
+        """Seek in the file."""
         return self.file.seek(offset, whence)
 
     def tell(self) -> int:
-        """As the file's."""
+        """The position in the file."""
         return self.file.tell()
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads the batches, which are Python 2 pickles of dicts and arrays, and nothing else."""
+    """Reads Python 2 pickles of dicts and arrays, and nothing else."""
 
     ALLOWED: ClassVar = {
         ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
@@ -163,5 +145,5 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Look up one of the three names that an array needs."""
         if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a batch")
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
         return self.ALLOWED[module, name]

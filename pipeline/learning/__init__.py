@@ -1,1 +1,1 @@
-"""The networks, their models and their training, all that needs TensorFlow."""
+"""Keras models: the recipe they are built from, the file they are saved in, the hardware they run on."""

@@ -1,8 +1,7 @@
 """Keras on TensorFlow, for every module that needs them: `from pipeline.learning.backend import keras, tf`.
 
-Keras reads its backend at import, from ~/.keras unless told, TensorFlow's start-up writes lines that
-no log level removes, and Keras imports whatever it could plot with or wrap. All are seen to here, once,
-before anything else imports them.
+Keras chooses its backend at import, TensorFlow's start-up writes lines that no log level removes, and Keras
+imports optional libraries. This module sets the backend and prevents the rest, before anything imports them.
 """
 
 import os
@@ -17,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 @contextmanager
 def _without_stderr() -> Iterator[None]:
-    """Turn away what C++ code writes to file descriptor 2; Python's exceptions still come through."""
+    """Discard what C++ code writes to file descriptor 2; Python's exceptions are not affected."""
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 2)
@@ -30,7 +29,7 @@ def _without_stderr() -> Iterator[None]:
 
 @contextmanager
 def _without_optional_imports() -> Iterator[None]:
-    """Let Keras find neither scikit-learn nor Matplotlib, which it can do without: a CPU second a stage."""
+    """Hide scikit-learn and Matplotlib from Keras, which does not need them: saves a CPU second per stage."""
     absent: dict[str, Any] = {name: None for name in ("matplotlib", "sklearn") if name not in sys.modules}
     sys.modules |= absent  # None: importing it raises ImportError
     try:

@@ -1,1 +1,1 @@
-"""What MLflow keeps of a training: its store, the runs and what is in them."""
+"""MLflow's store, and the runs of trainings in it."""

@@ -1,12 +1,13 @@
-"""What a training leaves in its MLflow run: written from its files alone, by the training and by `sync`.
+"""Logs a training's files to its MLflow run, for `pipeline.train` and `pipeline.sync`.
 
-Everything here may be done twice: what a run has already is left as it is, so that a run which was
-interrupted anywhere is completed by doing it all again.
+Whatever the run has already is left as it is, so logging again completes an interrupted run.
 """
 
+import contextlib
+import io
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
+from importlib.metadata import version
 
 import mlflow
 import numpy as np
@@ -14,35 +15,54 @@ import pandas as pd
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.numpy_dataset import NumpyDataset
 from mlflow.entities import Metric
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
 
-from pipeline.data.arrays import file_digest, read_facts
-from pipeline.learning import models
 from pipeline.learning.backend import keras
-from pipeline.learning.training import Images
-from pipeline.paths import PREPARED
-from pipeline.records import tracking
+from pipeline.shared.arrays import read_facts
+from pipeline.shared.paths import PREPARED
+from pipeline.shared.trained import Trained
+from pipeline.training.fitting import Images
 
 
-def record(folder: Path, model: keras.Model, train: Images, validation: Images, run_id: str) -> None:
-    """Log models/VARIANT-SEED to the active run: history, data, parameters, figures, model.
+def record(trained: Trained, model: keras.Model, train: Images, validation: Images, run_id: str) -> None:
+    """Log a training's history, data, parameters and model to the active run.
 
-    The tags come last, with the model's digest, by which a whole run is found.
+    The tags come last, with the model's digest, which identifies a complete run.
     """
-    kept = tracking.read_training(folder)
-    facts = read_facts(PREPARED / "split")
-    history = pd.read_csv(folder / "history.csv", index_col="epoch", float_precision="round_trip")
+    kept, facts = trained.record(), read_facts(PREPARED / "split")
+    history = pd.read_csv(trained.history, index_col="epoch", float_precision="round_trip")
     log_history(run_id, history.to_dict("list") | {name: [value] for name, value in kept["metrics"].items()})
     for context, data in (("training", train), ("validation", validation)):
         log_dataset(facts["name"], context, data.images, facts["split_digest"])
     mlflow.log_params({f"variant.{key}": value for key, value in kept["params"].items()})
     mlflow.log_text(summary(model), "model_summary.txt")
     if kept["tags"]["status"] == "trained" and not has_model(run_id):
-        models.log(model, validation.images[:1])
-    mlflow.set_tags(kept["tags"] | {"model_digest": file_digest(folder / "model.keras")})
+        log_model(model, validation.images[:1])
+    mlflow.set_tags(kept["tags"] | trained.tags())
+
+
+def log_model(model: keras.Model, example: np.ndarray) -> None:
+    """Log a model to the active run, signed for uint8 images, with an example (1, height, width, channels).
+
+    With the TensorFlow flavour, since the Keras one cannot store an example (MLflow 3.17).
+    """
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *example.shape[1:]))]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, *model.output_shape[1:]))]),
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # MLflow tries the example, with a progress bar
+        mlflow.tensorflow.log_model(
+            model,
+            name="model",
+            signature=signature,
+            input_example=example,
+            pip_requirements=[f"{package}=={version(package)}" for package in ("tensorflow", "keras")],
+        )
 
 
 def log_history(run_id: str, history: Mapping[Hashable, Sequence[float]]) -> None:
-    """Log the epochs of each metric that a run lacks; the first epoch is step 0."""
+    """Log the epochs that a run lacks of each metric; the first epoch is step 0."""
     client, now = mlflow.MlflowClient(), int(time.time() * 1000)
     mlflow.flush_async_logging()
     missing = []
@@ -54,7 +74,7 @@ def log_history(run_id: str, history: Mapping[Hashable, Sequence[float]]) -> Non
 
 
 def has_model(run_id: str) -> bool:
-    """Whether a run has its Keras model, whole."""
+    """Whether a run has its complete Keras model."""
     found = mlflow.search_logged_models(
         experiment_ids=[mlflow.get_run(run_id).info.experiment_id],
         filter_string=f"source_run_id = '{run_id}' and name = 'model'",
@@ -64,14 +84,14 @@ def has_model(run_id: str) -> bool:
 
 
 def summary(model: keras.Model) -> str:
-    """The table of layers, shapes and parameters that Keras prints."""
+    """Keras's table of layers, shapes and parameters."""
     lines: list[str] = []
     model.summary(print_fn=lines.append)
     return "\n".join(lines)
 
 
 def log_dataset(name: str, context: str, images: np.ndarray, digest: str) -> None:
-    """Name the images that a run used as its input, by our own digest of the split."""
+    """Log the images that a run used as its input, identified by the digest of the split."""
     source = CodeDatasetSource({"mlflow.source.name": f"data/prepared ({context})"})
     dataset = NumpyDataset(images, source, name=f"{name}-{context}", digest=digest[:36])
     mlflow.log_input(dataset, context)

@@ -1,8 +1,7 @@
-"""MLflow's store: whether it answers and, where it is a database, whether it is the installed MLflow's.
+"""Checks that MLflow's store answers and that its schema is the installed MLflow's.
 
-MLflow tries again for minutes where nothing answers. It upgrades an older store without a word as soon as a
-table is missing in it, from whatever process opens it, and tells of a newer one that it is out of date. So
-the stages look before they open it.
+MLflow retries for minutes if nothing answers. It upgrades an older store silently as soon as a table is
+missing, and calls a newer one out of date. So the stages check the store before they open it.
 """
 
 import logging
@@ -20,8 +19,8 @@ from alembic.util import CommandError
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
 
-from pipeline.errors import PipelineError, in_a_line
-from pipeline.running.lock import locked_on_this_machine
+from pipeline.shared.errors import PipelineError, in_a_line
+from pipeline.shared.lock import locked_on_this_machine
 
 SECONDS_TO_ANSWER = 10
 MIGRATIONS = Path(mlflow.__file__).parent / "store/db_migrations"
@@ -36,10 +35,10 @@ NOISY = (
 
 
 def check() -> None:
-    """Raise PipelineError where the store does not answer, or is an older or a newer MLflow's.
+    """Raise PipelineError if the store does not answer or belongs to another version of MLflow.
 
-    And where a server's address holds a password, which MLflow would print after each run. One that is to be
-    made is fine. From now on MLflow gives up on a server that stops after half a minute.
+    Also if a server's address holds a password, which MLflow would print after each run. A store that does
+    not exist yet is fine. From now on MLflow waits at most half a minute for a server that stopped.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
     for name in NOISY:
@@ -53,7 +52,7 @@ def check() -> None:
         if not is_database(uri):
             check_answer(uri)
             continue
-        with locked_on_this_machine(uri):  # while one process makes the store the others wait
+        with locked_on_this_machine(uri):  # while one process creates the store, the others wait
             found = revision(uri)
             if found is None:
                 make(uri)
@@ -72,7 +71,7 @@ def check() -> None:
 
 
 def check_answer(uri: str) -> None:
-    """Raise PipelineError where no server answers at an address, or MLflow knows no such kind of store."""
+    """Raise PipelineError if no server answers at an address, or MLflow does not know this kind of store."""
     try:
         if urlsplit(uri).scheme in {"http", "https"}:
             requests.get(f"{uri.rstrip('/')}/health", timeout=SECONDS_TO_ANSWER)
@@ -89,7 +88,7 @@ def is_database(uri: str) -> bool:
 
 
 def revision(uri: str) -> str | None:
-    """The revision of a database's schema; None where there is no schema of MLflow's in it yet."""
+    """The revision of a database's schema; None if it has no schema of MLflow yet."""
     url = sqlalchemy.make_url(uri)
     if url.get_backend_name() == "sqlite" and not (file := Path(url.database or "")).is_file():
         if not can_be_made(file):
@@ -109,7 +108,7 @@ def revision(uri: str) -> str | None:
 
 
 def make(uri: str) -> None:
-    """Make an SQLite store, all or nothing: one that was left half made would look like an older one."""
+    """Create an SQLite store, all or nothing: a partial one would look like an older one."""
     url = sqlalchemy.make_url(uri)
     if url.get_backend_name() == "sqlite" and url.database and not (file := Path(url.database)).exists():
         partial = file.with_name(f"{file.name}.partial")
@@ -119,7 +118,7 @@ def make(uri: str) -> None:
 
 
 def can_be_made(file: Path) -> bool:
-    """Whether a file may be written in its folder, which is made where it is missing."""
+    """Whether a file may be written in its folder, which is created if missing."""
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
     return os.access(file.parent, os.W_OK)

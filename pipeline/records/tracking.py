@@ -1,10 +1,9 @@
-"""MLflow runs: one for each trained model, found again by what made it.
+"""MLflow runs, one for each trained model.
 
-DVC decides what is trained and owns the files; a run records what happened. They are tied by tags, so
-no run id stands in any file.
+DVC decides what is trained and owns the files; a run records what happened. Tags connect the two, so no
+file holds a run id.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -12,16 +11,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import requests
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from pipeline.data.arrays import digest_of
-from pipeline.paths import WORKSPACE
-from pipeline.running.lock import is_free, locked
+from pipeline.shared.arrays import digest_of
+from pipeline.shared.lock import is_free, locked
+from pipeline.shared.paths import WORKSPACE
 
 SYSTEM_METRICS_SECONDS = 5
 
@@ -30,15 +28,15 @@ SYSTEM_METRICS_SECONDS = 5
 def training_run(experiment: str, name: str, tags: dict[str, str], resumed: bool = False) -> Iterator[str]:
     """A run, with system metrics, that is FINISHED at the end or FAILED on an exception.
 
-    Where this folder began such a run, with the same tags, and did not end it, that one goes on; with
-    `resumed` also one that it ended. Under `mlflow run` the project's own run becomes its parent: every
-    stage inherits that run's id, and would otherwise write into it.
+    If this folder began a run with the same tags and did not end it, that run continues; with `resumed`
+    also one that it ended. Under `mlflow run` the project's own run becomes the parent: every stage inherits
+    its id, and would otherwise write into it.
     """
     parent = os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
     made = mlflow.set_experiment(experiment)
-    # Where two processes make it at once, MLflow (3.17) leaves the loser's former experiment active.
+    # If two processes create it at once, MLflow (3.17) leaves the loser's former experiment active.
     mlflow.set_experiment(experiment_id=made.experiment_id)
     run_id = _run_to_go_on_with(made.experiment_id, name, tags, resumed)
     tags = tags | {"git_commit": git_commit(), "workspace": workspace()}
@@ -61,7 +59,7 @@ def training_run(experiment: str, name: str, tags: dict[str, str], resumed: bool
 
 @contextmanager
 def best_effort(name: str) -> Iterator[None]:
-    """Let work go on without MLflow: say in a line what it did not take, and how the run gets it."""
+    """Continue without MLflow if it fails, and print a line that says how to complete the run."""
     try:
         yield
     except (MlflowException, requests.RequestException) as error:
@@ -83,7 +81,7 @@ def _run_to_go_on_with(experiment_id: str, name: str, tags: dict[str, str], resu
 
 
 def end_killed(experiment: str) -> list[str]:
-    """End as KILLED what this folder began and no process of it is at; the names of those runs."""
+    """End as KILLED the runs that this folder began and no process continues; their names."""
     client = mlflow.MlflowClient()
     made = client.get_experiment_by_name(experiment)
     if made is None:
@@ -98,7 +96,7 @@ def end_killed(experiment: str) -> list[str]:
 
 
 def workspace() -> str:
-    """A name for this folder, by which its runs are told from those of others in the same store."""
+    """A name for this folder, which distinguishes its runs from those of others in the same store."""
     with locked("workspace"):
         if not WORKSPACE.is_file():
             WORKSPACE.write_text(uuid.uuid4().hex)
@@ -121,7 +119,7 @@ def find_run(experiment: str, tags: dict[str, str]) -> Run | None:
 
 
 def git_commit() -> str:
-    """The commit that is checked out, with "-dirty" where files differ from it; "none" without git."""
+    """The commit that is checked out, with "-dirty" if files differ from it; "none" without git."""
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
         capture_output=True,
@@ -129,8 +127,3 @@ def git_commit() -> str:
         check=False,
     )
     return described.stdout.strip() if described.returncode == 0 else "none"
-
-
-def read_training(folder: Path) -> dict[str, Any]:
-    """The record of the training that made models/VARIANT-SEED: its tags, params and metrics."""
-    return json.loads((folder / "training.json").read_text())

@@ -1,1 +1,1 @@
-"""Stages as processes: side by side, one at a time each, and shown live."""
+"""Stages as parallel processes, and their live view."""

@@ -1,7 +1,7 @@
-"""What runs side by side, for a person to follow.
+"""The live view of stages that run side by side.
 
-On a terminal a line for each running stage, drawn over again, and above them one for each that ended;
-elsewhere every line of every stage, with the stage's name before it.
+A terminal shows a line for each running stage, and above them one for each that ended. Elsewhere every line
+of every stage is printed, after the stage's name.
 """
 
 import time
@@ -51,19 +51,19 @@ class View:
         """Take what a stage wrote; a line that is not whole, a progress bar say, is for terminals only."""
         self.rows[stage].latest = line
         if whole and not self.drawn:
-            self.tell(f"{stage}: {line}")
+            self.print(f"{stage}: {line}")
 
-    def end(self, stage: str, state: str, told: str) -> None:
-        """Take a stage's line away, and tell how it ended, `done` or `failed`, and what it said last."""
+    def end(self, stage: str, state: str, last: str) -> None:
+        """Replace a stage's line by its end, `done` or `failed`, with the last line that it printed."""
         row = self.rows.pop(stage)
         self.ended[state] += 1
         if self.drawn:
             self.live.refresh()  # or its line would stand below as well until the next drawing
-            self.console.print(self._line(state, stage, Row(row.started, told)))
+            self.console.print(self._line(state, stage, Row(row.started, last)))
         else:
-            self.tell(f"{stage}: {state} after {clock(row)}")
+            self.print(f"{stage}: {state} after {clock(row)}")
 
-    def tell(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Print a line, above those that are drawn."""
         self.console.print(Text(line), soft_wrap=True)
 
@@ -72,9 +72,9 @@ class View:
         rows = list(self.rows.items())
         waiting = max(0, self.total - self.ended.total() - len(rows))
         counts = {"done": 0, **self.ended, "running": len(rows), "waiting": waiting}
-        told = ", ".join(f"{count} {state}" for state, count in counts.items())
+        summary = ", ".join(f"{count} {state}" for state, count in counts.items())
         lines = [self._line("runs", stage, row) for stage, row in rows]
-        return Text("\n", no_wrap=True).join([*lines, Text(f"{told}  {clock(self)}", "dim")])
+        return Text("\n", no_wrap=True).join([*lines, Text(f"{summary}  {clock(self)}", "dim")])
 
     def _line(self, state: str, stage: str, row: Row) -> Text:
         """A line as wide as the terminal at most."""
@@ -92,9 +92,9 @@ def clock(since: Row | View) -> str:
 
 
 def shortened(line: str, width: int) -> str:
-    """A line, without the middle ones of its fields where it is too long; two spaces divide fields.
+    """A line without its middle fields if it is too long; two spaces divide fields.
 
-    Of an epoch's line that leaves the epoch, which stands first, and the time left, which stands last.
+    An epoch's line keeps its first field, the epoch, and its last, the time left.
     """
     fields = line.split("  ")
     while len("  ".join(fields)) > width and len(fields) > 2:
@@ -104,6 +104,6 @@ def shortened(line: str, width: int) -> str:
 
 
 def _without_variant(stage: str, line: str) -> str:
-    """A line without the variant's name at its start, which its stage tells already."""
+    """A line without the variant's name at its start, which the stage's name contains."""
     name = stage.split("@")[-1]
     return line.removeprefix(f"{name}: ").removeprefix(f"{name.rsplit('-', 1)[0]}  ")

@@ -16,20 +16,20 @@ import psutil
 from pipeline.running.live import View
 
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro"]
-# What DVC says of its own doings, among what the stages say.
+# DVC's own lines among those of the stages.
 CHATTER = re.compile(
     r"\s*$|> |Running stage '|Stage '.*' didn't change|Data and pipelines are up to date|Use `dvc push`"
     r"|(Generating|Updating) lock file|To track the changes with git|To enable auto staging|\tgit |\tdvc "
 )
-LAST_LINES = 15  # told of a stage that failed without an `error: ` line
+LAST_LINES = 15  # shown of a stage that failed without an `error: ` line
 SECONDS_TO_STOP = 30  # a training answers after some steps of an epoch, then closes its run in MLflow
 SECONDS_TO_END = 5
 
 
 async def run(name: str, arguments: list[str], view: View) -> str:
-    """Run `dvc repro` with these arguments, shown under a name; why it failed, "" where it did not.
+    """Run `dvc repro` with these arguments, shown under a name; the reason if it failed, else "".
 
-    Its session is its own: Ctrl-C on the terminal reaches this process alone, which then cancels this task.
+    It has its own session: Ctrl-C on the terminal reaches only this process, which then cancels this task.
     """
     view.start(name)
     process = await asyncio.create_subprocess_exec(
@@ -53,7 +53,7 @@ async def run(name: str, arguments: list[str], view: View) -> str:
 
 
 async def _lines(process: Process) -> AsyncIterator[tuple[str, bool]]:
-    """A process's lines, and whether they are whole: of those that it writes over, each state is not."""
+    """A process's lines, and whether they are complete: a progress bar's states are not."""
     assert process.stdout
     decoder, rest = codecs.getincrementaldecoder("utf-8")("replace"), ""
     while chunk := await process.stdout.read(2**16):
@@ -68,16 +68,15 @@ async def _lines(process: Process) -> AsyncIterator[tuple[str, bool]]:
 
 
 def _reason(last: Iterable[str]) -> str:
-    """The one line of a stage's own error; the last of its and DVC's lines where it has none."""
+    """The line of a stage's own error; the last lines if it has none."""
     errors = [line for line in last if line.startswith("error: ")]
     return errors[-1].removeprefix("error: ") if errors else "\n".join(last).strip()
 
 
 async def _stop(process: Process) -> None:
-    """Interrupt what DVC runs, which ends DVC too; terminate and kill all of it where that takes too long.
+    """Interrupt the process that DVC runs, which ends DVC too; after a timeout terminate and kill all.
 
-    DVC itself is not interrupted: a stage that has just finished is still written to dvc.lock, which DVC
-    rewrites in place.
+    DVC itself is not interrupted, since it may be writing a finished stage to dvc.lock.
     """
     interrupted: set[psutil.Process] = set()
     reading = asyncio.create_task(process.communicate())  # a full pipe would hold it up

@@ -1,1 +1,1 @@
-"""What is measured of a model, and how it is shown: scores, figures, tables and text."""
+"""The metrics, tables and figures of one model."""

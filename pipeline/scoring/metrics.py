@@ -1,20 +1,28 @@
-"""Scores of predicted probabilities, as plain functions of arrays, by scikit-learn.
+"""Metrics of predicted probabilities: functions of labels int64 (n,) and probabilities float32 (n, classes).
 
-Throughout: labels int64 (n,), probabilities float32 (n, classes) whose rows sum to 1.
+To add a metric, write a function with the decorator `metric`.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import (
     classification_report,
     confusion_matrix,
+    f1_score,
     precision_recall_fscore_support,
+    precision_score,
+    recall_score,
     roc_auc_score,
     roc_curve,
 )
 from sklearn.preprocessing import label_binarize
 
-SMALLEST = np.finfo(np.float32).tiny  # so that the logarithm of a probability stays finite
+Metric = Callable[[np.ndarray, np.ndarray], float]
+
+METRICS: dict[str, Metric] = {}
+SMALLEST = np.finfo(np.float32).tiny  # keeps the logarithm of a probability finite
 
 
 def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -23,19 +31,47 @@ def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return -np.log(np.maximum(of_the_label, SMALLEST))
 
 
+def metric(function: Metric) -> Metric:
+    """Make a function of labels and probabilities a score that is stored, logged and shown by its name."""
+    METRICS[function.__name__] = function
+    return function
+
+
 def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Mean cross-entropy (`loss`), accuracy, precision, recall, F1 (macro and weighted), macro AUC."""
-    predicted = probabilities.argmax(axis=1)
-    found = {
-        "loss": float(cross_entropy(labels, probabilities).mean()),
-        "accuracy": float((predicted == labels).mean()),
-        "auc_macro": float(np.mean(list(class_auc(labels, probabilities).values()))),
-    }
-    for average in ("macro", "weighted"):
-        values = precision_recall_fscore_support(labels, predicted, average=average, zero_division=0)
-        for name, value in zip(("precision", "recall", "f1"), values, strict=False):
-            found[f"{name}_{average}"] = float(value)
-    return found
+    """Every metric by its name."""
+    return {name: float(function(labels, probabilities)) for name, function in METRICS.items()}
+
+
+@metric
+def loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The mean cross-entropy in nats."""
+    return float(cross_entropy(labels, probabilities).mean())
+
+
+@metric
+def accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The fraction of images whose most probable class is right."""
+    return float((probabilities.argmax(axis=1) == labels).mean())
+
+
+@metric
+def auc_macro(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The mean area under the classes' ROC curves, one against the rest."""
+    return float(np.mean(list(class_auc(labels, probabilities).values())))
+
+
+def _averaged(score: Callable[..., float], average: str) -> Metric:
+    """scikit-learn's precision, recall or F1, averaged over classes."""
+    return lambda labels, probabilities: score(
+        labels, probabilities.argmax(axis=1), average=average, zero_division=0
+    )
+
+
+METRICS |= {
+    f"{name}_{average}": _averaged(score, average)
+    for average in ("macro", "weighted")
+    for name, score in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score))
+}
 
 
 def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
@@ -64,13 +100,13 @@ def report(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) ->
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
-    """How many images of each class (rows) were taken for each class (columns)."""
+    """The number of images of each class (rows) that were predicted as each class (columns)."""
     counts = confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(len(classes)))
     return pd.DataFrame(counts, index=pd.Index(classes, name="actual"), columns=classes)
 
 
 def most_confused(counts: pd.DataFrame, pairs: int = 10) -> pd.DataFrame:
-    """The pairs of classes that are mixed up most, both ways together, with the counts of each way."""
+    """The pairs of classes that are confused most, with the counts of both ways."""
     classes = list(counts.columns)
     matrix = counts.to_numpy()
     rows = [

@@ -1,0 +1,1 @@
+"""Classifying images with a registered model: for `pipeline.classify` and the page of `pipeline.demo`."""

@@ -1,0 +1,127 @@
+"""The page that `python -m pipeline.demo` serves: Streamlit runs this file for every change on the page."""
+
+import sys
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import streamlit as st
+from PIL import Image
+
+from pipeline.classification import inference
+from pipeline.classification.inference import LoadedModel
+from pipeline.data import images
+from pipeline.shared.errors import PipelineError
+
+TYPES = ["png", "jpg", "jpeg", "webp"]
+SHOWN = 8  # times as wide as the 32 pixels are
+CONFUSIONS = 3
+# Hands an image that is pasted anywhere on the page to the upload field, and says so once it does.
+PASTE = """
+export default function ({ parentElement }) {
+  const paste = (event) => {
+    const field = document.querySelector('[data-testid="stFileUploader"] input[type="file"]');
+    if (!field || !event.clipboardData.files.length) return;
+    field.files = event.clipboardData.files;
+    field.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  document.addEventListener("paste", paste);
+  parentElement.querySelector("small").textContent = "or paste one, anywhere on the page";
+  return () => document.removeEventListener("paste", paste);
+}
+"""
+
+
+def show_page() -> None:
+    """Ask for an image and show what the model makes of it."""
+    st.set_page_config(page_title="Which class is it?", layout="wide")
+    try:
+        model = loaded(sys.argv[1] if len(sys.argv) > 1 else inference.champion_uri())
+    except PipelineError as error:
+        st.error(str(error))
+        return
+    st.title("Which class is it?")
+    st.caption(f"{model.uri}: one of {', '.join(model.classes)}")
+    left, middle, right = st.columns([3, 3, 4], gap="large")
+    with left:
+        pixels, actual = chosen(model)
+    if pixels is None:
+        return
+    probabilities = model.probabilities(pixels[None])[0]
+    label = model.classes[int(probabilities.argmax())]
+    with middle:
+        st.subheader("The network sees")
+        st.image(enlarged(pixels), caption="32 x 32 pixels")
+    with right:
+        st.subheader(f"{label}, {probabilities.max():.1%}")
+        if actual is not None:
+            st.markdown(f"It is: **{actual}**")
+        show_distribution(model.classes, probabilities)
+        show_confusions(model, label)
+
+
+@st.cache_resource(show_spinner="Loading the model")
+def loaded(uri: str) -> LoadedModel:
+    """The model, once for all visitors."""
+    return inference.load(uri)
+
+
+@st.cache_data(show_spinner=False)
+def confusion(uri: str) -> pd.DataFrame | None:
+    """The confusion matrix of the model's evaluation, once."""
+    return loaded(uri).confusion()
+
+
+def chosen(model: LoadedModel) -> tuple[np.ndarray | None, str | None]:
+    """The uploaded or pasted image, or a test image with its class; None if there is none or it is bad."""
+    file = st.file_uploader("Drop an image here", type=TYPES)
+    st.components.v2.component("paste", html="<small></small>", js=PASTE)()
+    if file is not None:
+        try:
+            return images.decode(file.getvalue()), None
+        except images.ImageError as error:
+            st.error(f"{file.name}: {error}")
+            return None, None
+    if model.test is None:
+        return None, None
+    last = len(model.test["labels"]) - 1
+    number = int(st.number_input(f"Or take a test image: 0 to {last}", 0, last, value=0))
+    return model.test["images"][number], model.classes[model.test["labels"][number]]
+
+
+def enlarged(pixels: np.ndarray) -> Image.Image:
+    """Each pixel as a square."""
+    size = (SHOWN * pixels.shape[1], SHOWN * pixels.shape[0])
+    return Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
+
+
+def show_distribution(classes: list[str], probabilities: np.ndarray) -> None:
+    """The probabilities as bars from 0 to 100 %, in the classes' order."""
+    table = pd.DataFrame({"class": classes, "probability": probabilities})
+    bars = (
+        alt.Chart(table)
+        .mark_bar()
+        .encode(
+            x=alt.X("probability", title=None, scale=alt.Scale(domain=(0, 1)), axis=alt.Axis(format="%")),
+            y=alt.Y("class", title=None, sort=None),
+            tooltip=["class", alt.Tooltip("probability", format=".2%")],
+        )
+    )
+    st.altair_chart(bars, height=max(120, 30 * len(classes)))
+
+
+def show_confusions(model: LoadedModel, label: str) -> None:
+    """The classes that it mixed up most with this one, both ways together, in its evaluation."""
+    counts = confusion(model.uri)
+    if counts is None or label not in counts.columns:
+        return
+    mixed = {name: counts[label][name] + counts[name][label] for name in counts.columns if name != label}
+    most = sorted(mixed, key=mixed.__getitem__, reverse=True)[:CONFUSIONS]
+    named = [f"{name} ({mixed[name]})" for name in most if mixed[name]]
+    if named:
+        st.markdown(f"On test images, it confuses **{label}** most with {', '.join(named)}.")
+    else:
+        st.markdown(f"It confused no test image with **{label}**.")
+
+
+show_page()

@@ -1,0 +1,119 @@
+"""Loads any MLflow image classifier, with the classes and test images of its data.
+
+For `pipeline.classify` and the page. Takes the served model, which names its classes and its data, and any
+other that maps uint8 (n, 32, 32, 3) to probabilities (n, classes), as each training logs it.
+"""
+
+import contextlib
+import io
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel
+
+from pipeline.champion.registry import CHAMPION
+from pipeline.params import Params
+from pipeline.records import store
+from pipeline.shared.arrays import read_arrays, read_facts
+from pipeline.shared.errors import PipelineError, in_a_line
+from pipeline.shared.load_params import load_params
+from pipeline.shared.paths import PREPARED
+
+# Where test images may lie: those of params.yaml, and the quickstart's.
+DATA = (PREPARED, Path("quickstart") / PREPARED)
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that was loaded from `uri`, the classes' names, and the test split if it is here.
+
+    `test` has `images` uint8 (n, 32, 32, 3) and `labels` int64 (n,).
+    """
+
+    uri: str
+    model: PyFuncModel
+    classes: list[str]
+    test: dict[str, np.ndarray] | None
+
+    @property
+    def is_served_model(self) -> bool:
+        """Whether it takes the columns of the served model, and not a tensor."""
+        return "classes" in (self.model.metadata.metadata or {})
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities (n, classes) of uint8 images (n, 32, 32, 3)."""
+        size = (self.model.model_config or {}).get("batch_limit", BATCH)
+        batches = [images[start : start + size] for start in range(0, len(images), size)]
+        return np.concatenate([self._of_batch(batch) for batch in batches])
+
+    def _of_batch(self, images: np.ndarray) -> np.ndarray:
+        if not self.is_served_model:
+            with contextlib.redirect_stdout(io.StringIO()):  # Keras draws a progress bar
+                return np.asarray(self.model.predict(images))
+        answers: Any = self.model.predict(pd.DataFrame({"pixels": list(images)}))
+        return np.array([list(answer["probabilities"].values()) for answer in answers])
+
+    def confusion(self) -> pd.DataFrame | None:
+        """The confusion matrix of its run's evaluation, actual classes in rows; None if there is none."""
+        if (run := self.model.metadata.run_id) is None:
+            return None
+        try:
+            path = mlflow.artifacts.download_artifacts(run_id=run, artifact_path="evaluation/confusion.csv")
+        except (MlflowException, OSError):
+            return None
+        return pd.read_csv(path, index_col=0, dtype={"actual": str})
+
+
+def champion_uri() -> str:
+    """The champion of the dataset that params.yaml names."""
+    return f"models:/{load_params(Params).data.dataset}@{CHAMPION}"
+
+
+def load(uri: str) -> LoadedModel:
+    """Load any MLflow model that classifies 32x32 images; raises PipelineError if that fails."""
+    import pipeline.learning.backend  # noqa: F401  quiet, before MLflow imports TensorFlow
+
+    if uri.startswith(("models:", "runs:")):
+        store.check()
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    try:
+        model = mlflow.pyfunc.load_model(uri)
+    except Exception as error:  # what MLflow raises depends on the kind of URI and of model
+        reason = in_a_line(error)
+        raise PipelineError(f"{uri}: cannot be loaded: {reason}{_champions()}") from error
+    metadata = model.metadata.metadata or {}
+    folder = next((f for f in DATA if _fits(f, metadata.get("data_digest"))), None)
+    checked = (model.model_config or {}).get("classes")  # which the served model checked
+    classes = (
+        checked or metadata.get("classes") or (read_facts(folder / "split")["classes"] if folder else None)
+    )
+    if classes is None:
+        raise PipelineError(f"{uri}: names no classes, and {PREPARED}/split is not here to name them")
+    test = read_arrays(folder / "test") if folder else None
+    return LoadedModel(uri, model, list(classes), test)
+
+
+def _fits(folder: Path, data_digest: str | None) -> bool:
+    """Whether prepared data are there, and are the model's if it names its data."""
+    if not (folder / "split").is_dir():
+        return False
+    return data_digest is None or read_facts(folder / "split")["data_digest"] == data_digest
+
+
+def _champions() -> str:
+    """The champions that there are, for an error's end."""
+    try:
+        registered = mlflow.MlflowClient().search_registered_models()
+    except MlflowException:
+        return ""
+    names = [f"models:/{model.name}@{CHAMPION}" for model in registered if CHAMPION in model.aliases]
+    return f"; champions here: {', '.join(names)}" if names else ""

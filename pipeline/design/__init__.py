@@ -1,0 +1,1 @@
+"""Networks and optimizers, and their checked Keras configurations."""

@@ -1,0 +1,147 @@
+"""The networks, a function each. `pipeline.design.architecture` adds input, rescaling and softmax layers.
+
+A function returns its hidden layers as a list, or takes a tensor `inputs` and returns one. Its other
+parameters are keys of `network` in params.yaml. docs/variants.md names the document of each network.
+"""
+
+from pipeline.learning.backend import keras
+
+layers = keras.layers
+
+
+def translate() -> list[keras.Layer]:
+    """Shifted images and wide kernels: two convolutions, 13,882 parameters."""
+    return [
+        layers.RandomTranslation(0.1, 0.1),
+        layers.Conv2D(16, 5, padding="same", activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Conv2D(16, 4, padding="same", activation="relu"),
+        layers.MaxPooling2D(4),
+        layers.Flatten(),
+        layers.Dense(32, activation="relu"),
+    ]
+
+
+def shallow() -> list[keras.Layer]:
+    """A single convolution, 66,170 parameters."""
+    return [*_conv_pool(16), layers.Flatten(), layers.Dense(16, activation="relu")]
+
+
+def augmented() -> list[keras.Layer]:
+    """Flips, rotation and zoom before three convolutions, 89,834 parameters."""
+    return [
+        layers.RandomFlip("horizontal"),
+        layers.RandomFlip("vertical"),
+        layers.RandomRotation(0.1),
+        layers.RandomZoom(0.1),
+        *_conv_pool(16, 32, 64),
+        layers.Flatten(),
+        layers.Dense(64, activation="relu"),
+    ]
+
+
+def deep_dropout() -> list[keras.Layer]:
+    """Five convolutions and a wide layer with dropout, 666,026 parameters."""
+    return [
+        *_conv_pool(16, 32, 64, 128, 256),
+        layers.Flatten(),
+        layers.Dense(1024, activation="relu"),
+        layers.Dropout(0.5),
+    ]
+
+
+def deep_flips() -> list[keras.Layer]:
+    """Flips before the five convolutions, 529,322 parameters."""
+    return [
+        layers.RandomFlip("vertical"),
+        layers.RandomFlip("horizontal"),
+        *_conv_pool(16, 32, 64, 128, 256),
+        layers.Flatten(),
+        layers.Dense(512, activation="relu"),
+    ]
+
+
+def model_s() -> list[keras.Layer]:
+    """Three pairs of convolutions with batch normalization and dropout, 815,914 parameters."""
+    return _normalized_pairs(regularizer=None)
+
+
+def model_s_plus() -> list[keras.Layer]:
+    """`model_s` with flips and shifts before it and L2 on its hidden kernels."""
+    return [
+        layers.RandomFlip("horizontal"),
+        layers.RandomTranslation(0.1, 0.1),
+        *_normalized_pairs(regularizer=keras.regularizers.L2(1e-4)),
+    ]
+
+
+def vgg3() -> list[keras.Layer]:
+    """Three pairs of convolutions, 550,570 parameters."""
+    pairs = [
+        layer
+        for filters in (32, 64, 128)
+        for layer in (
+            layers.Conv2D(filters, 3, padding="same", activation="relu"),
+            layers.Conv2D(filters, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(2),
+        )
+    ]
+    return [*pairs, layers.Flatten(), layers.Dropout(0.2), layers.Dense(128, activation="relu")]
+
+
+def deep_gap() -> list[keras.Layer]:
+    """Five convolutions averaged over space, 1,638,698 parameters."""
+    return [
+        *_conv_pool(32, 64, 128, 256, 512),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(128, activation="relu"),
+        layers.Dense(32, activation="relu"),
+    ]
+
+
+def batchnorm() -> list[keras.Layer]:
+    """Three convolutions normalized before their activation, 359,242 parameters."""
+    blocks = [
+        layer
+        for filters, kernel in ((32, 5), (64, 3), (128, 3))
+        for layer in (
+            layers.Conv2D(filters, kernel, padding="same"),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.MaxPooling2D(2, padding="same"),
+        )
+    ]
+    return [*blocks, layers.Flatten(), layers.Dense(128, activation="relu"), layers.Dropout(0.3)]
+
+
+def baseline() -> list[keras.Layer]:
+    """Two unpadded convolutions, 225,610 parameters."""
+    return [
+        layers.Conv2D(32, 4, activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Conv2D(32, 4, activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Flatten(),
+        layers.Dense(256, activation="relu"),
+    ]
+
+
+def _conv_pool(*filters: int) -> list[keras.Layer]:
+    return [
+        layer
+        for n in filters
+        for layer in (layers.Conv2D(n, 3, padding="same", activation="relu"), layers.MaxPooling2D(2))
+    ]
+
+
+def _normalized_pairs(regularizer: keras.Regularizer | None) -> list[keras.Layer]:
+    stack: list[keras.Layer] = []
+    for filters in (32, 64, 128):
+        for _ in range(2):
+            stack += [
+                layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_regularizer=regularizer),
+                layers.BatchNormalization(),
+            ]
+        stack.append(layers.MaxPooling2D(2))
+    hidden = layers.Dense(256, activation="relu", kernel_regularizer=regularizer)
+    return [*stack, layers.Flatten(), layers.Dropout(0.5), hidden, layers.Dropout(0.5)]

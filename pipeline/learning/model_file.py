@@ -1,0 +1,74 @@
+"""Saves and loads Keras models in files whose bytes depend only on the model, and predicts with them."""
+
+import json
+import zipfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from pipeline.learning.backend import keras, tf
+from pipeline.shared.errors import PipelineError, in_a_line
+
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip archive can hold
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """Write a `.keras` file in a canonical form: the same model gives the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with TemporaryDirectory() as folder:
+        dated = Path(folder) / "model.keras"
+        model.save(dated)
+        with zipfile.ZipFile(dated) as source, zipfile.ZipFile(partial, "w") as target:
+            for name in sorted(source.namelist()):
+                content = source.read(name)
+                if name.endswith(".json"):
+                    content = json.dumps(_canonical(json.loads(content), {}), sort_keys=True).encode()
+                target.writestr(zipfile.ZipInfo(name, EPOCH), content)
+    partial.replace(path)
+
+
+def _canonical(node: Any, seen: dict[int, int]) -> Any:
+    """A model's configuration without the date of saving, and with shared objects numbered in their order:
+    Keras identifies them by their addresses in memory."""
+    if isinstance(node, list):
+        return [_canonical(item, seen) for item in node]
+    if not isinstance(node, dict):
+        return node
+    fixed = {key: _canonical(value, seen) for key, value in node.items()}
+    if "date_saved" in fixed:
+        fixed["date_saved"] = "1980-01-01@00:00:00"
+    if "shared_object_id" in fixed:
+        fixed["shared_object_id"] = seen.setdefault(fixed["shared_object_id"], len(seen))
+    return fixed
+
+
+def load(path: Path) -> keras.Model:
+    """Read a model from a `.keras` file. Raises OSError or PipelineError, naming the file."""
+    path.open("rb").close()  # Keras reports a file without read permission as missing
+    try:
+        return keras.saving.load_model(path)
+    except Exception as error:  # Keras raises almost anything
+        reason = in_a_line(error)
+        raise PipelineError(f"{path}: not a readable Keras model: {reason}") from error
+
+
+def probabilities(model: keras.Model, images: np.ndarray, batch_size: int = 500) -> np.ndarray:
+    """Class probabilities, float32 (n, classes), of uint8 images (n, height, width, channels).
+
+    Calls the model on each batch, since `Model.predict` also waits for tf.data's autotuning.
+    """
+    if not len(images):
+        return np.empty((0, *model.output_shape[1:]), np.float32)
+    forward = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
+    batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+    return np.concatenate([forward(tf.constant(batch)).numpy() for batch in batches])
+
+
+def score(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Mean cross-entropy in nats, and accuracy, on uint8 images (n, height, width, channels)."""
+    predicted = probabilities(model, images)
+    loss = keras.losses.sparse_categorical_crossentropy(labels, predicted)
+    return float(np.mean(loss)), float((predicted.argmax(axis=1) == labels).mean())

@@ -1,0 +1,75 @@
+"""A recipe: everything but data and code that decides a training, as `pipeline.recipes` wrote it."""
+
+import json
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any, Self
+
+from pipeline.learning import hardware
+from pipeline.learning.backend import keras
+from pipeline.shared.errors import PipelineError
+from pipeline.shared.paths import RECIPES
+
+REMAKE = "run `dvc repro --force --single-item recipes` to train for this machine"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`model` and `optimizer` are Keras configurations; `settings` is the block of params.yaml, to be logged.
+
+    `share_batches` says how `threads` work together: on parts of each batch, or on each operation.
+    """
+
+    variant: str
+    init_from: str | None
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    batch_size: int
+    epochs: int
+    training_images: int | None
+    label_smoothing: float
+    early_stopping: dict[str, Any] | None
+    reduce_learning_rate: dict[str, Any] | None
+    threads: int
+    share_batches: bool
+    precision: str
+    precision_setting: str
+    device: str
+    versions: dict[str, str]
+    settings: dict[str, Any]
+
+    @classmethod
+    def read(cls, variant: str) -> Self:
+        """The recipe of a variant; PipelineError if there is none."""
+        path = RECIPES / f"{variant}.json"
+        try:
+            return cls(**json.loads(path.read_text("utf-8")))
+        except FileNotFoundError as error:
+            known = ", ".join(sorted(p.stem for p in RECIPES.glob("[!_]*.json"))) or "none"
+            raise PipelineError(f"{path}: no such recipe; there are: {known}") from error
+        except (ValueError, TypeError) as error:
+            raise PipelineError(f"{path}: cannot be read: {error}; run `dvc repro recipes`") from error
+
+    def as_json(self) -> dict[str, Any]:
+        """What the file holds."""
+        return asdict(self)
+
+    def check_machine(self) -> None:
+        """Raise PipelineError if versions, device or precision here are not those of the recipe."""
+        for package, expected in self.versions.items():
+            if (installed := version(package)) != expected:
+                raise PipelineError(
+                    f"recipes/{self.variant}.json: made with {package} {expected}, but {installed} is "
+                    "installed: run `make setup`, or change training in params.yaml"
+                )
+        here = {"device": hardware.device(), "precision": hardware.resolve_precision(self.precision_setting)}
+        for key, found in here.items():
+            if found != (expected := getattr(self, key)):
+                raise PipelineError(
+                    f"recipes/{self.variant}.json: {key} is {expected}, but here it is {found}: {REMAKE}"
+                )
+
+    def build(self) -> keras.Model:
+        """A new model with random weights; each call draws others."""
+        return keras.saving.deserialize_keras_object(deepcopy(self.model))  # Keras empties it

@@ -1,0 +1,88 @@
+"""Write the recipe of each variant: everything but data and code that decides its training.
+
+    python -m pipeline.recipes
+
+Reads params.yaml, pipeline/design/networks.py and the facts of data/prepared/split. Writes
+recipes/VARIANT.json for each variant, and recipes/_index.json, the models that params.yaml asks for.
+A training depends on its own recipe only, so it runs again only if that file changes.
+"""
+
+import shutil
+from typing import Any
+
+from pipeline.design import architecture, optimizers
+from pipeline.integrity import check_inputs
+from pipeline.learning import hardware
+from pipeline.learning.recipe import Recipe
+from pipeline.params import Params
+from pipeline.shared.arrays import read_facts, write_json
+from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.load_params import joined, load_params
+from pipeline.shared.lock import single_instance
+from pipeline.shared.paths import PARAMS, PREPARED, RECIPES
+from pipeline.shared.trained import INDEX
+from pipeline.shared.variant import Variant
+
+
+@one_line_errors
+@single_instance
+def main() -> None:
+    """Make all recipes, then write them."""
+    params = load_params(Params)
+    params.training.check_versions()
+    check_inputs(PREPARED / "split")
+    facts = read_facts(PREPARED / "split")
+    check_sizes(params, facts["counts"]["train"])
+    recipes = [recipe(key, variant, params, facts) for key, variant in params.blocks.items()]
+    shutil.rmtree(RECIPES, ignore_errors=True)
+    for made in recipes:
+        write_json(RECIPES / f"{made.variant}.json", made.as_json())
+    write_json(INDEX, [{"variant": model.variant, "seed": model.seed} for model in params.trained])
+    print(f"recipes: {len(recipes)} variants, {len(params.trained)} trainings")
+
+
+def recipe(key: str, variant: Variant, params: Params, facts: dict[str, Any]) -> Recipe:
+    """The recipe of the variant whose block has this key. Raises PipelineError, naming a key, if Keras
+    cannot build or train it."""
+    name = key.rpartition(".")[2]
+    where = f"{PARAMS}: {key}"
+    optimizers.check_combination(where, variant)
+    settings = variant.model_dump(exclude_none=True)
+    config = architecture.configuration(
+        f"{where}.network", variant.network, facts["image_shape"], len(facts["classes"]), name
+    )
+    return Recipe(
+        variant=name,
+        init_from=params.finetune.init_from if params.finetune and key.startswith("finetune.") else None,
+        model=config,
+        optimizer=optimizers.configuration(f"{where}.optimizer", variant.optimizer),
+        batch_size=variant.batch_size,
+        epochs=variant.epochs,
+        training_images=variant.training_images,
+        label_smoothing=variant.label_smoothing,
+        early_stopping=settings.get("early_stopping"),
+        reduce_learning_rate=settings.get("reduce_learning_rate"),
+        threads=params.training.threads,
+        share_batches=architecture.can_share_batches(config),
+        precision=hardware.resolve_precision(params.training.precision),
+        precision_setting=params.training.precision,
+        device=hardware.device(),
+        versions={"keras": params.training.keras, "tensorflow": params.training.tensorflow},
+        settings=settings,
+    )
+
+
+def check_sizes(params: Params, images: int) -> None:
+    """Raise PipelineError, naming each key, if a variant wants more than the `images` for training."""
+    problems = []
+    for key, variant in params.blocks.items():
+        limits = {"training_images": images, "batch_size": min(images, variant.training_images or images)}
+        for name, limit in limits.items():
+            if (wanted := getattr(variant, name) or 0) > limit:
+                problems.append(f"{key}.{name}: at most the {limit} training images; received {wanted}")
+    if problems:
+        raise PipelineError(f"{PARAMS}: {joined(problems)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The report's text, tables and figures."""

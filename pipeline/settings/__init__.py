@@ -1,1 +1,0 @@
-"""params.yaml: what decides a variant's weights, and what is wrong with the file in words."""

@@ -1,0 +1,64 @@
+"""Locks between processes.
+
+A stage may outlive a killed `dvc`; the next `dvc repro` must not run the same stage beside it.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pipeline.shared.paths import LOCKS
+
+
+def single_instance(main: Callable[[], None]) -> Callable[[], None]:
+    """Make a command wait until no other process in this folder runs it with the same arguments."""
+
+    @wraps(main)
+    def wrapped() -> None:
+        spec = sys.modules[main.__module__].__spec__  # of a module that `python -m` runs, too
+        stage = spec.name.split(".")[-1] if spec else main.__module__
+        words = [word for word in sys.argv[1:] if not word.startswith("-")]
+        with locked("-".join([stage, *words]).replace(os.sep, "_")):
+            main()
+
+    return wrapped
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold a lock of this folder, waiting for it if need be. A process that dies releases its locks."""
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(LOCKS / f"{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{name}: waiting for another process that runs it", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def locked_on_this_machine(name: str) -> Iterator[None]:
+    """Hold a lock that all processes of this user share, in any folder."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"pipeline-{os.getuid()}-{digest}.lock"):
+        yield
+
+
+def is_free(name: str) -> bool:
+    """Whether no process holds a lock of this folder."""
+    try:
+        with FileLock(LOCKS / f"{name}.lock", timeout=0):
+            return True
+    except Timeout:
+        return False

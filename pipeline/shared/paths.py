@@ -1,0 +1,25 @@
+"""The paths that dvc.yaml lists, relative to the folder that the stages run in."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+
+DOWNLOADS = Path("data/download")
+RAW = Path("data/raw")
+PREPARED = Path("data/prepared")
+RECIPES = Path("recipes")
+
+# Folders with a subfolder or file for each trained model: see pipeline.shared.trained.
+MODELS = Path("models")
+PREDICTIONS = Path("predictions")
+EVALUATION = Path("evaluation")
+METRICS = Path("metrics")
+
+CHAMPION = Path("champion.json")
+REPORTS = Path("reports")
+
+# The pipeline's own working files, which are part of no result.
+WORK = Path(".pipeline")
+CHECKPOINTS = WORK / "checkpoints"
+LOCKS = WORK / "locks"
+WORKSPACE = WORK / "workspace"

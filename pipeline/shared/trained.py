@@ -1,0 +1,111 @@
+"""Trained models: their files, records, scores and tags."""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.shared.arrays import file_digest
+from pipeline.shared.errors import PipelineError
+from pipeline.shared.lock import is_free
+from pipeline.shared.paths import CHECKPOINTS, EVALUATION, METRICS, MODELS, PREDICTIONS, RECIPES
+
+INDEX = RECIPES / "_index.json"  # no variant's name starts with an underscore
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The model that one variant gives with one seed, whether it has been trained yet or not."""
+
+    variant: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """VARIANT-SEED, the name of its files and of its MLflow run."""
+        return f"{self.variant}-{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """The folder that its training writes."""
+        return MODELS / self.name
+
+    @property
+    def model(self) -> Path:
+        """The Keras model."""
+        return self.folder / "model.keras"
+
+    @property
+    def history(self) -> Path:
+        """The metrics of each epoch, a CSV file."""
+        return self.folder / "history.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state of its training after the last epoch, while it is not finished."""
+        return CHECKPOINTS / f"{self.name}.npz"
+
+    @property
+    def predictions(self) -> Path:
+        """The folder of its probabilities for validation and test images."""
+        return PREDICTIONS / self.name
+
+    @property
+    def evaluation(self) -> Path:
+        """The folder of its tables and figures."""
+        return EVALUATION / self.name
+
+    @property
+    def scores(self) -> Path:
+        """The file of its scores."""
+        return METRICS / f"{self.name}.json"
+
+    def record(self) -> dict[str, Any]:
+        """The `tags`, `params` and `metrics` of its training."""
+        return json.loads((self.folder / "training.json").read_text())
+
+    def metrics(self) -> dict[str, Any]:
+        """Its scores on `validation` and `test` images, by name; if it diverged, `status` and `reason`."""
+        return json.loads(self.scores.read_text())
+
+    def divergence(self) -> str | None:
+        """Why it has no scores, if its training diverged."""
+        return self.metrics().get("reason")
+
+    def tags(self) -> dict[str, str]:
+        """The tags that identify its MLflow run."""
+        return {
+            "variant": self.variant,
+            "seed": str(self.seed),
+            "model_digest": file_digest(self.model),
+        }
+
+
+def all_trained() -> list[Trained]:
+    """The models that params.yaml asks for, in its order, as `pipeline.recipes` listed them."""
+    try:
+        return [Trained(**entry) for entry in json.loads(INDEX.read_text())]
+    except (OSError, ValueError, TypeError) as error:
+        raise PipelineError(f"{INDEX}: cannot be read: {error}; run `dvc repro recipes`") from error
+
+
+def remove_other_checkpoints(models: list[Trained]) -> list[str]:
+    """Remove the checkpoints of all trainings but these, unless one is running; the names of the removed."""
+    kept = {trained.name for trained in models}
+    others = [path for path in sorted(CHECKPOINTS.glob("*.npz")) if path.stem not in kept]
+    stopped = [path for path in others if is_free(f"train-{path.stem}")]
+    for path in stopped:
+        path.unlink()
+    return [path.stem for path in stopped]
+
+
+def trained_from_arguments(description: str) -> Trained:
+    """The model that a command's arguments VARIANT and SEED name."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("variant", help="a key of `variants` or `finetune.variants` in params.yaml")
+    parser.add_argument("seed", type=int, help="seeds the weights, the order of the images and the dropout")
+    arguments = parser.parse_args()
+    if not 0 <= arguments.seed < 2**31:
+        raise PipelineError(f"SEED: 0 to {2**31 - 1} are allowed; received {arguments.seed}")
+    return Trained(arguments.variant, arguments.seed)

@@ -1,0 +1,110 @@
+"""The model that trains: a twin of the plain one with the same weights and mathematics, made for speed.
+
+The plain model stays float32 Keras, and takes over the twin's weights after the training.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+from pipeline.learning.backend import keras, tf
+
+
+class Twin(keras.Model):
+    """A copy of `model` with its weights that computes in `precision`, each batch in `parts`.
+
+    `precision` is a Keras dtype policy, "float32" or "mixed_bfloat16". Parts of a batch run side by side,
+    since sharing an operation on few images among threads costs more than it saves. Gradients are sums
+    over images, so the parts give the batch's. Only a list of layers can have more than one part
+    (`architecture.can_share_batches`), and no batch may have fewer images than parts.
+
+    The training loss is smoothed by `label_smoothing`, the validation loss is not.
+    """
+
+    def __init__(
+        self, model: keras.Model, precision: str, parts: int = 1, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__(name=model.name)
+        self.network = _copy(model, precision)
+        self.network.set_weights(model.get_weights())
+        self.parts = parts
+        self.label_smoothing = label_smoothing
+        self.build(model.input_shape)
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """That of the plain model."""
+        return self.network.output_shape
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Probabilities (n, classes) of uint8 images (n, height, width, channels)."""
+        if self.parts == 1:
+            return self.network(inputs, training=training)
+        count = tf.shape(inputs)[0]
+        cuts = [count * part // self.parts for part in range(self.parts + 1)]
+        sizes = [end - start for start, end in pairwise(cuts)]
+        parts = tf.split(inputs, sizes, num=self.parts)
+        for layer in self.network.layers:  # Keras passes `training` on to them
+            if isinstance(layer, BatchNormalization):  # its statistics are those of the whole batch
+                parts = tf.split(layer(tf.concat(parts, axis=0)), sizes, num=self.parts)
+            else:
+                parts = [layer(part) for part in parts]
+        return tf.concat(parts, axis=0)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> tf.Tensor:
+        """The mean cross-entropy of integer labels (n,), with the losses of regularizers."""
+        if not (training and self.label_smoothing):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        targets = tf.one_hot(tf.reshape(y, [-1]), y_pred.shape[-1])
+        losses = keras.losses.categorical_crossentropy(targets, y_pred, label_smoothing=self.label_smoothing)
+        return tf.add_n([tf.reduce_mean(losses), *self.losses])
+
+
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras's layer, with TensorFlow's fused kernel in training, for which Keras runs a dozen operations."""
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
+        """Features (n, height, width, channels), normalized; updates the moving averages in training."""
+        if not (training and self.trainable) or len(inputs.shape) != 4 or mask is not None:
+            return super().call(inputs, training=training, mask=mask)
+        normalized, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
+        )
+        count = tf.cast(tf.size(inputs) / self.gamma.shape[0], tf.float32)
+        variance *= (count - 1) / count  # the kernel's is a sample's, Keras's the batch's
+        for average, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            average.assign(average * self.momentum + new * (1 - self.momentum))
+        return normalized
+
+
+def _copy(model: keras.Model, precision: str) -> keras.Model:
+    """The same layers with fused normalization, also those of nested models.
+
+    Layers before the first weights, and the last, stay float32: pixels and probabilities need its digits,
+    and cost little.
+    """
+    leaves = [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
+    first = next(number for number, layer in enumerate(leaves) if layer.weights)
+    exact = {id(layer) for layer in (*leaves[:first], model.layers[-1])}
+
+    def copied(layer: keras.Operation) -> keras.Operation:
+        if not isinstance(layer, keras.Layer):  # a sum of two tensors, say
+            return type(layer).from_config(layer.get_config())
+        fused = type(layer) is keras.layers.BatchNormalization and _can_be_fused(layer)
+        kind = BatchNormalization if fused else type(layer)
+        policy = "float32" if id(layer) in exact else precision
+        return kind.from_config(layer.get_config() | {"dtype": policy})
+
+    return keras.models.clone_model(model, clone_function=copied, recursive=True)
+
+
+def _can_be_fused(layer: keras.layers.BatchNormalization) -> bool:
+    """Whether TensorFlow's kernel computes what this layer does: over the last axis, scaled and shifted."""
+    is_last = layer.axis in (-1, 3)
+    return bool(is_last and layer.scale and layer.center and not layer.synchronized)

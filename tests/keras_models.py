@@ -1,0 +1,92 @@
+"""Small Keras models and recipes that several test files train."""
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.design import architecture
+from pipeline.learning.backend import keras
+from pipeline.learning.recipe import Recipe
+from pipeline.shared.variant import Network
+from pipeline.training.fitting import Images
+
+layers = keras.layers
+RNG = np.random.default_rng(0)
+
+
+def optimizer(name: str = "Adam", learning_rate: Any = 0.01, **arguments: Any) -> dict[str, Any]:
+    """A Keras optimizer's configuration."""
+    made = getattr(keras.optimizers, name)(learning_rate=learning_rate, **arguments)
+    config: dict[str, Any] = keras.saving.serialize_keras_object(made)
+    return config
+
+
+def recipe(**changes: Any) -> Recipe:
+    """A recipe for two epochs, whose model is not used."""
+    fields = {
+        "variant": "tiny",
+        "init_from": None,
+        "model": {},
+        "optimizer": optimizer(),
+        "batch_size": 4,
+        "epochs": 2,
+        "training_images": None,
+        "label_smoothing": 0.0,
+        "early_stopping": None,
+        "reduce_learning_rate": None,
+        "threads": 1,
+        "share_batches": True,
+        "precision": "float32",
+        "precision_setting": "float32",
+        "device": "cpu",
+        "versions": {},
+        "settings": {},
+    }
+    return Recipe(**(fields | changes))
+
+
+def listed(*hidden: keras.Layer, classes: int = 2, size: int = 8) -> keras.Sequential:
+    """A list of layers between pixels and probabilities."""
+    keras.utils.set_random_seed(0)
+    pixels = [keras.Input((size, size, 3), dtype="uint8"), layers.Rescaling(1 / 255)]
+    return keras.Sequential([*pixels, *hidden, layers.Dense(classes, activation="softmax")], name="listed")
+
+
+def network_model(name: str, classes: int = 10) -> keras.Model:
+    """A network of networks.py, untrained."""
+    return architecture.build(Network(name=name), [32, 32, 3], classes, name)
+
+
+def random_model() -> keras.Sequential:
+    """A model with everything random or remembered that networks have."""
+    keras.utils.set_random_seed(0)  # layers draw their seeds when they are made
+    return listed(
+        layers.RandomFlip(),
+        layers.RandomRotation(0.1),
+        layers.Conv2D(4, 3),
+        layers.BatchNormalization(),
+        layers.Flatten(),
+        layers.Dropout(0.5),
+    )
+
+
+def residual_model() -> keras.Model:
+    """Two branches, one of them a nested model with normalization, that are added."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    stem = layers.Conv2D(4, 3, padding="same")(layers.Rescaling(1 / 255)(inputs))
+    block = [layers.Conv2D(4, 3, padding="same"), layers.BatchNormalization(), layers.ReLU()]
+    branch = keras.Sequential([keras.Input((8, 8, 4)), *block], name="block")(stem)
+    joined = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(stem + branch))
+    return keras.Model(inputs, layers.Dense(2, activation="softmax")(joined), name="residual")
+
+
+def images(count: int, size: int = 8, classes: int = 2) -> Images:
+    """Random images, labelled in turn."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    return Images(pixels, np.arange(count) % classes)
+
+
+def contrary(data: Images) -> Images:
+    """The same images of two classes with the other labels, so whatever is learnt is wrong on them."""
+    return Images(data.images, 1 - data.labels)
