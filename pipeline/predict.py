@@ -27,7 +27,6 @@ def main() -> None:
     check_inputs(RECIPES, trained.folder, *(PREPARED / part for part in PARTS))
     trained.checkpoint.unlink(missing_ok=True)  # DVC has the model by now
     recipe = Recipe.read(trained.variant)
-    recipe.check_machine()
     make_deterministic(0, recipe.threads, recipe.share_batches)
     model = model_file.load(trained.model)
     images = {part: read_arrays(PREPARED / part)["images"] for part in PARTS}

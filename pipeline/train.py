@@ -4,8 +4,8 @@
 
 Reads recipes/VARIANT.json, data/prepared/{split,train,validation} and, for a fine-tuned variant, the model
 that it starts from. Writes models/VARIANT-SEED/: `model.keras`, which is scored and served; `history.csv`,
-a row for each epoch; `training.json`, what went in and what came out. A training whose loss is no longer
-finite ends normally with the status `diverged`, which is reported and never promoted.
+a row for each epoch; `training.json`, its tags, parameters and results. If a loss becomes infinite or NaN,
+the training ends normally with the status `diverged`, which is reported and never promoted.
 """
 
 from pathlib import Path
@@ -109,15 +109,8 @@ def code_digest(stage: str) -> str:
 
 
 def make_record(tags: dict[str, str], recipe: Recipe, fit: Fit, metrics: dict[str, float]) -> dict[str, Any]:
-    """What training.json holds; the status is `trained`, or `diverged` with a reason."""
-    outcome = (
-        {"status": "trained"}
-        if fit.divergence is None
-        else {
-            "status": "diverged",
-            "reason": fit.divergence,
-        }
-    )
+    """The content of training.json; the status is `trained`, or `diverged` with a reason."""
+    outcome = {"status": "diverged", "reason": fit.divergence} if fit.divergence else {"status": "trained"}
     params = flat(recipe.settings) | {"threads": recipe.threads, "precision": recipe.precision}
     return {"tags": tags | outcome, "params": params, "metrics": metrics}
 
@@ -130,7 +123,7 @@ def result(record: dict[str, Any]) -> str:
 
 
 def measures(model: keras.Model, recipe: Recipe, fit: Fit, validation: Images) -> dict[str, float]:
-    """What autologging misses: the best epoch, counted from 1, and the scores of the kept weights."""
+    """Metrics that autologging misses: the best epoch, counted from 1, and the scores of the kept weights."""
     history = fit.history
     measured = {"stopped_epoch": len(history["loss"]), "parameters": model.count_params()}
     if fit.divergence is not None:
