@@ -121,7 +121,7 @@ def test_anyone_else_is_refused_in_one_line_within_seconds(
     done = run(command, ROOT, **guarded.user | changed[who])
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: MLflow: ")
-    assert done.stderr.endswith("; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD say who you are\n")
+    assert done.stderr.endswith("; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD\n")
     assert done.stderr.count("\n") == 1
     assert not {"hunter2", guarded.password} & {*done.stderr.split()}
 
