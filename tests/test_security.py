@@ -149,6 +149,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Observed:
     params["promotion"]["margin"] = 0.0
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     shutil.copytree(ROOT / "pipeline", project / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", project)
     git(["init", "--quiet"], project)
     git(["remote", "add", "origin", REMOTE], project)
     git(["add", "params.yaml"], project)
