@@ -1,5 +1,6 @@
 """A job of its own in a temporary folder: the pipeline as it stands here, on fewer images and epochs."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ def make(
         group["variants"] = {name: unstopped(block, epochs) for name, block in chosen.items()}
     if params["finetune"]["init_from"] not in params["variants"]:
         params["finetune"]["init_from"] = next(iter(params["variants"]))
-    lay_out(folder, params)
+    text = io.StringIO()
+    YAML(typ="safe").dump(params, text)
+    lay_out(folder, text.getvalue())
     return folder
 
 

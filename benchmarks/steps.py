@@ -122,8 +122,8 @@ def take_turns(
     from benchmarks import notebook
     from pipeline.learning import hardware
     from pipeline.learning.backend import keras
-    from pipeline.train import make_twin
     from pipeline.training import fitting
+    from pipeline.training.body import make_twin
 
     class Turns(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002

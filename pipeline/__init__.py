@@ -12,7 +12,7 @@ Commands around them:
 
     params      checks params.yaml                        sync       logs to MLflow what DVC restored
     plan        shows which stages would run              rollback   makes the previous champion champion
-    repro       runs them in parallel                     backup     saves MLflow's store
+    repro       runs them, trainings ahead                backup     saves MLflow's store
     quickstart  runs everything on small images           restore    restores a backup
     classify    classifies images                         integrity  checks files against DVC's records
     demo        serves a page to try a model on
@@ -28,7 +28,7 @@ Folders, each used by the stages beside it:
     reporting   the comparison's text, tables and figures (report)
     classification  a registered model and its predictions (classify, demo)
     records     MLflow's store and runs
-    running     parallel `dvc repro` and its live view (repro)
+    running     trainings ahead of their stages, in warm workers (repro)
     shared      paths, errors, locks, arrays, params
 """
 

@@ -2,8 +2,8 @@
 
     python -m pipeline.plan
 
-Brings `recipes` up to date first, since recipes decide which trainings run. Reads params.yaml, DVC's graph
-and status, and the wall times of earlier runs in MLflow's store.
+Brings `recipes` up to date first, since recipes decide which trainings run. Reads params.yaml, DVC's graph,
+status and run cache, and the wall times of earlier runs in MLflow's store.
 Exits with status 1 if the disk is too small.
 """
 
@@ -11,24 +11,31 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import mlflow
-import networkx as nx
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
 from rich.console import Console
 
+from pipeline.learning.recipe import Recipe
 from pipeline.params import Params
 from pipeline.records import store
+from pipeline.running.ahead import Job
 from pipeline.shared.errors import PipelineError, in_a_line, one_line_errors
 from pipeline.shared.load_params import load_params
+from pipeline.shared.trained import Trained, all_trained
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
 
 # Bytes that a stage writes to the workspace, DVC's cache and MLflow's store, as measured on CIFAR-10.
 GIB = 2**30
 DISK = {"fetch": 0.6 * GIB, "prepare": 0.4 * GIB, "train": 0.08 * GIB, "finetune": 0.08 * GIB}
 DISK_OF_OTHERS = 0.02 * GIB
+
+Stages = dict[str, bool]  # the stages that `dvc repro` would run, in order; whether it restores their outs
 
 
 @one_line_errors
@@ -37,32 +44,32 @@ def main() -> None:
     params = load_params(Params)
     params.training.check_versions()
     stages = stages_to_run()
-    show(stages, seconds_of_trainings(stages, params.data.dataset))
+    show(stages, jobs_ahead(stages, params.data.dataset))
 
 
-def show(stages: "nx.DiGraph[str]", seconds: dict[str, float | None]) -> None:
+def show(stages: Stages, jobs: list[Job]) -> None:
     """Print the stages and how long trainings take; PipelineError if the disk is too small for them."""
     console = Console(highlight=False, soft_wrap=True)
     if not stages:
         console.print("plan: nothing to run: everything is up to date")
         return
-    for stage in stages:
-        time = f"  about {in_words(seconds[stage])}" if seconds.get(stage) else ""
-        console.print(f"plan: {stage}{time}")
-    unknown = sum(1 for value in seconds.values() if value is None)
-    total = in_words(sum(value for value in seconds.values() if value is not None))
+    trainings = {job.stages[0]: job.seconds for job in jobs if job.trains}
+    for stage, restored in stages.items():
+        time = f"  about {in_words(trainings[stage])}" if trainings.get(stage) else ""
+        console.print(f"plan: {stage}{'  from the cache' if restored else time}")
+    unknown = sum(1 for value in trainings.values() if value is None)
+    total = in_words(sum(value for value in trainings.values() if value is not None))
     console.print(
-        f"plan: {len(stages)} stages, {len(seconds)} of them trainings: {total} by earlier runs"
+        f"plan: {len(stages)} stages, {len(trainings)} of them trainings: {total} by earlier runs"
         + (f", and {unknown} trainings that have none yet" if unknown else "")
     )
     check_disk(stages)
 
 
-def stages_to_run() -> "nx.DiGraph[str]":
-    """The stages that `dvc repro` would run, in its order, after bringing `recipes` up to date.
+def stages_to_run() -> Stages:
+    """The stages that `dvc repro` would run, after bringing `recipes` up to date.
 
-    An edge goes from a stage to one that it depends on. Raises PipelineError if a stage up to `recipes`
-    fails, another DVC is running here, or dvc.yaml is invalid.
+    Raises PipelineError if a stage up to `recipes` fails, another DVC runs here, or dvc.yaml is invalid.
     """
     stages = outdated_stages()
     if "recipes" not in stages:
@@ -72,33 +79,56 @@ def stages_to_run() -> "nx.DiGraph[str]":
     return outdated_stages()
 
 
-def outdated_stages() -> "nx.DiGraph[str]":
-    """DVC's graph, reduced to the stages that are out of date or depend on one that is."""
+def outdated_stages() -> Stages:
+    """The stages that are out of date or depend on one that is, in DVC's order."""
+    import networkx as nx  # as DVC, more than half a second, which each worker would spend again
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
     try:
         with Repo() as repo:
             changed = set(repo.status())
+            stages = {stage.addressing: stage for stage in nx.dfs_postorder_nodes(repo.index.graph)}
             graph = nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing)
+            following = changed.union(*(nx.ancestors(graph, name) for name in changed))
+            return {name: is_cached(repo, stage) for name, stage in stages.items() if name in following}
     except DvcException as error:
         raise PipelineError(f"dvc: {in_a_line(error)}") from error
-    following = changed.union(*(nx.ancestors(graph, stage) for stage in changed))
-    stages: nx.DiGraph[str] = nx.DiGraph()
-    stages.add_nodes_from(stage for stage in nx.dfs_postorder_nodes(graph) if stage in following)
-    stages.add_edges_from(graph.subgraph(following).edges)
-    return stages
 
 
-def seconds_of_trainings(stages: "nx.DiGraph[str]", experiment: str) -> dict[str, float | None]:
-    """The wall seconds that each training among the stages took in earlier runs; None if it has none.
+def is_cached(repo: "Repo", stage: Any) -> bool:
+    """Whether DVC has the outs that a stage would make of its dependencies as they are now."""
+    if not stage.deps or not all(dep.exists for dep in stage.deps):
+        return False
+    stage.save_deps()
+    cache = repo.stage_cache._load(stage)
+    return bool(cache and repo.stage_cache._create_stage(cache, wdir=stage.wdir).outs_cached())
 
-    Opens MLflow's store if anything is to run, so it is created before several stages need it.
+
+def jobs_ahead(stages: Stages, experiment: str) -> list[Job]:
+    """The trainings and predictions that are to be done before `dvc repro`.
+
+    That is what it would do itself and not restore. What follows a restored training is left to it, too.
     """
     known = earlier_wall_seconds(experiment) if stages else {}
-    trainings = (stage for stage in stages if stage.startswith(("train@", "finetune@")))
-    return {stage: known.get(variant_of(stage)) for stage in trainings}
+    jobs: list[Job] = []
+    restored: set[Trained | None] = set()
+    for trained in all_trained():
+        job = Job(trained, Recipe.read(trained.variant), seconds=known.get(trained.variant))
+        training, prediction = (stages.get(stage) for stage in job.stages)
+        job = replace(job, trains=training is False, predicts=prediction is False)
+        if training or job.base in restored:
+            restored.add(trained)
+        elif job.trains or job.predicts:
+            jobs.append(job)
+    return jobs
 
 
 def earlier_wall_seconds(experiment: str) -> dict[str, float]:
-    """The median wall time of each variant's finished trainings in the store, in seconds."""
+    """The median wall time of each variant's finished trainings in the store, in seconds.
+
+    Opens MLflow's store, so it is created before several workers need it.
+    """
     store.check()
     found = mlflow.get_experiment_by_name(experiment)
     if found is None:
@@ -122,11 +152,6 @@ def check_disk(stages: Iterable[str]) -> None:
             "`make clean` lists what can be deleted"
         )
     print(f"plan: needs {needed / GIB:.1f} GiB of disk, {free / GIB:.1f} are free")
-
-
-def variant_of(stage: str) -> str:
-    """`shallow` of `train@shallow-0`."""
-    return stage.split("@")[-1].rsplit("-", 1)[0]
 
 
 def in_words(seconds: float | None) -> str:

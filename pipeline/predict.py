@@ -4,12 +4,16 @@
 
 Reads recipes/VARIANT.json, models/VARIANT-SEED and the images of data/prepared/{validation,test}. Writes
 predictions/VARIANT-SEED/: `validation` and `test`, each float32 (n, classes).
+
+If `pipeline.repro` has made these predictions already, they are copied.
 """
 
+from pathlib import Path
+
 from pipeline.integrity import check_inputs
-from pipeline.learning import model_file
-from pipeline.learning.hardware import make_deterministic
+from pipeline.learning.key import code_digest, prediction_key
 from pipeline.learning.recipe import Recipe
+from pipeline.shared import results
 from pipeline.shared.arrays import read_arrays, write_arrays
 from pipeline.shared.errors import one_line_errors
 from pipeline.shared.lock import single_instance
@@ -22,17 +26,28 @@ PARTS = ("validation", "test")
 @one_line_errors
 @single_instance
 def main() -> None:
-    """Predict and write."""
+    """Take the predictions up, or predict."""
     trained = trained_from_arguments("Predict validation and test images with one trained model.")
-    check_inputs(RECIPES, trained.folder, *(PREPARED / part for part in PARTS))
+    check_inputs(RECIPES, trained.folder, PREPARED / "split")
     trained.checkpoint.unlink(missing_ok=True)  # DVC has the model by now
     recipe = Recipe.read(trained.variant)
+    key = prediction_key(trained.model, recipe, code_digest("predict"))
+    if not results.take(key, trained.predictions):
+        predict(trained.model, recipe, trained.predictions)
+    counts = (f"{len(rows):,} {part}" for part, rows in read_arrays(trained.predictions).items())
+    print(f"{trained.name}: {', '.join(counts)} images")
+
+
+def predict(path: Path, recipe: Recipe, folder: Path) -> None:
+    """Write the probabilities that a model file gives to `folder`."""
+    from pipeline.learning import model_file  # TensorFlow
+    from pipeline.learning.hardware import make_deterministic
+
+    check_inputs(*(PREPARED / part for part in PARTS))
     make_deterministic(0, recipe.threads, recipe.share_batches)
-    model = model_file.load(trained.model)
+    model = model_file.load(path)
     images = {part: read_arrays(PREPARED / part)["images"] for part in PARTS}
-    predicted = {part: model_file.probabilities(model, images[part]) for part in PARTS}
-    write_arrays(trained.predictions, predicted)
-    print(f"{trained.name}: {', '.join(f'{len(rows):,} {part}' for part, rows in predicted.items())} images")
+    write_arrays(folder, {part: model_file.probabilities(model, images[part]) for part in PARTS})
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python -m pipeline.quickstart
 
-Copies the pipeline of this checkout to quickstart/, with the changes of quickstart.yaml to params.yaml, runs
-all stages there, and prints what to look at next. Its runs and its model go to this
-checkout's MLflow store; its report and metrics stay in quickstart/. Nothing else is touched.
+Copies the pipeline of this checkout to quickstart/, with quickstart.yaml as its params.yaml, runs all stages
+there, and prints what to look at next. Its runs and its model go to this checkout's MLflow store; its report
+and metrics stay in quickstart/. Nothing else is touched.
 """
 
 import contextlib
@@ -14,24 +14,21 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from PIL import Image
 from rich.console import Console
-from ruamel.yaml import YAML
 
-from pipeline import integrity, plan, repro
+from pipeline import repro
 from pipeline.champion.serving import example_request
 from pipeline.params import Params
 from pipeline.records import store
 from pipeline.shared.arrays import read_arrays
-from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.errors import one_line_errors
 from pipeline.shared.load_params import load_params
 
 FOLDER = Path("quickstart")
-CHANGES = Path(__file__).with_name("quickstart.yaml")
-ONLY_NAMED = {"variants"}  # mappings of which a change keeps no other keys
+PARAMS = Path(__file__).with_name("quickstart.yaml")
 NEXT = """\
 [bold]Done.[/] What to look at next:
 
@@ -53,7 +50,8 @@ NEXT = """\
 def main() -> None:
     """Copy, run, synchronize and print what is next."""
     root = Path.cwd()
-    params = prepare_folder()
+    lay_out(FOLDER, PARAMS.read_text())
+    params = load_params(Params, FOLDER / "params.yaml")
     uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     mlflow.set_tracking_uri(uri)
     store.check()
@@ -61,15 +59,11 @@ def main() -> None:
         mlflow.create_experiment(params.data.dataset, (root / "mlruns").as_uri())
     os.environ["MLFLOW_TRACKING_URI"] = uri
     with contextlib.chdir(FOLDER):
-        integrity.mend_everything()
-        stages = plan.stages_to_run()
-        seconds = plan.seconds_of_trainings(stages, params.data.dataset)
-        if status := repro.reproduce(stages, seconds, repro.default_jobs(params.training.threads)):
+        if status := repro.reproduce(params):
             sys.exit(status)
-        if subprocess.run([sys.executable, "-m", "pipeline.sync"]).returncode:
-            raise PipelineError(
-                f"quickstart: `python -m pipeline.sync` failed in {FOLDER}/, as printed above"
-            )
+        from pipeline import sync  # and all that it imports, which no worker needs
+
+        sync.main()
     image = read_arrays(FOLDER / "data/prepared/test")["images"][0]
     request = {"dataframe_records": example_request(image).to_dict("records")}
     (FOLDER / "request.json").write_text(json.dumps(request) + "\n")
@@ -79,41 +73,17 @@ def main() -> None:
     Console(highlight=False, soft_wrap=True).print(NEXT.format(folder=FOLDER, activate=shown))
 
 
-def prepare_folder() -> Params:
-    """Make or refresh quickstart/, with the changes of quickstart.yaml."""
-    yaml = YAML(typ="safe")
-    params = merged(yaml.load(Path("params.yaml")), yaml.load(CHANGES))
-    params["published"] = {}  # the documents' figures are of CIFAR-10
-    lay_out(FOLDER, params)
-    return load_params(Params, FOLDER / "params.yaml")
-
-
-def lay_out(folder: Path, params: dict[str, Any]) -> None:
-    """Make or refresh a folder in which the pipeline of this checkout runs with `params`."""
+def lay_out(folder: Path, params: str) -> None:
+    """Make or refresh a folder in which the pipeline of this checkout runs with another params.yaml."""
     folder.mkdir(exist_ok=True, parents=True)
     shutil.rmtree(folder / "pipeline", ignore_errors=True)
     shutil.copytree("pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(name, folder)
-    yaml = YAML(typ="safe")
-    yaml.default_flow_style = False
-    yaml.dump(params, folder / "params.yaml")
+    (folder / "params.yaml").write_text(params)
     if not (folder / ".dvc").is_dir():
         dvc = Path(sys.executable).with_name("dvc")
         subprocess.run([dvc, "init", "--no-scm", "--quiet"], cwd=folder, check=True)
-
-
-def merged(params: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`params` with `changes` put over it, mapping by mapping."""
-    result = dict(params)
-    for key, value in changes.items():
-        old = params.get(key)
-        if isinstance(value, dict) and isinstance(old, dict):
-            kept = {name: old[name] for name in value} if key in ONLY_NAMED else old
-            result[key] = merged(kept, value)
-        else:
-            result[key] = value
-    return result
 
 
 if __name__ == "__main__":

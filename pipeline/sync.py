@@ -63,15 +63,14 @@ def complete_run(trained: Trained, experiment: str) -> None:
     """Complete the run that a training began, or log a new one, from the files that the training wrote."""
     from pipeline.learning import model_file  # TensorFlow, which is rarely needed here
     from pipeline.records import recording
-    from pipeline.training.fitting import Images
 
     kept = trained.record()
     model = model_file.load(trained.model)
-    train, validation = (Images(**read_arrays(PREPARED / part)) for part in ("train", "validation"))
+    train, validation = (read_arrays(PREPARED / part)["images"] for part in ("train", "validation"))
     origin = {key: value for key, value in kept["tags"].items() if key not in {"status", "reason"}}
     with tracking.training_run(experiment, trained.name, origin, resumed=True) as run_id:
         mlflow.set_tag("recreated", "true")
-        used = train.first(kept["params"].get("training_images"))
+        used = train[: kept["params"].get("training_images")]
         recording.record(trained, model, used, validation, run_id)
 
 

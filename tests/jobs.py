@@ -90,7 +90,7 @@ class Job:
 
 def make(folder: Path, params: dict[str, Any], *targets: str, **more: str) -> Job:
     """Lay out a job, and run `dvc repro` with `targets` if there are any."""
-    lay_out(folder, params)
+    lay_out(folder, yaml.safe_dump(params, sort_keys=False))
     job = Job(folder, more)
     if targets:
         job.run("dvc", "repro", *targets)

@@ -29,7 +29,7 @@ def experiment_id(clone: Clone) -> str:
 
 def test_the_runs_are_listed_with_their_scores_side_by_side(clone: Clone, ui: str, page: Page) -> None:
     page.goto(f"{ui}/#/experiments/{experiment_id(clone)}/runs?compareRunsMode=CHART")
-    for name in ("shallow-0", "baseline-0", "batchnorm_subset-0"):
+    for name in ("shallow-0", "baseline-0", "shallow_subset-0"):
         expect(page.get_by_text(name, exact=True).first).to_be_visible()
     page.get_by_role("button", name="Close", exact=True).click()  # the assistant's, beside the charts
     page.get_by_placeholder("Search metric charts").fill("accuracy")
@@ -41,10 +41,10 @@ def test_the_runs_are_listed_with_their_scores_side_by_side(clone: Clone, ui: st
 def test_two_runs_compare(clone: Clone, ui: str, page: Page) -> None:
     client = MlflowClient(clone.store)
     runs = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment_id(clone)])}
-    ids = ",".join(f'"{runs[name]}"' for name in ("shallow-0", "translate-0"))
+    ids = ",".join(f'"{runs[name]}"' for name in ("shallow-0", "baseline-0"))
     page.goto(f'{ui}/#/compare-runs?runs=[{ids}]&experiments=["{experiment_id(clone)}"]')
     expect(page.get_by_text("Comparing 2 Runs from 1 Experiment")).to_be_visible()
-    for name in ("shallow-0", "translate-0"):
+    for name in ("shallow-0", "baseline-0"):
         expect(page.get_by_text(name, exact=True).first).to_be_visible()
 
 

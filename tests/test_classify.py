@@ -2,8 +2,9 @@
 
 import io
 import json
-import shutil
-import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from pipeline import classify as command
+from pipeline.classification import inference
 from tests.conftest import Clone, Evaluated
 
 pytestmark = pytest.mark.timeout(900)  # the first test may wait for the quickstart
@@ -31,14 +34,41 @@ def photos(evaluated: Evaluated, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-def predict(
-    clone: Clone, *arguments: str, model: str = CHAMPION, **options: Any
-) -> subprocess.CompletedProcess[str]:
-    return clone.run("python", "-m", "pipeline.classify", "--model", model, *arguments, **options)
+@dataclass(frozen=True)
+class Printed:
+    """What a call of the command printed, and its exit status or error."""
+
+    out: str
+    err: str
+    error: Any
 
 
-def test_a_test_image_is_shown_beside_what_it_is(clone: Clone, evaluated: Evaluated) -> None:
-    shown = predict(clone, "--index", "16").stdout.splitlines()
+Classify = Callable[..., Printed]
+
+
+@pytest.fixture
+def classify(clone: Clone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Classify:
+    """The command, called in the clone in this process. It must end well unless `fails`."""
+
+    def called(
+        *arguments: str, model: str | None = CHAMPION, folder: str = ".", fails: bool = False
+    ) -> Printed:
+        monkeypatch.chdir(clone.folder / folder)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", clone.store)
+        monkeypatch.setattr(sys, "argv", ["classify", *(["--model", model] if model else []), *arguments])
+        error = None
+        try:
+            command.main()
+        except SystemExit as ended:
+            error = ended.code
+        assert fails == (error is not None), error
+        return Printed(*capsys.readouterr(), error)
+
+    return called
+
+
+def test_a_test_image_is_shown_beside_what_it_is(classify: Classify, evaluated: Evaluated) -> None:
+    shown = classify("--index", "16").out.splitlines()
     label, row = evaluated.labels[16], evaluated.probabilities[16]
     nats = -np.log(row[label])
     assert shown[0] == f"test image 16 is {label}, cross-entropy {nats:.3f} nats"
@@ -49,11 +79,10 @@ def test_a_test_image_is_shown_beside_what_it_is(clone: Clone, evaluated: Evalua
     assert "█" in shown[1]
 
 
-def test_the_champion_of_params_yaml_is_asked_unless_told(clone: Clone, evaluated: Evaluated) -> None:
+def test_the_default_is_the_champion_of_params_yaml(classify: Classify, evaluated: Evaluated) -> None:
     """And its answers are those that were evaluated."""
-    more = {"MLFLOW_TRACKING_URI": clone.store}
-    command = ["python", "-m", "pipeline.classify", "--index", "0", "16", "359", "--json"]
-    answers = json.loads(clone.run(*command, folder="quickstart", more=more).stdout)
+    printed = classify("--index", "0", "16", "359", "--json", model=None, folder="quickstart")
+    answers = json.loads(printed.out)
     assert [answer["image"] for answer in answers] == [f"test image {number}" for number in (0, 16, 359)]
     for answer, number in zip(answers, (0, 16, 359), strict=True):
         row = evaluated.probabilities[number]
@@ -63,11 +92,10 @@ def test_the_champion_of_params_yaml_is_asked_unless_told(clone: Clone, evaluate
 
 
 def test_files_folders_and_patterns_are_answered_as_their_pixels(
-    clone: Clone, photos: Path, evaluated: Evaluated
+    classify: Classify, photos: Path, evaluated: Evaluated
 ) -> None:
     one, below = str(photos / "0.png"), str(photos / "**/*.webp")
-    done = predict(clone, str(photos), one, below, "--csv")
-    table = pd.read_csv(io.StringIO(done.stdout))
+    table = pd.read_csv(io.StringIO(classify(str(photos), one, below, "--csv").out))
     names = [Path(name).name for name in table["image"]]
     assert names == ["0.png", "1.PNG", "2.webp", "3.png", "0.png", "2.webp"]
     expected = evaluated.probabilities[[0, 1, 2, 3, 0, 2]]
@@ -76,22 +104,18 @@ def test_files_folders_and_patterns_are_answered_as_their_pixels(
     assert list(table.columns[:3]) == ["image", "label", "confidence"]
 
 
-def test_good_files_are_answered_although_others_are_bad(clone: Clone, photos: Path) -> None:
-    done = predict(
-        clone, str(photos / "0.png"), str(photos / "notes.txt"), "none.png", "empty*", "--json", check=False
-    )
-    assert done.returncode == 1
-    assert len(json.loads(done.stdout)) == 1
-    told = done.stderr.splitlines()[-1]
-    assert told.startswith(f"error: {photos}/notes.txt: a PNG, JPEG or WebP image is allowed")
-    assert told.endswith("none.png: no such image; empty*: no such image")
-    assert "Traceback" not in done.stderr
+def test_good_files_are_answered_although_others_are_bad(classify: Classify, photos: Path) -> None:
+    files = (str(photos / "0.png"), str(photos / "notes.txt"), "none.png", "empty*")
+    printed = classify(*files, "--json", fails=True)
+    assert len(json.loads(printed.out)) == 1
+    assert printed.error.startswith(f"error: {photos}/notes.txt: a PNG, JPEG or WebP image is allowed")
+    assert printed.error.endswith("none.png: no such image; empty*: no such image")
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
-def test_the_figure_is_written(clone: Clone, photos: Path, tmp_path: Path, ending: str) -> None:
+def test_the_figure_is_written(classify: Classify, photos: Path, tmp_path: Path, ending: str) -> None:
     """Image, predicted and actual distribution; of a user's file the first two."""
-    predict(clone, str(photos / "0.png"), "--index", "16", "--plot", str(tmp_path / f"out.{ending}"))
+    classify(str(photos / "0.png"), "--index", "16", "--plot", str(tmp_path / f"out.{ending}"))
     if ending == "png":
         assert np.asarray(Image.open(tmp_path / "out.png")).std() > 10
     else:
@@ -100,7 +124,7 @@ def test_the_figure_is_written(clone: Clone, photos: Path, tmp_path: Path, endin
             assert f"<!-- {part}" in text or part in text, part
 
 
-def test_any_models_uri_does(clone: Clone, evaluated: Evaluated) -> None:
+def test_any_models_uri_does(classify: Classify, clone: Clone, evaluated: Evaluated) -> None:
     client = MlflowClient(clone.store)
     version = client.get_model_version_by_alias("digits", "champion")
     outputs: Any = client.get_run(str(version.run_id)).outputs
@@ -108,12 +132,12 @@ def test_any_models_uri_does(clone: Clone, evaluated: Evaluated) -> None:
     assert len(logged) == 2  # by the training, and by the promotion
     expected = evaluated.probabilities[3].tolist()
     for uri in (f"models:/digits/{version.version}", f"runs:/{version.run_id}/model", *logged):
-        [answer] = json.loads(predict(clone, "--index", "3", "--json", model=uri).stdout)
+        [answer] = json.loads(classify("--index", "3", "--json", model=uri).out)
         assert list(answer["probabilities"].values()) == pytest.approx(expected, abs=1e-5), uri
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reason"),
     [
         (["--index", "360"], "--index: 0 to 359 are allowed; received 360"),
         (["--index", "-1", "0"], "--index: 0 to 359 are allowed; received -1"),
@@ -126,26 +150,28 @@ def test_any_models_uri_does(clone: Clone, evaluated: Evaluated) -> None:
     ],
 )
 def test_what_cannot_be_answered_is_an_error_in_one_line(
-    clone: Clone, arguments: list[str], told: str
+    classify: Classify, arguments: list[str], reason: str
 ) -> None:
-    done = predict(clone, *arguments, check=False)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith("error: ")
-    assert told in line
+    error = classify(*arguments, fails=True).error
+    assert error.startswith("error: ")
+    assert "\n" not in error
+    assert reason in error
 
 
-def test_without_test_images_here_an_index_is_an_error(clone: Clone, tmp_path: Path) -> None:
-    shutil.copytree(clone.folder / "pipeline", tmp_path / "pipeline")
-    more = {"MLFLOW_TRACKING_URI": clone.store}
-    elsewhere = Clone(tmp_path)
-    done = predict(elsewhere, "--index", "0", more=more, check=False)
-    assert done.returncode == 1
-    assert "are not in this folder" in done.stderr.splitlines()[-1]
+def test_without_test_images_here_an_index_is_an_error(
+    classify: Classify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "DATA", (tmp_path,))
+    assert "are not in this folder" in classify("--index", "0", fails=True).error
 
 
-def test_nothing_to_ask_about_is_told_with_the_usage(clone: Clone) -> None:
-    done = predict(clone, check=False)
-    assert done.returncode == 2
-    assert "name images, or test images by --index" in done.stderr
+def test_without_an_image_the_usage_is_printed(classify: Classify) -> None:
+    printed = classify(fails=True)
+    assert printed.error == 2
+    assert "name images, or test images by --index" in printed.err
+
+
+def test_as_a_process_it_prints_the_answer_and_nothing_else(clone: Clone) -> None:
+    done = clone.run("python", "-m", "pipeline.classify", "--model", CHAMPION, "--index", "0", "--json")
+    assert len(json.loads(done.stdout)) == 1
+    assert done.stderr == ""

@@ -123,6 +123,7 @@ def project(finished: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proj
 def whole(clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A copy of the quickstart, in which all stages have run, as the working directory."""
     project = Project(clone.copy_quickstart(tmp_path))
+    project.clone.run("dvc", "status")  # which DVC needs in a copy, to know its files
     monkeypatch.chdir(project.clone.folder)
     return project
 

@@ -10,7 +10,7 @@ import pytest
 from tests import jobs
 from tests.jobs import EPOCHS, NAME, Job
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.faults]
 
 TRAIN = ("dvc", "repro", f"train@{NAME}")
 WAYS = ("stage", "dvc", "group")
@@ -112,7 +112,6 @@ def test_a_training_that_is_killed_with_all_that_started_it_goes_on(
     assert_trained_once(job, expected)
 
 
-@pytest.mark.faults
 def test_a_training_that_outlives_its_dvc_is_waited_for_and_not_done_twice(
     prepared: Job, expected: Job, tmp_path: Path
 ) -> None:
@@ -130,7 +129,6 @@ def test_a_training_that_outlives_its_dvc_is_waited_for_and_not_done_twice(
     assert_trained_once(job, expected)
 
 
-@pytest.mark.faults
 def test_a_clock_that_jumps_by_years_changes_nothing(prepared: Job, expected: Job, tmp_path: Path) -> None:
     real = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1"}  # as a jump of the date leaves it
     job = jobs.copied(prepared, tmp_path / "job", **real)
@@ -144,7 +142,6 @@ def test_a_clock_that_jumps_by_years_changes_nothing(prepared: Job, expected: Jo
     assert_trained_once(job, expected)
 
 
-@pytest.mark.faults
 def test_twenty_kills_at_random_moments_change_nothing(prepared: Job, expected: Job, tmp_path: Path) -> None:
     ways = [WAYS[number % 3] for number in range(20)]
     seed = 0
@@ -154,7 +151,6 @@ def test_twenty_kills_at_random_moments_change_nothing(prepared: Job, expected: 
         ways = ways[kills:]
 
 
-@pytest.mark.faults
 def test_a_kill_in_each_other_stage_changes_nothing(complete: Job, tmp_path: Path) -> None:
     job = jobs.make(tmp_path / "job", PARAMS)
     stages = ("fetch", "prepare", "recipes", "predict", "evaluate", "promote", "report")

@@ -39,18 +39,6 @@ def test_seconds_are_told_in_hours_and_minutes(seconds: float | None, words: str
     assert plan.in_words(seconds) == words
 
 
-@pytest.mark.parametrize(
-    ("stage", "variant"),
-    [
-        ("train@shallow-0", "shallow"),
-        ("train@model_s_plus-12", "model_s_plus"),
-        ("finetune@batchnorm_subset-1", "batchnorm_subset"),
-    ],
-)
-def test_stage_tells_its_variant(stage: str, variant: str) -> None:
-    assert plan.variant_of(stage) == variant
-
-
 def test_disk_that_is_too_small_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 * plan.GIB, 99.5 * plan.GIB, plan.GIB / 2))
     with pytest.raises(PipelineError, match=r"0\.5 GiB are free, this run needs 1\.0: ") as caught:
@@ -110,7 +98,7 @@ def reproduce() -> None:
 
 def test_everything_runs_at_first_and_nothing_afterwards(project: Path) -> None:
     stages = plan.stages_to_run()
-    assert sorted(stages) == ["alone", "first", "second", "third"]
+    assert stages == dict.fromkeys(["alone", "first", "second", "third"], False)
     assert [stage for stage in stages if stage != "alone"] == ["first", "second", "third"]
     reproduce()
     assert not plan.stages_to_run()
@@ -136,7 +124,16 @@ def test_changed_file_runs_its_stage_and_what_follows_in_order(
     assert not plan.stages_to_run()
 
 
-def test_lost_output_is_made_again(project: Path) -> None:
+def test_lost_output_is_restored_from_the_cache(project: Path) -> None:
     reproduce()
     (project / "two.txt").unlink()
-    assert list(plan.stages_to_run()) == ["second", "third"]
+    assert next(iter(plan.stages_to_run().items())) == ("second", True)
+
+
+def test_a_value_that_is_changed_back_is_restored_from_the_cache(project: Path) -> None:
+    for text in ("one", "two"):
+        (project / "other.txt").write_text(text)
+        assert plan.stages_to_run()["alone"] is False
+        reproduce()
+    (project / "other.txt").write_text("one")
+    assert plan.stages_to_run() == {"alone": True}

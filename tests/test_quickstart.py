@@ -22,7 +22,7 @@ from tests.servers import answers, free_port, server
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the quickstart
 
-TRAINED = {"baseline-0", "batchnorm-0", "batchnorm_subset-0", "shallow-0", "translate-0"}
+TRAINED = {"baseline-0", "shallow-0", "shallow_subset-0"}
 
 
 def runs(clone: Clone) -> dict[str, Run]:

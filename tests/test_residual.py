@@ -52,7 +52,7 @@ def test_a_residual_network_is_killed_resumed_promoted_and_served(
     with job.start("dvc", "repro", "train@batchnorm-0") as dvc:
         wait_for(lambda: trained_epochs(job) >= 3)
         kill(job, dvc, "group")
-    assert "batchnorm: resuming after epoch " in job.run("dvc", "repro")
+    assert "batchnorm: resuming after epoch " in job.run("dvc", "repro", "promote")
     undisturbed.run("dvc", "repro", "--single-item", "train@batchnorm-0")
     model = Path("models/batchnorm-0/model.keras")
     assert file_digest(job.folder / model) == file_digest(undisturbed.folder / model)

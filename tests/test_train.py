@@ -23,6 +23,7 @@ from mlflow.tracking import MlflowClient
 from pipeline import fetch, prepare, recipes, train
 from pipeline.learning import model_file
 from pipeline.shared.arrays import file_digest, read_arrays, read_facts, write_json
+from pipeline.training import body
 from tests.conftest import ROOT
 from tests.jobs import small_params
 
@@ -267,11 +268,6 @@ def test_finetuned_variant_starts_from_the_others_weights(trained: Trained) -> N
     assert record["params"]["training_images"] == 300
 
 
-def test_the_last_line_reports_a_trained_model_even_without_a_right_answer() -> None:
-    record = {"tags": {"status": "trained"}, "metrics": {"kept_val_accuracy": 0.0}}
-    assert train.result(record) == "validation accuracy 0.0000"
-
-
 def test_diverged_training_is_a_result_with_its_reason(trained: Trained) -> None:
     record = record_of(trained, "runaway-0")
     [diverged] = trained.runs("runaway-0")
@@ -298,7 +294,7 @@ def refusal(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     project = tmp_path / "project"
     shutil.copytree(prepared, project)
     monkeypatch.chdir(project)
-    monkeypatch.setattr(train, "make_deterministic", lambda *_: None)  # TensorFlow runs here already
+    monkeypatch.setattr(body, "make_deterministic", lambda *_: None)  # TensorFlow runs here already
 
     def refuse(name: str) -> str:
         monkeypatch.setattr(sys, "argv", ["train", name, "0"])

@@ -44,5 +44,6 @@ with _without_stderr(), _without_optional_imports():
     import tensorflow as tf
 
     tf.config.list_physical_devices()  # writes its own lines, at the first call
+    tf.get_logger().setLevel("ERROR")  # it warns of every few models that one process traces
 
 __all__ = ["keras", "tf"]

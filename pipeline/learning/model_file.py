@@ -62,7 +62,9 @@ def probabilities(model: keras.Model, images: np.ndarray, batch_size: int = 500)
     """
     if not len(images):
         return np.empty((0, *model.output_shape[1:]), np.float32)
-    forward = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
+    forward = tf.function(lambda batch: model(batch, training=False)).get_concrete_function(
+        tf.TensorSpec((None, *images.shape[1:]), tf.uint8)
+    )
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
     return np.concatenate([forward(tf.constant(batch)).numpy() for batch in batches])
 

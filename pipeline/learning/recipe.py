@@ -4,12 +4,15 @@ import json
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
-from pipeline.learning import hardware
-from pipeline.learning.backend import keras
 from pipeline.shared.errors import PipelineError
 from pipeline.shared.paths import RECIPES
+from pipeline.shared.trained import Trained
+
+if TYPE_CHECKING:
+    import keras
 
 REMAKE = "run `dvc repro --force --single-item recipes` to train for this machine"
 
@@ -51,12 +54,18 @@ class Recipe:
         except (ValueError, TypeError) as error:
             raise PipelineError(f"{path}: cannot be read: {error}; run `dvc repro recipes`") from error
 
+    def start(self, seed: int) -> Path | None:
+        """The model file that a fine-tuning begins with; None for other trainings."""
+        return None if self.init_from is None else Trained(self.init_from, seed).model
+
     def as_json(self) -> dict[str, Any]:
         """What the file holds."""
         return asdict(self)
 
     def check_machine(self) -> None:
         """Raise PipelineError if versions, device or precision here are not those of the recipe."""
+        from pipeline.learning import hardware  # TensorFlow
+
         for package, expected in self.versions.items():
             if (installed := version(package)) != expected:
                 raise PipelineError(
@@ -70,6 +79,8 @@ class Recipe:
                     f"recipes/{self.variant}.json: {key} is {expected}, but here it is {found}: {REMAKE}"
                 )
 
-    def build(self) -> keras.Model:
+    def build(self) -> "keras.Model":
         """A new model with random weights; each call draws others."""
+        from pipeline.learning.backend import keras
+
         return keras.saving.deserialize_keras_object(deepcopy(self.model))  # Keras empties it

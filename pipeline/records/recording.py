@@ -22,23 +22,25 @@ from pipeline.learning.backend import keras
 from pipeline.shared.arrays import read_facts
 from pipeline.shared.paths import PREPARED
 from pipeline.shared.trained import Trained
-from pipeline.training.fitting import Images
 
 
-def record(trained: Trained, model: keras.Model, train: Images, validation: Images, run_id: str) -> None:
+def record(
+    trained: Trained, model: keras.Model, train: np.ndarray, validation: np.ndarray, run_id: str
+) -> None:
     """Log a training's history, data, parameters and model to the active run.
 
-    The tags come last, with the model's digest, which identifies a complete run.
+    `train` and `validation` are the images, uint8 (n, height, width, channels). The tags come last, with
+    the model's digest, which identifies a complete run.
     """
     kept, facts = trained.record(), read_facts(PREPARED / "split")
     history = pd.read_csv(trained.history, index_col="epoch", float_precision="round_trip")
     log_history(run_id, history.to_dict("list") | {name: [value] for name, value in kept["metrics"].items()})
     for context, data in (("training", train), ("validation", validation)):
-        log_dataset(facts["name"], context, data.images, facts["split_digest"])
+        log_dataset(facts["name"], context, data, facts["split_digest"])
     mlflow.log_params({f"variant.{key}": value for key, value in kept["params"].items()})
     mlflow.log_text(summary(model), "model_summary.txt")
     if kept["tags"]["status"] == "trained" and not has_model(run_id):
-        log_model(model, validation.images[:1])
+        log_model(model, validation[:1])
     mlflow.set_tags(kept["tags"] | trained.tags())
 
 

@@ -53,8 +53,9 @@ def training_run(experiment: str, name: str, tags: dict[str, str], resumed: bool
         status = "FINISHED"
     finally:
         with best_effort(name):
-            mlflow.flush_async_logging()
             mlflow.end_run(status)
+        if parent is not None:
+            os.environ["MLFLOW_RUN_ID"] = parent
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""Stages as parallel processes, and their live view."""
+"""Trainings and predictions ahead of their stages, in warm workers, with a live view."""

@@ -22,4 +22,5 @@ REPORTS = Path("reports")
 WORK = Path(".pipeline")
 CHECKPOINTS = WORK / "checkpoints"
 LOCKS = WORK / "locks"
+RESULTS = WORK / "results"
 WORKSPACE = WORK / "workspace"

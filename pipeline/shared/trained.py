@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ class Trained:
 
     variant: str
     seed: int
+    ahead: Path | None = field(default=None, compare=False)  # its folder until its stage takes it up
 
     @property
     def name(self) -> str:
@@ -29,7 +30,7 @@ class Trained:
     @property
     def folder(self) -> Path:
         """The folder that its training writes."""
-        return MODELS / self.name
+        return self.ahead or MODELS / self.name
 
     @property
     def model(self) -> Path:
@@ -64,6 +65,13 @@ class Trained:
     def record(self) -> dict[str, Any]:
         """The `tags`, `params` and `metrics` of its training."""
         return json.loads((self.folder / "training.json").read_text())
+
+    def outcome(self) -> str:
+        """How its training ended, in a line."""
+        record = self.record()
+        if record["tags"]["status"] == "diverged":
+            return f"diverged: {record['tags']['reason']}"
+        return f"validation accuracy {record['metrics']['kept_val_accuracy']:.4f}"
 
     def metrics(self) -> dict[str, Any]:
         """Its scores on `validation` and `test` images, by name; if it diverged, `status` and `reason`."""

@@ -1,0 +1,42 @@
+"""Runs `dvc repro` as a process that can be interrupted at any moment."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+DVC = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--keep-going", "--quiet"]
+LOCK = Path(".dvc/tmp/lock")  # which DVC holds unless a stage's command runs
+SECONDS_TO_STOP = 30  # a training answers after some steps of an epoch, then closes its run in MLflow
+
+
+def dvc_repro() -> bool:
+    """Bring all stages up to date that do not depend on one that fails; whether one failed.
+
+    It has a session of its own, so that Ctrl-C reaches only this process, which stops it in good order.
+    """
+    process = subprocess.Popen(DVC, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        return process.wait() != 0
+    except KeyboardInterrupt:
+        stop(process)
+        raise
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """Interrupt the stage that runs, and kill DVC while it writes nothing and can start no other stage."""
+    with LOCK.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(psutil.NoSuchProcess):
+            stages = psutil.Process(process.pid).children(recursive=True)
+            for stage in stages:
+                stage.send_signal(signal.SIGINT)
+            psutil.wait_procs(stages, timeout=SECONDS_TO_STOP)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,78 @@
+"""Results of trainings and predictions that were made ahead of their stages, under the key of what decides
+them. A stage that finds its key's result copies it, and does not do the work again.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.shared.errors import PipelineError
+from pipeline.shared.paths import RESULTS
+
+
+def folder_of(key: str) -> Path:
+    """The folder of a result, whole if it exists."""
+    return RESULTS / key
+
+
+def make(key: str, write: Callable[[Path], None]) -> Path:
+    """The folder of a result, which `write` fills if it does not exist, all or nothing."""
+    folder = folder_of(key)
+    if not folder.is_dir():
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write(partial)
+        partial.rename(folder)
+    return folder
+
+
+def fail(key: str, reason: str) -> None:
+    """Note that the work for a key failed, so that its stage reports the reason and does not try again."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    _failure(key).write_text(reason)
+
+
+def forget_failures() -> None:
+    """Make all failed work be tried again."""
+    for note in RESULTS.glob("*.failed"):
+        note.unlink()
+
+
+def take(key: str, target: Path) -> bool:
+    """Copy a result to `target`, all or nothing; whether there is one.
+
+    Raises PipelineError, once, if its work failed.
+    """
+    if _failure(key).is_file():
+        reason = _failure(key).read_text()
+        _failure(key).unlink()
+        raise PipelineError(reason)
+    if not folder_of(key).is_dir():
+        return False
+    partial = target.with_name(f"{target.name}.partial")
+    for folder in (partial, target):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(folder_of(key), partial)
+    partial.rename(target)
+    _taken(key).touch()
+    return True
+
+
+def clear() -> list[dict[str, str]]:
+    """Remove all results, once every stage is up to date; the tags of the trainings that none took up."""
+    records = [
+        record for record in RESULTS.glob("*/training.json") if not _taken(record.parent.name).exists()
+    ]
+    tags = [json.loads(record.read_text())["tags"] for record in records]
+    shutil.rmtree(RESULTS, ignore_errors=True)
+    return tags
+
+
+def _taken(key: str) -> Path:
+    return RESULTS / f"{key}.taken"
+
+
+def _failure(key: str) -> Path:
+    return RESULTS / f"{key}.failed"

@@ -1,0 +1,133 @@
+"""Trains one variant with one seed, in an MLflow run of its own: the work of the stage `train`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from pipeline.integrity import check_inputs
+from pipeline.learning import model_file
+from pipeline.learning.backend import keras
+from pipeline.learning.hardware import make_deterministic
+from pipeline.learning.recipe import Recipe
+from pipeline.records import recording, store, tracking
+from pipeline.shared.arrays import digest_of, read_arrays, read_facts, write_json
+from pipeline.shared.paths import PREPARED
+from pipeline.shared.trained import Trained
+from pipeline.training import fitting
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.fitting import Fit, Images
+from pipeline.training.layers import without_training_only
+from pipeline.training.twin import Twin
+
+PARTS = ("split", "train", "validation")
+
+
+def train(
+    trained: Trained,
+    recipe: Recipe,
+    tags: dict[str, str],
+    start: Path | None = None,
+    report: Callable[[tuple[int, int, float]], None] | None = None,
+) -> None:
+    """Train in an MLflow run, score the weights that are kept, write and log them.
+
+    Begins with the weights of the model file `start`, if there is one. `tags` identify what decides the
+    weights (`pipeline.learning.key`); they are logged, and their digest is the key of the checkpoint.
+    `report` is called after each epoch, with its number, that of all epochs, and the validation accuracy.
+    """
+    check_inputs(*(PREPARED / part for part in PARTS))
+    recipe.check_machine()
+    training, validation = (Images(**read_arrays(PREPARED / part)) for part in PARTS[1:])
+    training = training.first(recipe.training_images)
+    keras.utils.clear_session()  # of what this process trained before
+    make_deterministic(trained.seed, recipe.threads, recipe.share_batches)
+    model = recipe.build()
+    if start is not None:
+        model.set_weights(model_file.load(start).get_weights())
+    store.check()  # last, since it creates a missing store, which a refused training must not do
+
+    checkpoint = Checkpoint(trained.checkpoint, digest_of(tags))
+    resumed = checkpoint.read() is not None
+    experiment = read_facts(PREPARED / "split")["name"]
+    with tracking.training_run(experiment, trained.name, tags, resumed) as run_id:
+        watching = [report_epochs(report, recipe.epochs)] if report else []
+        watching += [log_epochs()] if resumed else []
+        mlflow.keras.autolog(log_models=False, log_datasets=False, disable=resumed)
+        twin = make_twin(model, recipe, training, validation)
+        fit = fitting.fit(twin, recipe, training, validation, trained.seed, *watching, checkpoint=checkpoint)
+        model.set_weights(twin.get_weights())
+        model = without_training_only(model)
+        record = make_record(tags, recipe, fit, measures(model, recipe, fit, validation))
+        write(trained, model, fit.history, record)
+        with tracking.best_effort(trained.name):
+            recording.record(trained, model, training.images, validation.images, run_id)
+            mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
+
+
+def make_twin(model: keras.Model, recipe: Recipe, train: Images, validation: Images) -> Twin:
+    """The model that trains, with as many parts of a batch as there are threads to compute them."""
+    smallest = fitting.smallest_batch(recipe.batch_size, train, validation)
+    parts = min(recipe.threads, smallest) if recipe.share_batches else 1
+    return Twin(model, recipe.precision, parts, recipe.label_smoothing)
+
+
+def make_record(tags: dict[str, str], recipe: Recipe, fit: Fit, metrics: dict[str, float]) -> dict[str, Any]:
+    """The content of training.json; the status is `trained`, or `diverged` with a reason."""
+    outcome = {"status": "diverged", "reason": fit.divergence} if fit.divergence else {"status": "trained"}
+    params = flat(recipe.settings) | {"threads": recipe.threads, "precision": recipe.precision}
+    return {"tags": tags | outcome, "params": params, "metrics": metrics}
+
+
+def measures(model: keras.Model, recipe: Recipe, fit: Fit, validation: Images) -> dict[str, float]:
+    """Metrics that autologging misses: the best epoch, counted from 1, and the scores of the kept weights."""
+    history = fit.history
+    measured = {"stopped_epoch": len(history["loss"]), "parameters": model.count_params()}
+    if fit.divergence is not None:
+        return measured
+    loss, accuracy = model_file.score(model, validation.images, validation.labels)
+    monitor = recipe.early_stopping["monitor"] if recipe.early_stopping else "val_loss"
+    best = np.argmax if monitor == "val_accuracy" else np.argmin
+    return measured | {
+        "best_epoch": int(best(history[monitor])) + 1,
+        "best_val_accuracy": max(history["val_accuracy"]),
+        "kept_val_loss": loss,
+        "kept_val_accuracy": accuracy,
+    }
+
+
+def write(
+    trained: Trained, model: keras.Model, history: dict[str, list[float]], record: dict[str, Any]
+) -> None:
+    """Write the model, its history (epochs count from 1) and the record of its training."""
+    model_file.save(model, trained.model)
+    epochs = pd.RangeIndex(1, len(history["loss"]) + 1, name="epoch")
+    table = pd.DataFrame(history, index=epochs).sort_index(axis=1)
+    table.to_csv(trained.history, lineterminator="\n")
+    write_json(trained.folder / "training.json", record)
+
+
+def report_epochs(report: Callable[[tuple[int, int, float]], None], epochs: int) -> keras.callbacks.Callback:
+    """Reports each epoch, counted from 1."""
+    return keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: report((epoch + 1, epochs, logs["val_accuracy"]))
+    )
+
+
+def log_epochs() -> keras.callbacks.Callback:
+    """Logs each epoch of a resumed training. Autologging refuses, since the first epoch differs from
+    the run's parameters."""
+    return keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: mlflow.log_metrics(logs, step=epoch, synchronous=False)
+    )
+
+
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}, "c": 2} as {"a.b": 1, "c": 2}."""
+    result: dict[str, Any] = {}
+    for key, value in nested.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return result
