@@ -74,7 +74,7 @@ def stages_to_run() -> Stages:
     stages = outdated_stages()
     if "recipes" not in stages:
         return stages
-    if subprocess.run([sys.executable, "-m", "dvc", "repro", "recipes"]).returncode:
+    if subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "recipes"]).returncode:
         raise PipelineError("a stage before the trainings failed, as printed above")
     return outdated_stages()
 

@@ -102,11 +102,14 @@ def test_jobs_of_another_kind_have_another_process(monkeypatch: pytest.MonkeyPat
     assert not any(map(psutil.pid_exists, pids))
 
 
-def test_workers_end_with_the_block_even_if_they_work() -> None:
+def test_workers_end_with_the_block_even_if_they_work(capfd: pytest.CaptureFixture[str]) -> None:
     with Pool(2) as pool:
-        pool.start(Job("wait"))
+        pool.start(Job("pid"))
+        ends(pool)
+        pool.start(Job("wait", "other"))
         processes = [psutil.Process(worker.process.pid) for worker in pool.busy]
     assert not any(process.is_running() for process in processes)
+    assert capfd.readouterr() == ("", "")
 
 
 DRIVER = """

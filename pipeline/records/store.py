@@ -43,6 +43,7 @@ def check() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it says that it tries the input example
     for uri in sorted({mlflow.get_tracking_uri(), mlflow.get_registry_uri()}):
         if urlsplit(uri).scheme in {"http", "https"} and urlsplit(uri).username is not None:
             raise PipelineError(

@@ -116,7 +116,7 @@ class Pool:
 def _serve(connection: Connection) -> None:
     """Do the jobs that come through a connection, until its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver, which ends its workers
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     lines = _Lines(connection)
     with redirect_stdout(lines), redirect_stderr(lines):
@@ -131,6 +131,12 @@ def _serve(connection: Connection) -> None:
                     traceback.print_exc()
                 end = "failed", one_line(error) or repr(error)
             connection.send(end)
+
+
+def _end(*_: object) -> None:
+    """End this process, once: a second signal would disturb what runs at its exit."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit()
 
 
 def _end_with_parent() -> None:
