@@ -1,10 +1,10 @@
 """A job of its own in a temporary folder: the pipeline as it stands here, on fewer images and epochs."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from PIL import Image
 from ruamel.yaml import YAML
 
@@ -35,9 +35,7 @@ def make(
         group["variants"] = {name: unstopped(block, epochs) for name, block in chosen.items()}
     if params["finetune"]["init_from"] not in params["variants"]:
         params["finetune"]["init_from"] = next(iter(params["variants"]))
-    text = io.StringIO()
-    YAML(typ="safe").dump(params, text)
-    lay_out(folder, text.getvalue())
+    lay_out(folder, yaml.safe_dump(params, sort_keys=False))
     return folder
 
 

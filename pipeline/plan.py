@@ -106,9 +106,9 @@ def is_cached(repo: "Repo", stage: Any) -> bool:
 
 
 def jobs_ahead(stages: Stages, experiment: str) -> list[Job]:
-    """The trainings and predictions that are to be done before `dvc repro`.
+    """The trainings and predictions to do before `dvc repro`: those that it would not restore itself.
 
-    That is what it would do itself and not restore. What follows a restored training is left to it, too.
+    What follows a restored training is left to `dvc repro`, too.
     """
     known = earlier_wall_seconds(experiment) if stages else {}
     jobs: list[Job] = []

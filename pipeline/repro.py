@@ -51,7 +51,7 @@ def reproduce(params: Params, jobs: int | None = None) -> int:
     try:
         with View(Console(), len(todo)) as view:
             ahead.run(todo, jobs or default_jobs(params.training.threads), view)
-        if not walk.dvc_repro():
+        if walk.dvc_repro():
             ahead.clear(params.data.dataset)
             return 0
     except KeyboardInterrupt:

@@ -28,8 +28,10 @@ def main() -> None:
     trained = trained_from_arguments("Train one variant with one seed.")
     check_inputs(RECIPES, PREPARED / "split")
     recipe = Recipe.read(trained.variant)
-    start = recipe.start(trained.seed)
-    check_inputs(*([start] if start else []))
+    base = recipe.base(trained.seed)
+    start = base.model if base else None
+    if start:
+        check_inputs(start)
     tags = training_tags(trained, recipe, start, code_digest("train"))
     if not results.take(digest_of(tags), trained.folder):
         from pipeline.training.body import train  # TensorFlow and MLflow

@@ -70,7 +70,8 @@ def test_a_terminal_of_80_columns_shows_a_bar_for_each_training() -> None:
         for name in ("batchnorm_subset-0", "shallow-0", "vgg3-0"):
             view.start(name)
         view.show("batchnorm_subset-0", "report", (14, 40, 0.75))
-        view.show("shallow-0", "line", "is not shown")
+        view.show("shallow-0", "line", "shallow  epoch 1/3  is not shown")
+        view.show("shallow-0", "line", "its run is not complete")
         view.show("vgg3-0", "done", Path())
         drawn = Console(file=io.StringIO(), record=True, width=80)
         drawn.print(view.progress.get_renderable())
@@ -83,6 +84,7 @@ def test_a_terminal_of_80_columns_shows_a_bar_for_each_training() -> None:
     printed = console.export_text()
     assert "vgg3-0: done after 0:00" in printed
     assert "is not shown" not in printed
+    assert "shallow-0: its run is not complete" in printed
 
 
 # Trainings: interrupted, failing and in the end complete, beside the quickstart, in which nothing happened.

@@ -96,3 +96,6 @@ def test_a_new_network_and_its_block_train_exactly_that_variant(copy: Clone, fol
     }
     YAML().dump(params, folder / "params.yaml")
     assert outdated(copy) == {"train@tiny-0", "predict@tiny-0", "evaluate", "promote", "report"}
+    copy.run("dvc", "repro", "--single-item", "train@tiny-0", "predict@tiny-0")
+    copy.run("python", "-m", "pipeline.evaluate", "tiny", "0")
+    assert (copy.folder / "metrics/tiny-0.json").is_file()

@@ -79,7 +79,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def promoted_at_once(store: Path, *candidates: tuple[int, float], machines: int) -> list[str]:
     """What promotions of (seed, accuracy) say that start at once; each machine has its own locks."""
-    start = str(time.time() + 12)
+    start = str(time.time() + 20)
     processes = []
     for number, (seed, accuracy) in enumerate(candidates):
         locks = store / f"machine{number % machines}"

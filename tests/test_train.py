@@ -17,12 +17,13 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow.entities import LoggedModelStatus, Run
-from mlflow.models import Model
+from mlflow.models import Model as LoggedModel
 from mlflow.tracking import MlflowClient
 
 from pipeline import fetch, prepare, recipes, train
 from pipeline.learning import model_file
 from pipeline.shared.arrays import file_digest, read_arrays, read_facts, write_json
+from pipeline.shared.trained import Trained as Model
 from pipeline.training import body
 from tests.conftest import ROOT
 from tests.jobs import small_params
@@ -219,7 +220,7 @@ def test_data_are_logged_as_inputs_with_their_digest(shallow: Run) -> None:
 
 
 def test_logged_model_is_signed_for_pixels_and_has_an_example(trained: Trained, shallow: Run) -> None:
-    info = Model.load(str(logged_model(trained, shallow)))
+    info = LoggedModel.load(str(logged_model(trained, shallow)))
     [pixels], [probabilities] = info.signature.inputs.inputs, info.signature.outputs.inputs
     assert (pixels.type, pixels.shape) == (np.dtype("uint8"), (-1, 32, 32, 3))
     assert (probabilities.type, probabilities.shape) == (np.dtype("float32"), (-1, 10))
@@ -266,6 +267,12 @@ def test_finetuned_variant_starts_from_the_others_weights(trained: Trained) -> N
     record = record_of(trained, "shallow_subset-0")
     assert record["tags"]["variant"] == "shallow_subset"
     assert record["params"]["training_images"] == 300
+
+
+def test_the_last_line_reports_a_trained_model_even_without_a_right_answer(tmp_path: Path) -> None:
+    record = {"tags": {"status": "trained"}, "metrics": {"kept_val_accuracy": 0.0}}
+    write_json(tmp_path / "training.json", record)
+    assert Model("shallow", 0, ahead=tmp_path).outcome() == "validation accuracy 0.0000"
 
 
 def test_diverged_training_is_a_result_with_its_reason(trained: Trained) -> None:

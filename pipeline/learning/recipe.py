@@ -4,7 +4,6 @@ import json
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.shared.errors import PipelineError
@@ -54,9 +53,9 @@ class Recipe:
         except (ValueError, TypeError) as error:
             raise PipelineError(f"{path}: cannot be read: {error}; run `dvc repro recipes`") from error
 
-    def start(self, seed: int) -> Path | None:
-        """The model file that a fine-tuning begins with; None for other trainings."""
-        return None if self.init_from is None else Trained(self.init_from, seed).model
+    def base(self, seed: int) -> Trained | None:
+        """The model that a fine-tuning begins with; None for other trainings."""
+        return None if self.init_from is None else Trained(self.init_from, seed)
 
     def as_json(self) -> dict[str, Any]:
         """What the file holds."""

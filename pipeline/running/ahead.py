@@ -41,8 +41,7 @@ class Job:
     @property
     def base(self) -> Trained | None:
         """The model that a fine-tuning begins with."""
-        base = self.recipe.init_from
-        return Trained(base, self.trained.seed) if base and self.trains else None
+        return self.recipe.base(self.trained.seed) if self.trains else None
 
     @property
     def stages(self) -> tuple[str, str]:
@@ -117,7 +116,7 @@ def run(jobs: list[Job], workers: int, view: View) -> None:
                     models[job.trained] = value
                 elif event == "died" and tries[job.trained] < ATTEMPTS:
                     waiting.insert(0, job)
-                elif event == "died" and not results.folder_of(digest_of(job.tags)).is_dir():
+                elif event == "died" and job.trains and not results.folder_of(digest_of(job.tags)).is_dir():
                     results.fail(digest_of(job.tags), f"{value}, {ATTEMPTS} times")
 
 

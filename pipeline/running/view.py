@@ -1,4 +1,4 @@
-"""Shows the trainings that run: a bar for each in a terminal, elsewhere each line that they print."""
+"""Shows the trainings that run: a bar for each in a terminal, elsewhere a line for each epoch."""
 
 import time
 from typing import Any
@@ -9,7 +9,7 @@ from rich.text import Text
 
 
 class View:
-    """The jobs of one run: to be entered before the first starts, and left when the last has ended."""
+    """Shows the jobs of one run, from the start to the end of its `with` block."""
 
     def __init__(self, console: Console, total: int) -> None:
         self.console = console
@@ -48,7 +48,7 @@ class View:
             epoch, epochs, accuracy = value
             self.progress.update(self.bars[name], completed=epoch, total=epochs, accuracy=f"{accuracy:.4f}")
         elif event == "line":
-            if not self.drawn:
+            if not (self.drawn and "  epoch " in value):  # which the bar shows
                 self.print(f"{name}: {value}")
         else:
             self.progress.remove_task(self.bars.pop(name))

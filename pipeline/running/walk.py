@@ -10,19 +10,20 @@ from pathlib import Path
 
 import psutil
 
+from pipeline.running.pool import SECONDS_TO_STOP
+
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--keep-going", "--quiet"]
 LOCK = Path(".dvc/tmp/lock")  # which DVC holds unless a stage's command runs
-SECONDS_TO_STOP = 30  # a training answers after some steps of an epoch, then closes its run in MLflow
 
 
 def dvc_repro() -> bool:
-    """Bring all stages up to date that do not depend on one that fails; whether one failed.
+    """Bring all stages up to date that do not depend on one that fails; whether none failed.
 
     It has a session of its own, so that Ctrl-C reaches only this process, which stops it in good order.
     """
     process = subprocess.Popen(DVC, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
-        return process.wait() != 0
+        return process.wait() == 0
     except KeyboardInterrupt:
         stop(process)
         raise

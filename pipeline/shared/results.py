@@ -35,7 +35,7 @@ def fail(key: str, reason: str) -> None:
 
 
 def forget_failures() -> None:
-    """Make all failed work be tried again."""
+    """Remove the notes of failures, so that the work is tried again."""
     for note in RESULTS.glob("*.failed"):
         note.unlink()
 

@@ -1,0 +1,103 @@
+"""`dvc repro` as `make repro` runs it: interrupted whatever its stage does; blocked by another DVC."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from pipeline import plan
+from pipeline.shared.errors import PipelineError
+from tests.conftest import ROOT
+from tests.jobs import wait_for
+
+RUN = """\
+import signal, sys
+from pipeline.running import walk
+walk.SECONDS_TO_STOP = 2
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+try:
+    sys.exit(not walk.dvc_repro())
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty DVC project as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    Repo.init(no_scm=True).close()
+    return tmp_path
+
+
+def write_stages(project: Path, **stages: tuple[str, str]) -> None:
+    """A stage of each (command, names of the stages that it depends on); each makes NAME.out."""
+    written = {
+        name: {"cmd": f"{command} && echo {name} > {name}.out", "outs": [f"{name}.out"]}
+        | ({"deps": [f"{other}.out" for other in others.split()]} if others else {})
+        for name, (command, others) in stages.items()
+    }
+    YAML().dump({"stages": written}, project / "dvc.yaml")
+
+
+def locked(project: Path) -> set[str]:
+    """The stages of dvc.lock."""
+    return set(YAML(typ="safe").load(project / "dvc.lock")["stages"])
+
+
+def start(project: Path) -> "subprocess.Popen[str]":
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", RUN], cwd=project, env=environment, text=True)
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """The processes that work in a folder, without this one."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            found += [process] if Path(process.cwd()) == folder and process.pid != os.getpid() else []
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_failed_stage_stops_what_depends_on_it_alone(project: Path) -> None:
+    write_stages(
+        project, bad=("exit 1", ""), after=("true", "bad"), last=("true", "after good"), good=("true", "")
+    )
+    with start(project) as process:
+        assert process.wait(60) == 1
+    assert locked(project) == {"good"}
+    assert list(plan.outdated_stages()) == ["bad", "after", "last"]
+
+
+@pytest.mark.parametrize("deaf", ["echo", "trap '' INT TERM"], ids=["listens", "deaf"])
+def test_a_stage_is_stopped_even_if_it_does_not_listen(project: Path, deaf: str) -> None:
+    command = f"{deaf}; touch deaf.here; {sys.executable} -c 'import time; time.sleep(600)'"
+    write_stages(project, first=("true", ""), deaf=(command, "first"), waiting=("true", "deaf"))
+    with start(project) as process:
+        wait_for((project / "deaf.here").exists)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130
+    assert processes_in(project) == []
+    assert locked(project) == {"first"}
+    with Repo() as repo:  # whose lock is free
+        assert set(repo.status()) == {"deaf", "waiting"}
+
+
+def test_another_dvc_at_work_is_an_error_in_one_line(project: Path) -> None:
+    write_stages(project, one=("touch started && until [ -e go ]; do sleep .1; done", ""))
+    with subprocess.Popen([sys.executable, "-m", "dvc", "--quiet", "repro"], cwd=project) as other:
+        wait_for((project / "started").exists)
+        with pytest.raises(PipelineError, match=r"dvc: .* is busy, it is being blocked by: \(PID") as caught:
+            plan.stages_to_run()
+        (project / "go").touch()
+        assert other.wait(60) == 0
+    assert "\n" not in str(caught.value)
+    assert not plan.stages_to_run()
