@@ -63,7 +63,7 @@ def read_files(patterns: list[str]) -> tuple[list[Query], list[str]]:
             bad.append(f"{pattern}: no such image" if not Path(pattern).is_dir() else f"{pattern}: no images")
         for path in paths:
             try:
-                queries.append(Query(str(path), images.decode(path.read_bytes())))
+                queries.append(Query(str(path), images.decode(path.read_bytes(), 32)))
             except (OSError, images.ImageError) as error:
                 bad.append(f"{path}: {getattr(error, 'strerror', None) or error}")
     return queries, bad

@@ -116,7 +116,9 @@ def test_images_and_pixels_mix_in_one_request(served: PyFuncModel) -> None:
 def test_an_image_of_another_size_is_answered_as_what_decoding_gives(served: PyFuncModel) -> None:
     photo = np.random.default_rng(1).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     text = images.encode_base64(photo)
-    assert served.predict(pd.DataFrame({"image": [text]})) == answers_of(served, images.decode_base64(text))
+    assert served.predict(pd.DataFrame({"image": [text]})) == answers_of(
+        served, images.decode(images.from_base64(text), 32)
+    )
 
 
 def test_top_k_gives_the_most_probable_classes_first(served: PyFuncModel) -> None:

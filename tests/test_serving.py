@@ -115,11 +115,11 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "cut off": ({"image": in_base64(WHOLE[: len(WHOLE) // 2])}, "image: the image is damaged or cut off"),
     "bomb": (
         {"image": in_base64(header_of((60_000, 60_000)))},
-        "image: at most 50,000,000 pixels are allowed",
+        "image: at most 40,000,000 pixels are allowed",
     ),
-    "over 50 megapixels": (
+    "over 40 megapixels": (
         {"image": in_base64(header_of((10_000, 5_001)))},
-        "image: at most 50,000,000 pixels are allowed; received 10000 x 5001",
+        "image: at most 40,000,000 pixels are allowed; received 10000 x 5001",
     ),
     "both": ({"image": IMAGE, "pixels": PIXELS.tolist()}, f"{ONE_OF} both"),
     "neither": ({}, f"{ONE_OF} neither"),

@@ -101,7 +101,7 @@ class Classifier(PythonModel):
     def _decoded(self, value: Any) -> np.ndarray:
         if not isinstance(value, str):
             raise ValueError(f"a PNG, JPEG or WebP in base64 is allowed; received {type(value).__name__}")
-        decoded: np.ndarray = self.images.decode_base64(value)
+        decoded: np.ndarray = self.images.decode(self.images.from_base64(value), 32)
         return decoded
 
     def _answer(self, row: np.ndarray, top_k: int | None) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def chosen(model: LoadedModel) -> tuple[np.ndarray | None, str | None]:
     st.components.v2.component("paste", html="<small></small>", js=PASTE)()
     if file is not None:
         try:
-            return images.decode(file.getvalue()), None
+            return images.decode(file.getvalue(), 32), None
         except images.ImageError as error:
             st.error(f"{file.name}: {error}")
             return None, None

@@ -1,54 +1,65 @@
-"""Any image file as the 32x32 RGB pixels that a network sees.
+"""Any image file as the square of RGB pixels that a network sees.
 
-The served model carries this file with it, so it imports nothing of the pipeline.
+Training, the served model, `classify` and the page use it. The served model carries a copy of this file, so
+it imports nothing of the pipeline.
 """
 
 import base64
 import io
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-SIZE = (32, 32)
 FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 40_000_000
+MAX_SCANS = 100  # of a progressive JPEG, which has about ten; each one costs a pass over all pixels
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
 class ImageError(ValueError):
     """What is wrong with an image, in words that follow its name or row."""
 
 
-def decode(content: bytes) -> np.ndarray:
-    """uint8 (32, 32, 3) of the first frame of a PNG, JPEG or WebP file.
+def decode(content: bytes, size: int) -> np.ndarray:
+    """uint8 (size, size, 3) of the first frame of a PNG, JPEG or WebP file.
 
-    As `upright_rgb` makes it, its middle square resized. Raises ImageError; one of over 50 megapixels
-    is refused by its header, before its pixels take memory.
+    The middle square, resized bilinearly and turned as EXIF says, in 8-bit RGB. A transparent pixel has the
+    colour that its file gives it. Raises ImageError; an image of over MAX_PIXELS is refused by its header,
+    before its pixels take memory.
     """
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(
-                    f"at most {MAX_PIXELS:,} pixels are allowed; received {image.width} x {image.height}"
-                )
-            square = ImageOps.fit(upright_rgb(image), SIZE, Image.Resampling.BILINEAR)
-    except ImageError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"at most {MAX_PIXELS:,} pixels are allowed; received far more") from error
-    except UnidentifiedImageError as error:
-        raise ImageError("a PNG, JPEG or WebP image is allowed; received none, or a damaged one") from error
-    except Exception as error:  # what Pillow raises depends on where the file is damaged
-        raise ImageError("the image is damaged or cut off") from error
-    return np.asarray(square)
+    with _opened(content) as image:
+        if image.format == "PNG":
+            _check_rows(content)
+        square = ImageOps.fit(_rgb(image), (size, size), Image.Resampling.BILINEAR)
+        turn = TURNS.get(_orientation(image))
+    return np.asarray(square if turn is None else square.transpose(turn))
 
 
-def decode_base64(text: str) -> np.ndarray:
-    """As `decode`, of the file in base64, with or without line breaks."""
+def count_pixels(content: bytes) -> int:
+    """The number of pixels that `decode` would decode, by the file's header. Raises ImageError."""
+    with _opened(content) as image:
+        return image.width * image.height
+
+
+def from_base64(text: str) -> bytes:
+    """The file of a text in base64, with or without line breaks. Raises ImageError."""
     try:
-        content = base64.b64decode("".join(text.split()), validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)
     except ValueError as error:  # binascii's, and that of characters beyond ASCII
         raise ImageError(f"base64 is allowed; received {len(text):,} characters of another kind") from error
-    return decode(content)
 
 
 def encode_base64(pixels: np.ndarray) -> str:
@@ -58,11 +69,67 @@ def encode_base64(pixels: np.ndarray) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB, turned as EXIF says. A transparent pixel has the colour that its file gives it."""
-    ImageOps.exif_transpose(image, in_place=True)
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """An image of which only the header has been read. All that fails in the block is an ImageError."""
+    allowed = f"at most {MAX_PIXELS:,} pixels are allowed; received"
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"{allowed} {image.width} x {image.height}")
+            if image.format == "JPEG" and content.count(b"\xff\xda") > MAX_SCANS:
+                raise ImageError(f"at most {MAX_SCANS} scans of a JPEG are allowed; received more")
+            yield image
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{allowed} far more") from error
+    except UnidentifiedImageError as error:
+        raise ImageError("a PNG, JPEG or WebP image is allowed; received none, or a damaged one") from error
+    except Exception as error:  # what Pillow raises depends on where the file is damaged
+        raise ImageError("the image is damaged or cut off") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "RGB":
         return image
     return image.convert("RGBA").convert("RGB")  # a palette may have transparent colours
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 if EXIF is missing or damaged, which says nothing about the pixels."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # what Pillow raises depends on where EXIF is damaged
+        return 1
+
+
+def _check_rows(png: bytes) -> None:
+    """Raise ImageError if the data of a PNG end before its last row: Pillow would leave the rest black."""
+    width, height, depth, colours, *_, interlaced = struct.unpack(">IIBBBBB", png[16:29])
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colours]
+    expected = 0
+    for left, top, across, down in ADAM7 if interlaced else [(0, 0, 1, 1)]:
+        columns, rows = -((left - width) // across), -((top - height) // down)  # rounded up
+        expected += rows * (1 + -(-columns * bits // 8)) if columns > 0 else 0
+    data, inflate, received = b"".join(_first_data(png)), zlib.decompressobj(), 0
+    while received < expected:
+        block = inflate.decompress(data, 2**24)
+        if not block:
+            raise ImageError("the image is damaged or cut off")
+        received, data = received + len(block), inflate.unconsumed_tail
+
+
+def _first_data(png: bytes) -> Iterator[bytes]:
+    """The contents of the first chunks with pixels, one after another, which is all that Pillow reads."""
+    start, found = 8, False
+    while start + 8 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, start)
+        if kind == b"IDAT":
+            yield png[start + 8 : start + 8 + length]
+            found = True
+        elif found:
+            return
+        start += 12 + length

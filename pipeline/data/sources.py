@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.data import archive
-from pipeline.data.images import SIZE, upright_rgb
+from pipeline.data.images import ImageError, decode
 from pipeline.shared.errors import PipelineError, in_a_line
 
 BATCHES = [f"data_batch_{n}" for n in range(1, 6)]
@@ -60,7 +60,7 @@ def digits() -> RawDataset:
 
     bunch = load_digits()
     small = np.round(bunch.images * (255 / 16)).astype(np.uint8)
-    grey = np.stack([np.asarray(Image.fromarray(image).resize(SIZE)) for image in small])
+    grey = np.stack([np.asarray(Image.fromarray(image).resize((32, 32))) for image in small])
     images = np.repeat(grey[..., None], 3, axis=-1)
     labels = bunch.target.astype(np.int64)
     train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
@@ -72,7 +72,7 @@ def directory(root: Path) -> RawDataset:
     """The user's own images: `train*/CLASS/*.png|jpg` and `test/CLASS/*.png|jpg`.
 
     Several train folders are put one after another, each in an order that mixes its classes. A number before
-    the name of a class (003_cat) is dropped. Images are turned upright and resized. Raises PipelineError with
+    the name of a class (003_cat) is dropped. Raises PipelineError with
     all unreadable files, or all classes that some folder lacks.
     """
     folders = [*sorted(path for path in root.glob("train*") if path.is_dir()), root / "test"]
@@ -129,17 +129,12 @@ def _read_folder(folder: Path, names: list[str], unreadable: list[str]) -> Part:
     ]
     if not files:
         raise PipelineError(f"{folder}: no image (.png, .jpg or .jpeg)")
-    images, labels = [], []
+    found, labels = [], []
     for row in np.random.default_rng(0).permutation(len(files)):
         path, label = files[row]
         try:
-            images.append(_read_image(path))
+            found.append(decode(path.read_bytes(), 32))
             labels.append(label)
-        except (OSError, SyntaxError, Image.DecompressionBombError):
+        except (OSError, ImageError):
             unreadable.append(str(path))
-    return np.array(images), np.array(labels, np.int64)
-
-
-def _read_image(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(upright_rgb(image).resize(SIZE, Image.Resampling.BILINEAR))
+    return np.array(found), np.array(labels, np.int64)
