@@ -7,8 +7,6 @@ data/prepared, models, metrics, evaluation, champion.json and reports. It change
 running it twice is safe.
 """
 
-import json
-
 import mlflow
 
 from pipeline.champion import registry
@@ -24,7 +22,7 @@ from pipeline.shared.errors import one_line_errors
 from pipeline.shared.load_params import load_params
 from pipeline.shared.lock import single_instance
 from pipeline.shared.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS
-from pipeline.shared.trained import Trained, all_trained, remove_other_checkpoints
+from pipeline.shared.trained import Trained, all_trained, read_champion, remove_other_checkpoints
 
 
 @one_line_errors
@@ -79,7 +77,7 @@ def sync_champion(name: str, params: Params) -> list[str]:
     champion or has never seen this model; a version that was rolled back stays rolled back.
     """
     done = repair(name)
-    decision = json.loads(CHAMPION.read_text())
+    decision = read_champion()
     digest = Trained(decision["variant"], decision["seed"]).tags()["model_digest"]
     known = registry.known_version(name, {"model_digest": digest})
     if known is not None and registry.version_at(name, registry.CHAMPION) is not None:

@@ -325,9 +325,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, accuracy in {"vgg3_early_stop-0": 0.77, "vgg3-0": 0.76, "former-0": 0.9}.items():
         scores = {"validation": {"accuracy": accuracy}, "test": {"accuracy": accuracy - 0.02}}
         write_json(Path("metrics") / f"{name}.json", scores)
-        write_json(
-            Path("models") / name / "training.json", {"metrics": {"parameters": 7, "stopped_epoch": 3}}
-        )
+        ended = {"parameters": 7, "stopped_epoch": 3, "kept_val_accuracy": accuracy}
+        record = {"tags": {"status": "trained"}, "params": {}, "metrics": ended}
+        write_json(Path("models") / name / "training.json", record)
         history(3).to_csv(Path("models") / name / "history.csv", index=False)
         Path("evaluation", name).mkdir(parents=True)
         per_class(classes).to_csv(Path("evaluation") / name / "per_class.csv")

@@ -11,7 +11,6 @@ from importlib.metadata import version
 
 import mlflow
 import numpy as np
-import pandas as pd
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.numpy_dataset import NumpyDataset
 from mlflow.entities import Metric
@@ -33,8 +32,8 @@ def record(
     the model's digest, which identifies a complete run.
     """
     kept, facts = trained.record(), read_facts(PREPARED / "split")
-    history = pd.read_csv(trained.history, index_col="epoch", float_precision="round_trip")
-    log_history(run_id, history.to_dict("list") | {name: [value] for name, value in kept["metrics"].items()})
+    history = trained.epochs().drop(columns="epoch").to_dict("list")
+    log_history(run_id, history | {name: [value] for name, value in kept["metrics"].items()})
     for context, data in (("training", train), ("validation", validation)):
         log_dataset(facts["name"], context, data, facts["split_digest"])
     mlflow.log_params({f"variant.{key}": value for key, value in kept["params"].items()})

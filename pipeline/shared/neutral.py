@@ -14,6 +14,7 @@ NEUTRAL = {
     "pipeline/shared/lock.py": "keeps two processes from doing the same work",
     "pipeline/shared/neutral.py": "this list",
     "pipeline/shared/paths.py": "names files that dvc.yaml names too",
+    "pipeline/shared/reading.py": "reads results and refuses impossible ones",
     "pipeline/shared/results.py": "copies results that were made ahead of their stages",
     "pipeline/shared/trained.py": "names the files of a trained model and reads its records",
 }

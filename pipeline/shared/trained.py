@@ -1,15 +1,18 @@
 """Trained models: their files, records, scores and tags."""
 
 import argparse
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.shared.arrays import file_digest
 from pipeline.shared.errors import PipelineError
 from pipeline.shared.lock import is_free
-from pipeline.shared.paths import CHECKPOINTS, EVALUATION, METRICS, MODELS, PREDICTIONS, RECIPES
+from pipeline.shared.paths import CHAMPION, CHECKPOINTS, EVALUATION, METRICS, MODELS, PREDICTIONS, RECIPES
+from pipeline.shared.reading import read_json, read_table, require
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INDEX = RECIPES / "_index.json"  # no variant's name starts with an underscore
 
@@ -64,7 +67,17 @@ class Trained:
 
     def record(self) -> dict[str, Any]:
         """The `tags`, `params` and `metrics` of its training."""
-        return json.loads((self.folder / "training.json").read_text())
+        path, tags, metrics = self.folder / "training.json", {"status": str, ...: str}, {...: float}
+        record = read_json(path, {"tags": tags, "params": dict, "metrics": metrics})
+        if record["tags"]["status"] == "diverged":
+            return require(path, record, {"tags": {"reason": str}})
+        return require(path, record, {"metrics": {"kept_val_accuracy": float}})
+
+    def epochs(self) -> "pd.DataFrame":
+        """The metrics of each epoch: a row each, in which `epoch` counts from 1."""
+        diverged = self.record()["tags"]["status"] == "diverged"
+        names = ("accuracy", "loss", "val_accuracy", "val_loss")
+        return read_table(self.history, {"epoch": int} | dict.fromkeys(names, float), finite=not diverged)
 
     def outcome(self) -> str:
         """How its training ended, in a line."""
@@ -75,7 +88,9 @@ class Trained:
 
     def metrics(self) -> dict[str, Any]:
         """Its scores on `validation` and `test` images, by name; if it diverged, `status` and `reason`."""
-        return json.loads(self.scores.read_text())
+        scores, part = read_json(self.scores, dict), {"accuracy": float, ...: float}
+        diverged, scored = {"status": str, "reason": str}, {"validation": part, "test": part}
+        return require(self.scores, scores, diverged if "status" in scores else scored)
 
     def divergence(self) -> str | None:
         """Why it has no scores, if its training diverged."""
@@ -92,10 +107,15 @@ class Trained:
 
 def all_trained() -> list[Trained]:
     """The models that params.yaml asks for, in its order, as `pipeline.recipes` listed them."""
-    try:
-        return [Trained(**entry) for entry in json.loads(INDEX.read_text())]
-    except (OSError, ValueError, TypeError) as error:
-        raise PipelineError(f"{INDEX}: cannot be read: {error}; run `dvc repro recipes`") from error
+    models = read_json(INDEX, [{"variant": str, "seed": int}])
+    return [Trained(model["variant"], model["seed"]) for model in models]
+
+
+def read_champion() -> dict[str, Any]:
+    """The decision of `pipeline.promote`."""
+    second = {"variant": str, "mean_validation_accuracy": float}
+    own = {"seed": int, "seeds": int, "validation_accuracy": float, "test_accuracy": float}
+    return read_json(CHAMPION, second | own | {"runner_up": (second,)})
 
 
 def remove_other_checkpoints(models: list[Trained]) -> list[str]:

@@ -1,0 +1,106 @@
+"""Reads results back and checks them. What is missing, damaged or impossible is an error of one line.
+
+Every number is finite, and one whose name ends with `accuracy` lies between 0 and 1.
+"""
+
+import json
+import math
+import reprlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.shared.errors import PipelineError, in_a_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "true or false",
+    int: "an integer",
+    float: "a finite number",
+}
+
+
+def read_json(path: Path, expected: Any) -> Any:
+    """The content of a JSON file. Raises PipelineError unless it is as expected (see `require`)."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    return require(path, content, expected)
+
+
+def require(path: Path, content: Any, expected: Any) -> Any:
+    """The content of a file. Raises PipelineError unless it is as expected.
+
+    `expected` is a type; a dict of required keys and what is expected of each, or of every key for `...`; a
+    list of what is expected of every item; or a tuple of what is expected unless the content is null.
+    """
+    try:
+        _check(content, expected, [])
+    except ValueError as error:
+        raise _unreadable(path, error) from error
+    return content
+
+
+def read_table(path: Path, columns: dict[str, type], finite: bool = True) -> "pd.DataFrame":
+    """A CSV file. Raises PipelineError if a column is missing or a value is impossible.
+
+    `columns` holds the types of the required columns; others are numbers. A text may be anything, `NA` and
+    `null` included. Without `finite`, numbers may be infinite or missing.
+    """
+    import numpy as np  # with pandas a third of a second, which most stages do not need
+    import pandas as pd
+
+    texts = [name for name, kind in columns.items() if kind is str]
+    empty = {name: [""] for name in columns if name not in texts}  # a missing number
+    try:
+        table = pd.read_csv(path, dtype=columns, keep_default_na=False, na_values=empty)
+        if missing := columns.keys() - table:
+            raise ValueError(f"{min(missing)}: missing")
+        for name, values in table.drop(columns=texts).astype(float).items():
+            if finite and not np.isfinite(values).all():
+                raise ValueError(f"{name}: finite numbers are expected")
+            if str(name).endswith("accuracy") and ((values < 0) | (values > 1)).any():
+                raise ValueError(f"{name}: numbers from 0 to 1 are expected")
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return table
+
+
+def _check(content: Any, expected: Any, keys: list[str]) -> None:
+    if isinstance(expected, tuple):
+        if content is not None:
+            _check(content, expected[0], keys)
+    elif isinstance(expected, list):
+        _check_type(content, list, keys)
+        for number, item in enumerate(content):
+            _check(item, expected[0], [*keys, str(number)])
+    elif isinstance(expected, dict):
+        _check_type(content, dict, keys)
+        for key, kind in expected.items():
+            for name in content if key is ... else [key]:
+                if name not in content:
+                    raise ValueError(f"{'.'.join([*keys, name])}: missing")
+                _check(content[name], kind, [*keys, name])
+    else:
+        _check_type(content, expected, keys)
+
+
+def _check_type(content: Any, kind: type, keys: list[str]) -> None:
+    where, received = ".".join(keys) or "the file", reprlib.repr(content)
+    is_kind = isinstance(content, int | float if kind is float else kind)
+    if isinstance(content, bool) != (kind is bool):  # which Python counts among the integers
+        is_kind = False
+    if not is_kind or (kind is float and not math.isfinite(content)):
+        raise ValueError(f"{where}: {KINDS[kind]} is expected; received {received}")
+    if where.endswith("accuracy") and not 0 <= content <= 1:
+        raise ValueError(f"{where}: a number from 0 to 1 is expected; received {received}")
+
+
+def _unreadable(path: Path, error: Exception) -> PipelineError:
+    reason = in_a_line(getattr(error, "strerror", None) or error)
+    return PipelineError(f"{path}: cannot be read: {reason}; run `dvc repro` to make it again")

@@ -1,0 +1,146 @@
+"""Results that are read back: what is missing, damaged or impossible is one line that names file and key."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from pipeline.shared.arrays import write_json
+from pipeline.shared.errors import PipelineError
+from pipeline.shared.trained import Trained, all_trained, read_champion
+
+ONE = Trained("shallow", 0)
+SECOND = {"variant": "translate", "mean_validation_accuracy": 0.6}
+FILES: dict[str, Any] = {
+    "metrics/shallow-0.json": {"validation": {"accuracy": 0.7, "loss": 1}, "test": {"accuracy": 1.0}},
+    "models/shallow-0/training.json": {
+        "tags": {"status": "trained", "seed": "0"},
+        "params": {"epochs": 2},
+        "metrics": {"kept_val_accuracy": 0.7, "stopped_epoch": 2},
+    },
+    "recipes/_index.json": [{"variant": "shallow", "seed": 0}],
+    "champion.json": SECOND
+    | {"seed": 0, "seeds": 1, "validation_accuracy": 0.7, "test_accuracy": 0.6, "runner_up": SECOND},
+}
+HISTORY = "epoch,accuracy,loss,val_accuracy,val_loss\n1,0.1,2.25,0.1,2.5\n2,0.1234567890123456,1e-9,1.0,3\n"
+READERS: dict[str, Callable[[], Any]] = {
+    "metrics/shallow-0.json": ONE.metrics,
+    "models/shallow-0/training.json": ONE.record,
+    "models/shallow-0/history.csv": ONE.epochs,
+    "recipes/_index.json": all_trained,
+    "champion.json": read_champion,
+}
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path, content in FILES.items():
+        write_json(Path(path), content)
+    ONE.history.write_text(HISTORY)
+
+
+def problem(path: str) -> str:
+    """What is wrong with a file."""
+    with pytest.raises(PipelineError) as caught:
+        READERS[path]()
+    message = str(caught.value)
+    assert message.startswith(f"{path}: cannot be read: ")
+    assert message.endswith("; run `dvc repro` to make it again")
+    assert len(message.splitlines()) == 1
+    return message.split(": ", 2)[2].rpartition(";")[0]
+
+
+def test_results_are_read_as_they_were_written() -> None:
+    for path in ("metrics/shallow-0.json", "models/shallow-0/training.json", "champion.json"):
+        assert READERS[path]() == FILES[path]
+    assert all_trained() == [ONE]
+    pd.testing.assert_frame_equal(
+        ONE.epochs(),
+        pd.DataFrame(
+            {
+                "epoch": [1, 2],
+                "accuracy": [0.1, 0.1234567890123456],
+                "loss": [2.25, 1e-9],
+                "val_accuracy": [0.1, 1.0],
+                "val_loss": [2.5, 3.0],
+            }
+        ),
+        check_exact=True,
+    )
+
+
+def test_a_training_that_diverged_has_a_reason_and_may_have_infinite_losses() -> None:
+    tags = {"status": "diverged", "reason": "loss is inf"}
+    write_json(ONE.scores, tags)
+    write_json(ONE.folder / "training.json", {"tags": tags, "params": {}, "metrics": {}})
+    ONE.history.write_text(HISTORY + "3,0.1,inf,0.1,\n")
+    assert ONE.divergence() == "loss is inf"
+    assert ONE.outcome() == "diverged: loss is inf"
+    assert ONE.epochs()["loss"].tolist()[-1] == float("inf")
+
+
+@pytest.mark.parametrize("path", READERS)
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe", b"[" * 100_000, b'"text"', b"null\n1"])
+def test_a_file_without_the_right_form_is_named(path: str, content: bytes | None) -> None:
+    Path(path).unlink() if content is None else Path(path).write_bytes(content)
+    problem(path)
+
+
+EDITS = [
+    ("metrics/shallow-0.json", "validation.accuracy", 1e9, "a number from 0 to 1 is expected; received 1"),
+    ("metrics/shallow-0.json", "test.accuracy", -0.1, "a number from 0 to 1 is expected; received -0.1"),
+    ("metrics/shallow-0.json", "test.accuracy", float("nan"), "a finite number is expected; received nan"),
+    ("metrics/shallow-0.json", "validation.loss", float("inf"), "a finite number is expected; received inf"),
+    ("metrics/shallow-0.json", "validation.loss", "low", "a finite number is expected; received 'low'"),
+    ("metrics/shallow-0.json", "validation", [0.7], "an object is expected; received [0.7]"),
+    ("metrics/shallow-0.json", "test.accuracy", None, "missing"),
+    ("metrics/shallow-0.json", "test", None, "missing"),
+    ("metrics/shallow-0.json", "status", "diverged", "reason: missing"),
+    ("models/shallow-0/training.json", "tags.status", None, "missing"),
+    ("models/shallow-0/training.json", "tags.seed", 0, "a text is expected; received 0"),
+    ("models/shallow-0/training.json", "tags.status", "diverged", "tags.reason: missing"),
+    ("models/shallow-0/training.json", "metrics.kept_val_accuracy", 7, "a number from 0 to 1 is expected"),
+    ("models/shallow-0/training.json", "params", None, "missing"),
+    ("recipes/_index.json", "0.variant", 3, "a text is expected; received 3"),
+    ("recipes/_index.json", "0.seed", True, "an integer is expected; received True"),
+    ("champion.json", "seed", 0.5, "an integer is expected; received 0.5"),
+    ("champion.json", "runner_up", None, "missing"),
+    ("champion.json", "runner_up.variant", 1, "a text is expected; received 1"),
+    ("champion.json", "mean_validation_accuracy", 2, "a number from 0 to 1 is expected; received 2"),
+]
+
+
+@pytest.mark.parametrize(("path", "key", "value", "expected"), EDITS)
+def test_an_impossible_edit_is_named_with_its_key(path: str, key: str, value: Any, expected: str) -> None:
+    content = json.loads(Path(path).read_text())
+    *outer, last = key.split(".")
+    place = content
+    for part in outer:
+        place = place[int(part) if isinstance(place, list) else part]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    Path(path).write_text(json.dumps(content))
+    where = "" if "missing" in expected and expected != "missing" else f"{key}: "
+    assert problem(path).startswith(f"{where}{expected}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("val_loss", "loss_of_validation", "val_loss: missing"),
+        ("2.25", "low", "could not convert string to float: 'low'"),
+        ("2.25", "inf", "loss: finite numbers are expected"),
+        ("2.25", "", "loss: finite numbers are expected"),
+        ("1.0", "1.1", "val_accuracy: numbers from 0 to 1 are expected"),
+        ("\n1,", "\none,", "invalid literal for int"),
+    ],
+)
+def test_an_impossible_history_is_named_with_its_column(old: str, new: str, expected: str) -> None:
+    ONE.history.write_text(HISTORY.replace(old, new))
+    assert problem("models/shallow-0/history.csv").startswith(expected)
