@@ -3,10 +3,10 @@
     python -m pipeline.evaluate [VARIANT SEED]
 
 Reads recipes/_index.json, data/prepared/{split,validation,test}, predictions and models (their history and
-record). Writes metrics/VARIANT-SEED.json, from which models are selected, and the tables and figures of
-evaluation/. Logs both to the model's run, unless the run has them. With VARIANT and SEED it scores that
-model only, so models can be scored although another training failed. For a training that diverged, the
-metrics hold its status and reason.
+record). Writes metrics/VARIANT-SEED.json, from which models are selected, the tables and figures of
+evaluation/VARIANT-SEED, and the tables that `dvc plots show` draws. Logs the first two to the model's run,
+unless the run has them. With VARIANT and SEED it scores that model only, so models can be scored although
+another training failed. For a training that diverged, the metrics hold its status and reason.
 """
 
 import argparse
@@ -19,12 +19,14 @@ from joblib import Parallel, delayed
 from pipeline.integrity import check_inputs
 from pipeline.records import store, tracking
 from pipeline.scoring import evaluation
+from pipeline.scoring.comparison import write_comparison
 from pipeline.shared.arrays import digest_of, file_digest, read_facts
 from pipeline.shared.errors import PipelineError, one_line_errors
 from pipeline.shared.lock import single_instance
 from pipeline.shared.paths import EVALUATION, METRICS, MODELS, PREDICTIONS, PREPARED, RECIPES
 from pipeline.shared.trained import Trained, all_trained
 
+MODELS_PER_PROCESS = 4  # which is what starting a process costs
 LOGGED = "evaluation_digest"  # the tag of a run that has the evaluation with this digest
 
 
@@ -44,9 +46,10 @@ def main() -> None:
     if models == all_trained():
         for folder in (EVALUATION, METRICS):  # which may hold models of earlier params
             shutil.rmtree(folder, ignore_errors=True)
-    jobs = min(len(models), os.cpu_count() or 1)
+    jobs = min(os.cpu_count() or 1, -(-len(models) // MODELS_PER_PROCESS))
     for line in Parallel(jobs, return_as="generator")(delayed(evaluation.evaluate)(one) for one in models):
         print(line, flush=True)
+    write_comparison(all_trained())
     experiment = read_facts(PREPARED / "split")["name"]
     for trained in models:
         if trained.divergence() is None:
@@ -76,10 +79,8 @@ def log_evaluation(trained: Trained, experiment: str) -> bool:
     if run is None:
         print(f"{trained.name} has no MLflow run (its training came from DVC's cache): run `make sync`")
         return False
-    tables = (evaluation.table_path(trained, title) for title in evaluation.PLOTTED)
-    files = {path.name: path for path in [trained.scores, *sorted(trained.evaluation.iterdir())]}
-    files |= {f"{path.parent.name}.csv": path for path in tables}
-    digest = digest_of({name: file_digest(path) for name, path in files.items()})
+    files = [trained.scores, *trained.evaluation.iterdir()]
+    digest = digest_of({path.name: file_digest(path) for path in files})
     if run.data.tags.get(LOGGED) == digest:
         return False
     client, run_id, scores = mlflow.MlflowClient(), run.info.run_id, trained.metrics()
@@ -87,9 +88,6 @@ def log_evaluation(trained: Trained, experiment: str) -> bool:
         {f"{part}/{key}": scores[part][key] for part in scores for key in scores[part]}, run_id=run_id
     )
     client.log_artifacts(run_id, str(trained.evaluation), "evaluation")
-    for path in files.values():
-        if path.parent != trained.evaluation:
-            client.log_artifact(run_id, str(path), f"evaluation/{path.parent.name}")
     client.set_tag(run_id, LOGGED, digest)
     return True
 

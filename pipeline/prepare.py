@@ -18,6 +18,7 @@ from pipeline.integrity import check_inputs
 from pipeline.params import Params, Split
 from pipeline.shared.arrays import arrays_digest, digest_of, read_arrays, read_facts, write_arrays
 from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.figure import new_figure
 from pipeline.shared.load_params import load_params
 from pipeline.shared.lock import single_instance
 from pipeline.shared.paths import PARAMS, PREPARED, RAW
@@ -130,7 +131,7 @@ def class_balance(labels: dict[str, np.ndarray], classes: list[str]) -> pd.DataF
 def sample_grid(images: np.ndarray, labels: np.ndarray, classes: list[str]) -> Figure:
     """The first eight images of each of the first ten classes, one row for each class."""
     shown = classes[:10]
-    figure = Figure(figsize=(8, len(shown)), layout="constrained")
+    figure = new_figure(8, len(shown))
     axes = figure.subplots(len(shown), 8, squeeze=False)
     for label, row in enumerate(axes):
         for axis in row:

@@ -84,6 +84,7 @@ def lay_out(folder: Path, params: str) -> None:
     if not (folder / ".dvc").is_dir():
         dvc = Path(sys.executable).with_name("dvc")
         subprocess.run([dvc, "init", "--no-scm", "--quiet"], cwd=folder, check=True)
+    shutil.copytree(".dvc/plots", folder / ".dvc/plots", dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

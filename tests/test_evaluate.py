@@ -20,7 +20,7 @@ from pipeline.shared.trained import INDEX, Trained
 
 GOOD, LOST = Trained("good", 0), Trained("lost", 0)
 DIVERGED = {"status": "diverged", "reason": "its loss is nan in epoch 1"}
-TABLES = {"confusion.csv", "most_confused.csv", "per_class.csv", "classification_report.txt"}
+TABLES = {"confusion.csv", "most_confused.csv", "per_class.csv", "roc.csv", "classification_report.txt"}
 FIGURES = {"confusion.png", "curves.png", "examples.png", "roc.png"}
 
 
@@ -35,7 +35,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for part in ("validation", "test"):
         images = random.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
         write_arrays(PREPARED / part, {"images": images, "labels": labels})
-    write_arrays(PREPARED / "split", {}, name="pets", classes=["cat", "dog"])
+    write_arrays(
+        PREPARED / "split", {}, name="pets", classes=["cat", "dog"], counts={"validation": 20, "test": 20}
+    )
     right = np.eye(2, dtype=np.float32)[labels] * 0.8 + 0.1
     for trained, tags in ((GOOD, {"status": "trained"}), (LOST, DIVERGED)):
         write_arrays(trained.predictions, {"validation": right, "test": right[::-1]})
@@ -75,8 +77,7 @@ def test_all_models_are_scored_and_logged_once(monkeypatch: pytest.MonkeyPatch) 
     assert GOOD.metrics()["validation"]["accuracy"] == 1
     assert GOOD.metrics()["test"]["accuracy"] == 0
     assert files(GOOD.evaluation) == files(LOST.evaluation) == TABLES | FIGURES
-    for table in ("curves", "predictions", "roc"):
-        assert files(Path("evaluation") / table) == {"good-0.csv", "lost-0.csv"}
+    assert files(Path("evaluation")) == {"good-0", "lost-0", "curves.csv", "roc.csv", "confusion.csv"}
     run = run_of(GOOD)
     assert run.data.metrics["validation/accuracy"] == 1
     artifacts = mlflow.MlflowClient().list_artifacts(run.info.run_id, "evaluation")

@@ -399,7 +399,7 @@ def test_figures_of_a_few_and_of_many_classes_are_drawn(count: int, tmp_path: Pa
     images = random.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
     counts = metrics.confusion(labels, predicted, classes)
     points = metrics.roc_points(labels, predicted, classes)
-    areas = dict(zip(classes, metrics.class_auc(labels, predicted).values(), strict=True))
+    areas = metrics.per_class(labels, predicted, classes)["auc"]
     drawn = [
         sample_grid(images, labels, classes),
         figures.confusion_heat_map(counts, "confusion"),

@@ -3,7 +3,6 @@
 A process that evaluates imports neither TensorFlow nor MLflow, so many can work side by side.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,28 +10,28 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.scoring import figures, metrics
+from pipeline.scoring.stored import read_probabilities
 from pipeline.shared.arrays import read_arrays, read_facts, write_json
-from pipeline.shared.paths import EVALUATION, PREPARED
+from pipeline.shared.paths import PREPARED
 from pipeline.shared.trained import Trained
 
 PARTS = ("validation", "test")
-PLOTTED = ("curves", "predictions", "roc")  # evaluation/TABLE/VARIANT-SEED.csv, which `dvc plots` compares
 
 
 def evaluate(trained: Trained) -> str:
-    """Write metrics/VARIANT-SEED.json and the files of evaluation/; the result in one line."""
+    """Write metrics/VARIANT-SEED.json and the files of evaluation/VARIANT-SEED; the result in one line."""
     classes = read_facts(PREPARED / "split")["classes"]
-    history = pd.read_csv(trained.history)
+    history = trained.epochs()
     ended = trained.record()["tags"]
     if ended["status"] == "diverged":
         write_diverged(trained, ended["reason"], history, classes)
         return f"{trained.name}: diverged: {ended['reason']}"
 
     data = {part: read_arrays(PREPARED / part) for part in PARTS}
-    predicted = read_arrays(trained.predictions)
+    predicted = {part: read_probabilities(trained, part) for part in PARTS}
     scores = {part: metrics.scores(data[part]["labels"], predicted[part]) for part in PARTS}
-    tables = make_tables(data["test"]["labels"], predicted["test"], classes) | {"curves": history}
-    drawn = make_figures(trained.name, tables, data["test"], predicted["test"], classes)
+    tables = make_tables(data["test"]["labels"], predicted["test"], classes)
+    drawn = make_figures(trained.name, history, tables, data["test"], predicted["test"], classes)
     report = metrics.report(data["test"]["labels"], predicted["test"], classes)
     write(trained, scores, tables, drawn, report)
     accuracies = (f"{part} accuracy {scores[part]['accuracy']:.4f}" for part in PARTS)
@@ -49,8 +48,7 @@ def write(
     """Write the scores and the report, and a file for each table and figure."""
     trained.evaluation.mkdir(parents=True, exist_ok=True)
     for title, table in tables.items():
-        path = table_path(trained, title)
-        path.parent.mkdir(exist_ok=True)
+        path = trained.evaluation / f"{title}.csv"
         table.to_csv(path, index=table.index.name is not None, lineterminator="\n")
     (trained.evaluation / "classification_report.txt").write_text(report)
     for title, figure in drawn.items():
@@ -58,40 +56,31 @@ def write(
     write_json(trained.scores, scores)
 
 
-def table_path(trained: Trained, title: str) -> Path:
-    """The CSV file of a model's table."""
-    if title in PLOTTED:
-        return EVALUATION / title / f"{trained.name}.csv"
-    return trained.evaluation / f"{title}.csv"
-
-
 def write_diverged(trained: Trained, reason: str, history: pd.DataFrame, classes: list[str]) -> None:
     """Write the same files, with the training's curves and the reason, and no scores."""
     guesses = np.full((len(classes), len(classes)), 1 / len(classes))  # gives the tables their columns
     tables = make_tables(np.arange(len(classes)), guesses, classes)
-    empty = {title: table.iloc[:0] for title, table in tables.items()} | {"curves": history}
     text = f"{trained.name} diverged: {reason}"
     drawn = {title: figures.message(text) for title in ("confusion", "roc", "examples")}
     drawn["curves"] = figures.training_curves(history, text)
+    empty = {title: table.iloc[:0] for title, table in tables.items()}
     write(trained, {"status": "diverged", "reason": reason}, empty, drawn, f"{text}\n")
 
 
 def make_tables(labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -> dict[str, pd.DataFrame]:
     """The tables of the test images: labels (n,), predicted probabilities (n, classes)."""
     confusion = metrics.confusion(labels, predicted, classes)
-    named = np.array(classes)
-    actual_and_predicted = {"actual": named[labels], "predicted": named[predicted.argmax(axis=1)]}
     return {
         "per_class": metrics.per_class(labels, predicted, classes),
         "confusion": confusion,
         "most_confused": metrics.most_confused(confusion),
         "roc": metrics.roc_points(labels, predicted, classes),
-        "predictions": pd.DataFrame(actual_and_predicted),
     }
 
 
 def make_figures(
     name: str,
+    history: pd.DataFrame,
     tables: dict[str, pd.DataFrame],
     test: dict[str, np.ndarray],
     predicted: np.ndarray,
@@ -100,17 +89,17 @@ def make_figures(
     """The figures of one model; the examples are the first three test images it gets right, and wrong."""
     right = predicted.argmax(axis=1) == test["labels"]
     shown = np.concatenate([np.flatnonzero(right)[:3], np.flatnonzero(~right)[:3]])
-    areas = {str(label): float(area) for label, area in tables["per_class"]["auc"].items()}
+    title = f"{name}: {len(right):,} test images"
     return {
-        "curves": figures.training_curves(tables["curves"], name),
-        "confusion": figures.confusion_heat_map(tables["confusion"], f"{name}: test images"),
-        "roc": figures.roc_curves(tables["roc"], areas, f"{name}: test images"),
+        "curves": figures.training_curves(history, name),
+        "confusion": figures.confusion_heat_map(tables["confusion"], title),
+        "roc": figures.roc_curves(tables["roc"], tables["per_class"]["auc"], title),
         "examples": figures.predictions(
             test["images"][shown],
             predicted[shown],
             classes,
             [f"test image {index}" for index in shown],
             test["labels"][shown].tolist(),
-            f"{name}: test images, right and wrong",
+            f"{name}: the first test images that it gets right, and wrong",
         ),
     }

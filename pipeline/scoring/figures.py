@@ -1,28 +1,36 @@
-"""The figures of one model: functions of arrays and tables that return a Matplotlib figure."""
+"""The figures of one model: functions of arrays and tables that return a Matplotlib figure.
+
+Up to `NAMED` classes are named one by one; of more, only those that matter most.
+"""
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from pipeline.scoring.metrics import cross_entropy
+from pipeline.shared.figure import new_figure
+
+NAMED = 20
+TICKS = 100  # of an axis with many classes
 
 
 def message(text: str) -> Figure:
     """A figure that holds only a text."""
-    figure = Figure(figsize=(7, 2), layout="constrained")
+    figure = new_figure(7, 2)
     figure.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
     return figure
 
 
 def training_curves(history: pd.DataFrame, title: str) -> Figure:
     """Training and validation accuracy and loss by epoch of one training."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = new_figure(10, 4)
     figure.suptitle(title)
     for axis, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        axis.plot(history["epoch"], history[name], label="training")
-        axis.plot(history["epoch"], history[f"val_{name}"], label="validation")
-        axis.set(xlabel="epoch", ylabel=name)
+        axis.plot(history["epoch"], history[name], marker=".", label="training")
+        axis.plot(history["epoch"], history[f"val_{name}"], marker=".", label="validation")
+        axis.set(xlabel="epoch", ylabel="loss (nats)" if name == "loss" else name)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend()
@@ -30,27 +38,45 @@ def training_curves(history: pd.DataFrame, title: str) -> Figure:
 
 
 def confusion_heat_map(counts: pd.DataFrame, title: str) -> Figure:
-    """The confusion matrix as a heat map with counts."""
-    size = max(5.0, 0.65 * len(counts) + 1.5)
-    figure = Figure(figsize=(size, size), layout="constrained")
+    """The confusion matrix as a heat map: with counts in its cells, or with a colour bar for many classes."""
+    few = len(counts) <= NAMED
+    size = max(5.0, 0.65 * len(counts) + 1.5) if few else 12
+    figure = new_figure(size, size)
     axis = figure.subplots()
-    display = ConfusionMatrixDisplay(counts.to_numpy(), display_labels=list(counts.columns))
-    display.plot(ax=axis, cmap="Blues", colorbar=False, xticks_rotation="vertical", values_format="d")
+    if few:
+        display = ConfusionMatrixDisplay(counts.to_numpy(), display_labels=list(counts.columns))
+        display.plot(ax=axis, cmap="Blues", colorbar=False, xticks_rotation=90, values_format="d")
+    else:
+        image = axis.imshow(counts, cmap="Blues", norm=PowerNorm(0.5), interpolation="nearest")
+        figure.colorbar(image, label="images", shrink=0.5)
+        named = range(0, len(counts), -(-len(counts) // TICKS))
+        names = [counts.columns[number] for number in named]
+        axis.set_xticks(named, names, rotation=90, fontsize=6)
+        axis.set_yticks(named, names, fontsize=6)
     axis.set(title=title, xlabel="predicted", ylabel="actual")
     return figure
 
 
-def roc_curves(points: pd.DataFrame, areas: dict[str, float], title: str) -> Figure:
-    """The ROC curve of each class against the rest, with its area, and the line of guessing."""
-    figure = Figure(figsize=(7, 6), layout="constrained")
+def roc_curves(points: pd.DataFrame, areas: pd.Series, title: str) -> Figure:
+    """Each class's ROC curve against the rest, and the line of guessing.
+
+    `areas` holds the area under each class's curve. Of many classes, the ten with the smallest areas are
+    named and the others grey.
+    """
+    figure = new_figure(8, 6)
     axis = figure.subplots()
-    for name, curve in points.groupby("class", sort=False):
-        label = f"{name} (AUC {areas[str(name)]:.3f})"
-        axis.plot(curve["false_positive_rate"], curve["true_positive_rate"], label=label)
+    named = areas if len(areas) <= NAMED else areas.nsmallest(10)
+    curves = points.set_index("class")
+    for name in areas.index.drop(named.index):
+        axis.plot(*curves.loc[name].to_numpy().T, color="lightgrey", linewidth=0.5)
+    for name, area in named.items():
+        axis.plot(*curves.loc[str(name)].to_numpy().T, label=f"{name} (AUC {area:.3f})")
     axis.plot([0, 1], [0, 1], "k--", linewidth=1, label="guessing")
     axis.set(title=title, xlabel="false positive rate", ylabel="true positive rate")
-    axis.legend(loc="lower right", fontsize="small")
+    axis.set_aspect("equal")
     axis.grid(alpha=0.3)
+    heading = "class against the rest" if named is areas else f"hardest 10 of {len(areas)} classes"
+    figure.legend(loc="outside right center", fontsize="small", title=heading)
     return figure
 
 
@@ -65,8 +91,9 @@ def predictions(
     """Images (n, height, width, 3) beside their predicted distributions (n, classes), a named row each.
 
     An image whose label is known has its class in green, and the prediction's cross-entropy in nats.
+    Of many classes, the ten most probable are shown.
     """
-    figure = Figure(figsize=(10, 1.9 * len(images) + 0.3), layout="constrained")
+    figure = new_figure(10, 1.9 * len(images) + 0.3)
     figure.suptitle(title or "")
     rows = figure.subplots(len(images), 2, squeeze=False, width_ratios=(1, 4))
     for (left, right), image, row, name, label in zip(
@@ -75,11 +102,13 @@ def predictions(
         left.imshow(image)
         left.set_title(name, fontsize="medium")
         left.set_axis_off()
-        right.bar(
-            classes, row, color=["tab:green" if i == label else "tab:grey" for i in range(len(classes))]
-        )
-        right.set_ylim(0, 1)
-        right.tick_params(axis="x", labelsize="small")
+        shown = range(len(classes)) if len(classes) <= NAMED else (-row).argsort(kind="stable")[:10]
+        places = range(len(shown))
+        right.bar(places, row[shown], color=["tab:green" if i == label else "tab:grey" for i in shown])
+        right.set_xticks(places, [classes[i] for i in shown], fontsize="small")
+        right.set(ylim=(0, 1), ylabel="probability")
+        if sum(len(classes[i]) for i in shown) > 90:
+            right.tick_params(axis="x", rotation=20)
         words = f"predicted: {classes[int(row.argmax())]}"
         if label is not None:
             nats = cross_entropy(np.array([label]), row[None])[0]

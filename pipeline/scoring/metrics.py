@@ -17,7 +17,6 @@ from sklearn.metrics import (
     roc_auc_score,
     roc_curve,
 )
-from sklearn.preprocessing import label_binarize
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
@@ -107,24 +106,24 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray, classes: list[str])
 
 def most_confused(counts: pd.DataFrame, pairs: int = 10) -> pd.DataFrame:
     """The pairs of classes that are confused most, with the counts of both ways."""
-    classes = list(counts.columns)
     matrix = counts.to_numpy()
-    rows = [
-        (one, other, matrix[i, j] + matrix[j, i], matrix[i, j], matrix[j, i])
-        for i, one in enumerate(classes)
-        for j, other in enumerate(classes[:i])
-    ]
-    columns = ["one", "other", "images", "one_as_other", "other_as_one"]
-    table = pd.DataFrame(rows, columns=columns)
+    i, j = np.tril_indices(len(counts), -1)
+    table = pd.DataFrame(
+        {
+            "one": counts.columns[i],
+            "other": counts.columns[j],
+            "images": matrix[i, j] + matrix[j, i],
+            "one_as_other": matrix[i, j],
+            "other_as_one": matrix[j, i],
+        }
+    )
     return table.sort_values("images", ascending=False, kind="stable").head(pairs)
 
 
 def class_auc(labels: np.ndarray, probabilities: np.ndarray) -> dict[int, float]:
     """The area under each class's ROC curve, one against the rest."""
-    actual = _one_hot(labels, probabilities.shape[1])
     return {
-        label: float(roc_auc_score(actual[:, label], probabilities[:, label]))
-        for label in range(probabilities.shape[1])
+        label: float(roc_auc_score(labels == label, column)) for label, column in enumerate(probabilities.T)
     }
 
 
@@ -132,15 +131,15 @@ def roc_points(
     labels: np.ndarray, probabilities: np.ndarray, classes: list[str], points: int = 100
 ) -> pd.DataFrame:
     """Each class's ROC curve, one against the rest, at `points` evenly spaced false positive rates."""
-    actual, rates = _one_hot(labels, len(classes)), np.linspace(0, 1, points)
-    curves = [roc_curve(actual[:, i], probabilities[:, i])[:2] for i in range(len(classes))]
-    tables = [
-        pd.DataFrame({"class": name, "false_positive_rate": rates, "true_positive_rate": heights})
-        for name, heights in zip(classes, (np.interp(rates, *curve) for curve in curves), strict=True)
+    rates = np.linspace(0, 1, points)
+    heights = [
+        np.interp(rates, *roc_curve(labels == label, column)[:2])
+        for label, column in enumerate(probabilities.T)
     ]
-    return pd.concat(tables, ignore_index=True)
-
-
-def _one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    binary = label_binarize(labels, classes=range(classes))
-    return np.hstack([1 - binary, binary]) if classes == 2 else binary
+    return pd.DataFrame(
+        {
+            "class": np.repeat(classes, points),
+            "false_positive_rate": np.tile(rates, len(classes)),
+            "true_positive_rate": np.concatenate(heights),
+        }
+    )

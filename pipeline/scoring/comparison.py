@@ -1,0 +1,46 @@
+"""Tables of all models, which `dvc plots show` draws on common axes."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from pipeline.scoring.stored import read_probabilities
+from pipeline.shared.arrays import read_arrays, read_facts
+from pipeline.shared.paths import EVALUATION, PREPARED
+from pipeline.shared.reading import read_table
+from pipeline.shared.trained import Trained
+
+
+def write_comparison(models: list[Trained]) -> None:
+    """Write evaluation/{curves,roc,confusion}.csv, with the rows of each model that has been evaluated."""
+    evaluated = [trained for trained in models if trained.evaluation.is_dir()]
+    scored = [trained for trained in evaluated if trained.divergence() is None]
+    for title, chosen, read in (
+        ("curves", evaluated, Trained.epochs),
+        ("roc", scored, mean_roc),
+        ("confusion", scored, confusion),
+    ):
+        _write(title, chosen, read)
+
+
+def _write(title: str, models: list[Trained], read: Callable[[Trained], pd.DataFrame]) -> None:
+    tables = [read(trained).assign(model=trained.name) for trained in models]
+    table = pd.concat(tables) if tables else pd.DataFrame(columns=["model"])
+    table.to_csv(EVALUATION / f"{title}.csv", index=False, lineterminator="\n")
+
+
+def mean_roc(trained: Trained) -> pd.DataFrame:
+    """The mean of the classes' ROC curves."""
+    columns = {"class": str, "false_positive_rate": float, "true_positive_rate": float}
+    points = read_table(trained.evaluation / "roc.csv", columns)
+    return points.groupby("false_positive_rate")[["true_positive_rate"]].mean().reset_index()
+
+
+def confusion(trained: Trained) -> pd.DataFrame:
+    """The number of test images for each pair of an actual and a predicted class that occurs."""
+    classes = np.array(read_facts(PREPARED / "split")["classes"])
+    predicted = read_probabilities(trained, "test").argmax(axis=1)
+    labels = {"actual": read_arrays(PREPARED / "test")["labels"], "predicted": predicted}
+    images = pd.DataFrame({name: classes[values] for name, values in labels.items()})
+    return images.groupby(["actual", "predicted"], as_index=False).size().rename(columns={"size": "images"})
