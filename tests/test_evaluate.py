@@ -45,7 +45,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         trained.model.write_text(trained.name)
         names = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")
         pd.DataFrame({name: [1] for name in names}).to_csv(trained.history, index=False)
-        record = {"tags": tags, "params": {}, "metrics": {"kept_val_accuracy": 0.5}}
+        record = {"tags": tags, "params": {}, "metrics": {"kept_val_accuracy": 0.5, "parameters": 7}}
         write_json(trained.folder / "training.json", record)
     write_json(INDEX, [{"variant": one.variant, "seed": one.seed} for one in (GOOD, LOST)])
     with tracking.training_run("pets", GOOD.name, GOOD.tags()):

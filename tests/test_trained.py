@@ -19,7 +19,7 @@ FILES: dict[str, Any] = {
     "models/shallow-0/training.json": {
         "tags": {"status": "trained", "seed": "0"},
         "params": {"epochs": 2},
-        "metrics": {"kept_val_accuracy": 0.7, "stopped_epoch": 2},
+        "metrics": {"kept_val_accuracy": 0.7, "parameters": 9, "stopped_epoch": 2},
     },
     "recipes/_index.json": [{"variant": "shallow", "seed": 0}],
     "champion.json": SECOND

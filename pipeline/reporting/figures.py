@@ -5,39 +5,51 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from pipeline.shared.figure import new_figure
+
+COLOURS = [
+    colormaps["tab20"](number) for number in (*range(0, 20, 2), *range(1, 20, 2))
+]  # the dark ones first
+
 
 def all_curves(histories: dict[str, pd.DataFrame]) -> Figure:
-    """Validation accuracy and loss by epoch of every training, in one figure."""
-    figure = Figure(figsize=(12, 6), layout="constrained")
+    """Validation accuracy and loss by epoch of every training, VARIANT-SEED: a colour for each variant."""
+    figure = new_figure(12, max(4.5, 0.22 * len(histories) + 2))
     left, right = figure.subplots(1, 2)
-    colours = colormaps["tab20"]
-    for number, (name, history) in enumerate(histories.items()):
-        colour = colours(number % 20)
-        left.plot(history["epoch"], history["val_accuracy"], color=colour, label=name)
-        right.plot(history["epoch"], history["val_loss"], color=colour)
+    variants = list(dict.fromkeys(name.rpartition("-")[0] for name in histories))
+    for name, history in histories.items():
+        variant = name.rpartition("-")[0]
+        style = {"color": COLOURS[variants.index(variant) % len(COLOURS)], "marker": ".", "linewidth": 1}
+        left.plot(history["epoch"], history["val_accuracy"], **style)
+        right.plot(history["epoch"], history["val_loss"], **style)
     left.set(xlabel="epoch", ylabel="validation accuracy")
-    right.set(xlabel="epoch", ylabel="validation loss")
-    lowest = pd.concat(histories.values())["val_loss"].min()  # NaN if every training diverged
-    if np.isfinite(lowest):
-        right.set_ylim(0.9 * lowest, max(2.4, 1.5 * lowest))
+    right.set(xlabel="epoch", ylabel="validation loss (nats)")
+    losses = pd.concat(histories.values())["val_loss"]
+    if np.isfinite(losses.min()):  # NaN if every training diverged
+        right.set_ylim(0.9 * losses.min(), min(1.05 * losses.max(), max(2.4, 1.5 * losses.min())))
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-    figure.legend(loc="outside right center", fontsize="small")
+    lines = dict(zip((name.rpartition("-")[0] for name in histories), left.lines, strict=True))
+    figure.legend(lines.values(), lines, loc="outside right center", fontsize="small")
     return figure
 
 
 def accuracies(table: pd.DataFrame) -> Figure:
     """Validation and test accuracy of each variant (rows, best first), with the published figure."""
-    figure = Figure(figsize=(10, 0.45 * len(table) + 1.5), layout="constrained")
+    figure = new_figure(10, 0.5 * len(table) + 1.5)
     axis = figure.subplots()
     rows = np.arange(len(table))[::-1]
-    axis.barh(rows + 0.2, table["validation"], height=0.38, color="tab:blue", label="validation")
-    axis.barh(rows - 0.2, table["test"], height=0.38, color="tab:orange", label="test")
+    for part, shift, colour in (("validation", 0.2, "tab:blue"), ("test", -0.2, "tab:orange")):
+        deviation = table[f"{part}_sd"].fillna(0)
+        bars = axis.barh(rows + shift, table[part], xerr=deviation, height=0.38, color=colour, label=part)
+        axis.bar_label(bars, fmt="%.3f", padding=3, fontsize="small")
     if table["published"].notna().any():
         axis.plot(table["published"], rows - 0.2, "k|", markersize=12, label="published (test)")
     axis.set_yticks(rows, list(table.index))
-    axis.set(xlabel="accuracy", xlim=(0, 1))
+    seeds = int(table["seeds"].max())
+    what = "accuracy" if seeds == 1 else f"accuracy, mean and standard deviation of {seeds} seeds"
+    axis.set(xlabel=what, xlim=(0, 1.1), xticks=np.linspace(0, 1, 6))
     axis.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize="small")
+    figure.legend(loc="outside upper center", ncols=3, fontsize="small")
     return figure

@@ -1,13 +1,17 @@
 """Markdown: text that is shown as it is written, tables, and one HTML page with its figures in it."""
 
 import base64
+import html
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from markdown_it import MarkdownIt
 
-MARKUP = re.compile(r"[\\`*\[\]<&|~]|\b_|_\b")  # what Markdown would not show as it is written
+# What Markdown, or GitHub's mathematics, would not show as it is written; `_` is harmless within a word.
+MARKUP = re.compile(r"[\\`*\[\]<>&|~$]|(?<![^\W_])_|_(?![^\W_])")
+SPACE = re.compile(r"[\x00-\x1f\x7f]|^ | $")
 STYLE = """\
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
@@ -18,16 +22,18 @@ img { max-width: 100%; }
 
 def literal(value: object) -> str:
     """Markdown that shows `value` as it is written."""
-    return MARKUP.sub(r"\\\g<0>", str(value))
+    return SPACE.sub(lambda match: f"&#{ord(match[0])};", MARKUP.sub(r"\\\g<0>", str(value)))
 
 
 def markdown_table(table: pd.DataFrame) -> str:
-    """A table of strings in Markdown, without its index."""
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    """A table of strings in Markdown; its index is the first column if it has a name."""
+    named = table.index.name is not None
+    header = [table.index.name] * named + list(table.columns)
+    rows: list[Any] = [header, ["---"] * len(header), *table.astype(str).itertuples(index=named, name=None)]
     return "\n".join(f"| {' | '.join(literal(cell) for cell in row)} |" for row in rows)
 
 
-def to_html(text: str, folder: Path) -> str:
+def to_html(text: str, folder: Path, title: str) -> str:
     """The report as one page, its figures from `folder` within it."""
     body = MarkdownIt("commonmark").enable("table").render(text)
 
@@ -36,8 +42,5 @@ def to_html(text: str, folder: Path) -> str:
         return f'src="data:image/png;base64,{image}"'
 
     body = re.sub(r'src="([^"]+\.png)"', embedded, body)
-    title = text.splitlines()[0].lstrip("# ")
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f"<style>\n{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
-    )
+    head = f'<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n<style>\n{STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}</body>\n</html>\n'

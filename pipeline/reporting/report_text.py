@@ -1,16 +1,17 @@
 """The report's words and tables, from results to Markdown."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from pipeline.reporting.findings import NOISE, confusions, findings, hardest
 from pipeline.reporting.markdown import literal, markdown_table
+from pipeline.reporting.results import Results
 
-NOISE = 0.015  # one run against one published run: differences within this much are noise
+COLUMNS, ROWS = 12, 20  # of a table; of more classes, only the hardest are shown
+FEWER = 10
 CIFAR10 = "The images are 32 x 32 pixels from the web of the 2000s"
-OTHERS = "The images are 32 x 32 pixels of one dataset"
 LIMITS = """\
 - Someone once chose the classes: an image of anything else still gets one of these names, often
   with high confidence.
@@ -23,40 +24,22 @@ LIMITS = """\
 """
 
 
-@dataclass(frozen=True)
-class Results:
-    """What the report shows.
-
-    `table` has a row for each variant (see `pipeline.report.summarize`), `histories` and `per_class` a table
-    for each VARIANT-SEED. `champion` is the decision of `pipeline.promote`. `diverged` holds the reason for
-    each VARIANT-SEED that diverged, which is in no table.
-    """
-
-    facts: dict[str, Any]
-    balance: pd.DataFrame
-    table: pd.DataFrame
-    histories: dict[str, pd.DataFrame]
-    per_class: dict[str, pd.DataFrame]
-    confused: pd.DataFrame
-    champion: dict[str, Any]
-    diverged: dict[str, str]
-
-    @property
-    def champion_name(self) -> str:
-        """The champion as VARIANT-SEED."""
-        return f"{self.champion['variant']}-{self.champion['seed']}"
-
-
 def write(results: Results) -> str:
     """The whole report in Markdown, with figures beside it."""
+    size = results.facts["image_shape"][0]
+    source = (
+        CIFAR10
+        if results.facts["source"] == "cifar10"
+        else f"The images are {size} x {size} pixels of one dataset"
+    )
     sections = {
-        f"Results on {results.facts['name']}": _champion(results),
+        f"Results on {literal(results.facts['name'])}": _champion(results.champion),
         "All variants": _variants(results),
-        "What the comparison shows": "\n".join(f"- {line}" for line in _comparison(results)),
+        "What the comparison shows": "\n".join(f"- {line}" for line in findings(results)),
         "Results by class": _by_class(results),
-        "The champion's test images": _confusions(results),
+        f"Test images of {literal(results.candidate.name)}": _confusions(results),
         "Data": _data(results),
-        "Limits": LIMITS.format(source=CIFAR10 if results.facts["source"] == "cifar10" else OTHERS),
+        "Limits": LIMITS.format(source=source),
     }
     return (
         "\n\n".join(
@@ -67,21 +50,41 @@ def write(results: Results) -> str:
     )
 
 
-def _champion(results: Results) -> str:
-    champion, second = results.champion, results.champion["runner_up"]
-    lines = [
-        f"The champion is **{champion['variant']}** (seed {champion['seed']}): validation accuracy "
-        f"{champion['validation_accuracy']:.4f}, test accuracy {champion['test_accuracy']:.4f}.",
-        f"It was chosen on validation images alone, for the highest mean validation accuracy, "
-        f"{champion['mean_validation_accuracy']:.4f} over {_count(champion['seeds'], 'seed')}"
-        + (
-            f"; {second['variant']} comes next with {second['mean_validation_accuracy']:.4f}."
-            if second
-            else "."
-        ),
-        "The test images were read once for each model, after its training, to score it.",
-    ]
-    return "\n".join(lines)
+def _champion(decision: dict[str, Any]) -> str:
+    second, mean = decision["runner_up"], decision["mean_validation_accuracy"]
+    chosen = f"for the highest mean validation accuracy, {mean:.4f} over {_count(decision['seeds'], 'seed')}"
+    if second and second["mean_validation_accuracy"] == mean:
+        chosen += f"; {literal(second['variant'])} has the same, and comes later in params.yaml"
+    elif second:
+        next_best = second["mean_validation_accuracy"]
+        chosen += f"; {literal(second['variant'])} comes next with {next_best:.4f}"
+    return "\n".join(
+        [
+            *_verdict(decision),
+            f"It was chosen on validation images alone, {chosen}.",
+            "The test images were read once for each model, after its training, to score it.",
+        ]
+    )
+
+
+def _verdict(decision: dict[str, Any]) -> Iterator[str]:
+    """What the registry made of the candidate; nothing if it was not recorded."""
+    promoted, standing = decision.get("promoted"), decision.get("standing")
+    if promoted:
+        yield f"The champion is {_scored(decision)}."
+        return
+    yield f"The best model of this comparison is {_scored(decision)}."
+    if promoted is not None:
+        yield f"**It was not promoted**: {literal(decision['reason'])}."
+        yield f"The champion is still {_scored(standing)}." if standing else "There is no champion."
+        yield ""
+
+
+def _scored(model: dict[str, Any]) -> str:
+    return (
+        f"**{literal(model['variant'])}** (seed {model['seed']}): validation accuracy "
+        f"{model['validation_accuracy']:.4f}, test accuracy {model['test_accuracy']:.4f}"
+    )
 
 
 def _variants(results: Results) -> str:
@@ -95,8 +98,9 @@ def _variants(results: Results) -> str:
             "test": list(_with_sd(table, "test")),
         }
     )
-    seeds = int(table["seeds"].iloc[0])
-    text = "One training each. " if seeds == 1 else f"Mean and standard deviation of {seeds} seeds. "
+    counts, seeds = results.facts["counts"], int(table["seeds"].iloc[0])
+    text = f"Accuracy on {counts['validation']:,} validation and {counts['test']:,} test images. "
+    text += "One training each. " if seeds == 1 else f"Mean and standard deviation of {seeds} seeds. "
     if table["published"].notna().any():
         rows["published (test)"] = [_or_none(value, ".4f") for value in table["published"]]
         differences = 100 * (table["test"] - table["published"])
@@ -105,7 +109,10 @@ def _variants(results: Results) -> str:
             "The difference to the published figure is in percentage points; one run against one published "
             f"run, up to {100 * NOISE:.1f} points are noise. The documents trained on up to 50,000 images."
         )
-    diverged = [f"- `{name}` diverged, and is in no table: {r}." for name, r in results.diverged.items()]
+    diverged = [
+        f"- `{name}` diverged, and is in no table: {literal(reason)}."
+        for name, reason in results.diverged.items()
+    ]
     pictures = [
         "![Accuracy by variant](accuracies.png)",
         "![Validation accuracy and loss by epoch](curves.png)",
@@ -113,76 +120,52 @@ def _variants(results: Results) -> str:
     return "\n\n".join([text.strip(), markdown_table(rows), *diverged, *pictures])
 
 
-def _comparison(results: Results) -> Iterator[str]:
-    table = results.table
-    gap = (table["training_accuracy"] - table["validation"]).sort_values(ascending=False)
-    widest, narrowest = gap.index[0], gap.index[-1]
-    yield (
-        f"**Over-fitting**: `{widest}` ends with training accuracy {table['training_accuracy'][widest]:.3f} "
-        f"and validation accuracy {table['validation'][widest]:.3f}, the widest gap; `{narrowest}` has the "
-        f"narrowest ({table['training_accuracy'][narrowest]:.3f} and {table['validation'][narrowest]:.3f})."
-    )
-    pairs = {
-        "Early stopping": ("vgg3_early_stop", "vgg3"),
-        "Adam against SGD on the same network": ("augmented", "augmented_sgd"),
-        "Flips in place of dropout": ("deep_flips", "deep_dropout"),
-        "Augmentation, L2 and Adam": ("model_s_plus", "model_s"),
-        "More training on a subset": ("batchnorm_subset", "batchnorm"),
-        "Twice the convolutions in each block": ("vgg3", "batchnorm"),
-    }
-    for title, (one, other) in pairs.items():
-        if one in table.index and other in table.index:
-            accuracy, compared = table["validation"][one], table["validation"][other]
-            change = round(accuracy - compared, 3)  # as it is printed
-            verdict = "no more than noise" if abs(change) <= NOISE else "better" if change > 0 else "worse"
-            yield (
-                f"**{title}**: `{one}` {accuracy:.4f}, `{other}` {compared:.4f} on validation images: "
-                f"{100 * change:+.1f} points, {verdict}."
-            )
-    if len(table) > 2 and table["parameters"].nunique() > 1 and table["validation"].nunique() > 1:
-        size = float(table["parameters"].corr(table["validation"], method="spearman"))
-        yield f"**Size**: the rank correlation of parameters and validation accuracy is {size:+.2f}."
-
-
 def _by_class(results: Results) -> str:
-    classes = list(results.per_class[results.champion_name].index)
-    f1 = pd.DataFrame({name: table["f1"] for name, table in results.per_class.items()}).mean(axis=1)
-    hardest = ", ".join(literal(name) for name in f1.nsmallest(3).index)
-    rows = [
-        [name, *(f"{table['f1'][label]:.3f}" for label in classes)]
-        for name, table in results.per_class.items()
-    ]
-    scores = pd.DataFrame(rows, columns=["variant", *classes])
-    return (
-        f"F1 on test images. Hardest over all models: {hardest}.\n\n{markdown_table(scores)}\n\n"
-        f"Precision, recall and AUC by class are in `evaluation/VARIANT-SEED/per_class.csv`; the champion's:"
-        f"\n\n{markdown_table(_rounded(results.per_class[results.champion_name]))}"
+    f1, table = results.f1, results.per_class[results.candidate.name]
+    hard = f", the hardest {FEWER} of {len(table)} classes"
+    few_columns, few_rows = len(table) <= COLUMNS, len(table) <= ROWS
+    shown = f1 if few_columns else f1[f1.mean().nsmallest(FEWER).index]
+    own = table if few_rows else table.nsmallest(FEWER, "f1")
+    images = own["support"].map("{:.0f}".format)
+    own = own.drop(columns="support").map("{:.3f}".format).assign(images=images)
+    return "\n\n".join(
+        [
+            f"F1 on test images{'' if few_columns else hard}. {hardest(f1)}",
+            markdown_table(shown.map("{:.3f}".format).rename_axis("variant")),
+            f"{literal(results.candidate.name)}, each class against the rest{'' if few_rows else hard}; "
+            "the other models' figures are in `evaluation/VARIANT-SEED/per_class.csv`:",
+            markdown_table(own),
+        ]
     )
 
 
 def _confusions(results: Results) -> str:
-    first = results.confused.iloc[0]
-    return (
-        f"It mixes up {literal(first['one'])} and {literal(first['other'])} most: "
-        f"{first['images']} images.\n\n"
-        f"{markdown_table(results.confused)}\n\n![Confusion matrix](champion_confusion.png)\n\n"
-        "![ROC curves](champion_roc.png)\n\n![Right and wrong examples](champion_examples.png)"
-    )
+    pairs = results.confused
+    names = {"one": "A", "other": "B", "one_as_other": "A taken for B", "other_as_one": "B taken for A"}
+    shown = pairs[pairs["images"] > 0].rename(columns=names)
+    tables = [markdown_table(shown)] if len(shown) else []
+    pictures = [
+        "![Confusion matrix](confusion.png)",
+        "![ROC curves](roc.png)",
+        "![Right and wrong examples](examples.png)",
+    ]
+    return "\n\n".join([confusions(pairs), *tables, *pictures])
 
 
 def _data(results: Results) -> str:
-    return (
-        f"One split for all variants, digest `{results.facts['split_digest'][:12]}`; no image is in two of "
-        "its parts.\n\n"
-        f"{markdown_table(results.balance)}\n\n![Sample images](samples.png)"
-    )
-
-
-def _rounded(table: pd.DataFrame) -> pd.DataFrame:
-    shown = table.reset_index()
-    for name in ("precision", "recall", "f1", "auc"):
-        shown[name] = [f"{value:.3f}" for value in shown[name]]
-    return shown
+    text = f"One split for all variants, digest `{results.facts['split_digest'][:12]}`."
+    if (copies := results.facts.get("duplicates")) is not None:
+        text += (
+            " All images were compared, pixel by pixel: "
+            f"{_count(copies['training_and_validation'], 'image')} of training occur in validation too, "
+            f"{_count(copies['test'], 'test image')} in training or validation."
+        )
+    balance = results.balance
+    if len(balance) > ROWS:
+        text += f" Images in each of the {len(balance)} classes:"
+        spread = balance.drop(columns="class").agg(["min", "median", "max"])
+        balance = spread.map("{:g}".format).rename_axis("images")
+    return f"{text}\n\n{markdown_table(balance)}\n\n![Sample images](samples.png)"
 
 
 def _with_sd(table: pd.DataFrame, part: str) -> Iterator[str]:

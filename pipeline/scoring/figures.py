@@ -45,7 +45,8 @@ def confusion_heat_map(counts: pd.DataFrame, title: str) -> Figure:
     axis = figure.subplots()
     if few:
         display = ConfusionMatrixDisplay(counts.to_numpy(), display_labels=list(counts.columns))
-        display.plot(ax=axis, cmap="Blues", colorbar=False, xticks_rotation=90, values_format="d")
+        rotation = 90 if max(map(len, counts.columns)) > 4 else 0
+        display.plot(ax=axis, cmap="Blues", colorbar=False, xticks_rotation=rotation, values_format="d")
     else:
         image = axis.imshow(counts, cmap="Blues", norm=PowerNorm(0.5), interpolation="nearest")
         figure.colorbar(image, label="images", shrink=0.5)

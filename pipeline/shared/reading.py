@@ -47,7 +47,7 @@ def require(path: Path, content: Any, expected: Any) -> Any:
 
 
 def read_table(path: Path, columns: dict[str, type], finite: bool = True) -> "pd.DataFrame":
-    """A CSV file. Raises PipelineError if a column is missing or a value is impossible.
+    """A CSV file. Raises PipelineError if a column or all rows are missing, or a value is impossible.
 
     `columns` holds the types of the required columns; others are numbers. A text may be anything, `NA` and
     `null` included. Without `finite`, numbers may be infinite or missing.
@@ -61,6 +61,8 @@ def read_table(path: Path, columns: dict[str, type], finite: bool = True) -> "pd
         table = pd.read_csv(path, dtype=columns, keep_default_na=False, na_values=empty)
         if missing := columns.keys() - table:
             raise ValueError(f"{min(missing)}: missing")
+        if table.empty:
+            raise ValueError("no rows")
         for name, values in table.drop(columns=texts).astype(float).items():
             if finite and not np.isfinite(values).all():
                 raise ValueError(f"{name}: finite numbers are expected")

@@ -71,7 +71,7 @@ class Trained:
         record = read_json(path, {"tags": tags, "params": dict, "metrics": metrics})
         if record["tags"]["status"] == "diverged":
             return require(path, record, {"tags": {"reason": str}})
-        return require(path, record, {"metrics": {"kept_val_accuracy": float}})
+        return require(path, record, {"metrics": {"kept_val_accuracy": float, "parameters": float}})
 
     def epochs(self) -> "pd.DataFrame":
         """The metrics of each epoch: a row each, in which `epoch` counts from 1."""
@@ -112,10 +112,12 @@ def all_trained() -> list[Trained]:
 
 
 def read_champion() -> dict[str, Any]:
-    """The decision of `pipeline.promote`."""
+    """The decision of `pipeline.promote`; of older ones, without the registry's answer."""
     second = {"variant": str, "mean_validation_accuracy": float}
-    own = {"seed": int, "seeds": int, "validation_accuracy": float, "test_accuracy": float}
-    return read_json(CHAMPION, second | own | {"runner_up": (second,)})
+    model = {"variant": str, "seed": int, "validation_accuracy": float, "test_accuracy": float}
+    decision = read_json(CHAMPION, second | model | {"seeds": int, "runner_up": (second,)})
+    answer = {"promoted": bool, "reason": str, "standing": (model,)}
+    return require(CHAMPION, decision, answer if "promoted" in decision else {})
 
 
 def remove_other_checkpoints(models: list[Trained]) -> list[str]:

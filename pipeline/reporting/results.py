@@ -1,0 +1,91 @@
+"""What the report shows, read from the files of all models."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from pipeline.champion.selection import read_scores
+from pipeline.shared.arrays import read_facts
+from pipeline.shared.errors import PipelineError
+from pipeline.shared.paths import PREPARED
+from pipeline.shared.reading import read_table
+from pipeline.shared.trained import Trained, all_trained, read_champion
+
+SCORES = ("precision", "recall", "f1", "auc", "support")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Facts, tables and decision.
+
+    `table` has a row for each variant (see `summarize`), `histories` and `per_class` a table for each
+    VARIANT-SEED. `champion` is the decision of `pipeline.promote`, whose candidate the registry may have
+    refused; `confused` is the candidate's table. `diverged` holds the reason for each VARIANT-SEED that
+    diverged, which is in no table.
+    """
+
+    facts: dict[str, Any]
+    balance: pd.DataFrame
+    table: pd.DataFrame
+    histories: dict[str, pd.DataFrame]
+    per_class: dict[str, pd.DataFrame]
+    confused: pd.DataFrame
+    champion: dict[str, Any]
+    diverged: dict[str, str]
+
+    @property
+    def candidate(self) -> Trained:
+        """The model that was chosen."""
+        return Trained(self.champion["variant"], self.champion["seed"])
+
+    @property
+    def f1(self) -> pd.DataFrame:
+        """F1 of each class (columns) for each variant (rows), its mean over seeds."""
+        f1 = pd.DataFrame({name: table["f1"] for name, table in self.per_class.items()}).T
+        return f1.groupby([name.rpartition("-")[0] for name in f1.index], sort=False).mean()
+
+
+def read_results(published: dict[str, float]) -> Results:
+    """Everything that the report shows, of the models that params.yaml asks for."""
+    scores, champion, facts = read_scores(all_trained()), read_champion(), read_facts(PREPARED / "split")
+    diverged = {one.name: reason for one in all_trained() if (reason := one.divergence()) is not None}
+    models = [one for one in all_trained() if one.name not in diverged]
+    if (candidate := Trained(champion["variant"], champion["seed"])) not in models:
+        raise PipelineError(f"champion.json: {candidate.name}: has no scores; run `dvc repro promote`")
+    histories = {one.name: one.epochs() for one in models}
+    scores["parameters"] = [one.record()["metrics"]["parameters"] for one in models]
+    scores["epochs"] = [len(table) for table in histories.values()]
+    scores["training_accuracy"] = [table["accuracy"].iloc[-1] for table in histories.values()]
+    pairs = {"one": str, "other": str, "images": int, "one_as_other": int, "other_as_one": int}
+    return Results(
+        facts=facts,
+        balance=read_table(PREPARED / "class_balance.csv", {"class": str}),
+        table=summarize(scores, published if facts["source"] == "cifar10" else {}),
+        histories=histories,
+        per_class={one.name: read_per_class(one, facts["classes"]) for one in models},
+        confused=read_table(candidate.evaluation / "most_confused.csv", pairs),
+        champion=champion,
+        diverged=diverged,
+    )
+
+
+def read_per_class(trained: Trained, classes: list[str]) -> pd.DataFrame:
+    """A model's scores by class. Raises PipelineError if it has others than these classes."""
+    path = trained.evaluation / "per_class.csv"
+    table = read_table(path, {"class": str, **dict.fromkeys(SCORES, float)})
+    if table["class"].tolist() != classes:
+        raise PipelineError(f"{path}: its classes are not those of {PREPARED / 'split'}; run `dvc repro`")
+    return table.set_index("class")[list(SCORES)]
+
+
+def summarize(scores: pd.DataFrame, published: dict[str, float]) -> pd.DataFrame:
+    """A row for each variant, best validation accuracy first: means over its seeds, their sd, and n."""
+    groups = scores.groupby("variant", sort=False)
+    table = groups[["parameters", "epochs", "training_accuracy"]].mean()
+    for part in ("validation", "test"):
+        table[part] = groups[f"{part}_accuracy"].mean()
+        table[f"{part}_sd"] = groups[f"{part}_accuracy"].std()
+    table["seeds"] = groups.size()
+    table["published"] = pd.Series(published).reindex(table.index)
+    return table.sort_values("validation", ascending=False, kind="stable")
