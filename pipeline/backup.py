@@ -24,10 +24,9 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import mlflow
-import sqlalchemy
 
 from pipeline.records import store
-from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.errors import PipelineError, masked, one_line_errors
 
 DATABASE, MANIFEST = "mlflow.db", "manifest.json"
 SERVED = "mlartifacts"  # where `mlflow server` keeps artifacts by default, beside its store
@@ -51,18 +50,16 @@ def main() -> None:
         reason = error.strerror or error
         raise PipelineError(f"{error.filename or file}: cannot be backed up to {file}: {reason}") from error
     for location in manifest["skipped"]:
-        print(f"backup: skipped, since it is not on this machine: {location}")
+        print(f"backup: skipped, since it is not on this machine: {masked(location)}")
     print(f"backup: {file}: {manifest['runs']} runs, {manifest['files']} files")
 
 
 def sqlite_file() -> Path:
     """The absolute path of the store's file. Raises PipelineError if the store is not an SQLite file."""
     uri = mlflow.get_tracking_uri()
-    url = sqlalchemy.make_url(uri) if store.is_database(uri) else None
-    if url is None or url.get_backend_name() != "sqlite":
-        shown = url.render_as_string() if url else uri
-        raise PipelineError(f"{shown}: an SQLite file is allowed; see docs/upkeep.md for others")
-    return Path(url.database or "").absolute()
+    if not uri.startswith("sqlite:"):
+        raise PipelineError(f"{uri}: an SQLite file is allowed; see docs/upkeep.md for others")
+    return Path(store.database_url(uri).database or "").absolute()
 
 
 def write(database: Path, file: Path) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def test_backup_without_a_file_is_refused(saved: Path, tmp_path: Path) -> None:
         ("backup", "", "mlflow.db: no such file: there is nothing to back up"),
         ("restore", "", "none.zip: no such file"),
         ("backup", "http://127.0.0.1:9", "http://127.0.0.1:9: an SQLite file is allowed"),
-        ("restore", "postgresql://me:hunter2@127.0.0.1:9/x", "postgresql://me:***@127.0.0.1:9/x: an SQLite"),
+        ("restore", "postgresql://me:hunter2@127.0.0.1:9/x", "postgresql://***@127.0.0.1:9/x: an SQLite"),
     ],
 )
 def test_impossible_commands_are_refused_in_one_line(

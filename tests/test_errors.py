@@ -26,7 +26,12 @@ from tests.conftest import ROOT
             MlflowException("API request to http://ada:hunter2@there/api failed"),
             "MLflow: API request to http://***@there/api failed",
         ),
-        (Timeout("too late"), "MLflow: too late"),
+        (
+            Timeout("No answer: /api/2.0/run?token=hunter2: too late"),
+            "MLflow: No answer: /api/2.0/run?***: too late",
+        ),
+        (PipelineError("ftp://ada:a@hunter2@there/x?y=hunter2&z"), "ftp://***@there/x?***"),
+        (PipelineError("sqlite:////home/a@b/mlflow.db: why?"), "sqlite:////home/a@b/mlflow.db: why?"),
         (
             OperationalError("SELECT 1", {}, Exception("disk is full")),
             "MLflow: (builtins.Exception) disk is full",

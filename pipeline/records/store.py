@@ -6,7 +6,8 @@ missing, and calls a newer one out of date. So the stages check the store before
 
 import logging
 import os
-from contextlib import closing, suppress
+import re
+from contextlib import chdir, closing, suppress
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.store.tracking import DEFAULT_TRACKING_URI
 
 from pipeline.shared.errors import PipelineError, in_a_line
 from pipeline.shared.lock import locked_on_this_machine
@@ -37,50 +39,75 @@ NOISY = (
 def check() -> None:
     """Raise PipelineError if the store does not answer or belongs to another version of MLflow.
 
-    Also if a server's address holds a password, which MLflow would print after each run. A store that does
-    not exist yet is fine. From now on MLflow waits at most half a minute for a server that stopped.
+    A store that does not exist yet is created. From now on MLflow waits at most half a minute for a server
+    that stopped.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it says that it tries the input example
-    for uri in sorted({mlflow.get_tracking_uri(), mlflow.get_registry_uri()}):
-        if urlsplit(uri).scheme in {"http", "https"} and urlsplit(uri).username is not None:
+    if root := checkout():
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+        os.environ["MLFLOW_TRACKING_URI"] = moved(uri, root)
+    check_uri(tracking := mlflow.get_tracking_uri())
+    if (registry := mlflow.get_registry_uri()) != tracking:
+        check_uri(registry)
+
+
+def check_uri(uri: str) -> None:
+    """Raise PipelineError if nothing answers at an address, or a store of another version of MLflow."""
+    check_database(uri) if is_database(uri) else check_server(uri)
+
+
+def checkout() -> Path | None:
+    """The checkout that started this experiment, if `dvc exp run` runs it in a temporary folder."""
+    root = Path(os.environ.get("DVC_ROOT", "")).resolve()
+    return root if "DVC_EXP_NAME" in os.environ and root != Path.cwd() else None
+
+
+def moved(uri: str, folder: Path) -> str:
+    """A tracking URI, in which the path of an SQLite file, if it is relative, starts at `folder`."""
+    if not is_database(uri) or not (path := database_url(uri).database) or not uri.startswith("sqlite"):
+        return uri
+    return f"sqlite:///{folder / path}"
+
+
+def check_server(uri: str) -> None:
+    """Raise PipelineError if no server answers at an address, or MLflow does not know this kind of store.
+
+    Also if the address holds a password, which MLflow would print after each run.
+    """
+    try:
+        parts = urlsplit(uri)
+        if parts.scheme not in {"http", "https"}:
+            mlflow.MlflowClient(uri)
+            return
+        if "@" in parts.netloc or parts.query:
             raise PipelineError(
-                "MLFLOW_TRACKING_URI: an address without user and password is allowed; they go into "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+                "MLFLOW_TRACKING_URI: an address without user, password and query is allowed; set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
-        if not is_database(uri):
-            check_answer(uri)
-            continue
-        with locked_on_this_machine(uri):  # while one process creates the store, the others wait
-            found = revision(uri)
-            if found is None:
-                make(uri)
-                continue
-        url = sqlalchemy.make_url(uri).render_as_string(hide_password=True)
-        if is_newer(found):
+        requests.get(f"{uri.rstrip('/')}/health", timeout=SECONDS_TO_ANSWER)
+    except (MlflowException, requests.RequestException, ValueError) as error:  # the last for `http://[`
+        raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {in_a_line(error)}") from error
+
+
+def check_database(uri: str) -> None:
+    """Raise PipelineError if a database does not answer or has the schema of another version of MLflow."""
+    with locked_on_this_machine(uri):  # while one process creates the store, the others wait
+        found = revision(uri)
+        if found is None:
+            make(uri)
+        elif is_newer(found):
             raise PipelineError(
-                f"{url}: a newer MLflow's store (its schema, {found}, is unknown to MLflow "
+                f"{uri}: a newer MLflow's store (its schema, {found}, is unknown to MLflow "
                 f"{version('mlflow')}): install the MLflow that made it, or restore a backup of before"
             )
-        if is_older(found):
+        elif is_older(found):
             raise PipelineError(
-                f"{url}: an older MLflow's store (its schema is {found}, which MLflow {version('mlflow')} "
-                f"can upgrade): `make backup`, then `mlflow db upgrade {url}`"
+                f"{uri}: an older MLflow's store (its schema is {found}, which MLflow {version('mlflow')} "
+                f"can upgrade): `make backup`, then `mlflow db upgrade {uri}`"
             )
-
-
-def check_answer(uri: str) -> None:
-    """Raise PipelineError if no server answers at an address, or MLflow does not know this kind of store."""
-    try:
-        if urlsplit(uri).scheme in {"http", "https"}:
-            requests.get(f"{uri.rstrip('/')}/health", timeout=SECONDS_TO_ANSWER)
-        else:
-            mlflow.MlflowClient(uri)
-    except (MlflowException, requests.RequestException) as error:
-        reason = in_a_line(error)
-        raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {reason}") from error
 
 
 def is_database(uri: str) -> bool:
@@ -88,12 +115,24 @@ def is_database(uri: str) -> bool:
     return uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES
 
 
+def database_url(uri: str) -> sqlalchemy.URL:
+    """The parts of a database's address. Raises PipelineError, without any of them, if it is not valid."""
+    with suppress(ValueError, sqlalchemy.exc.ArgumentError):
+        url = sqlalchemy.make_url(uri)
+        if "@" not in (url.host or "") and (url.get_backend_name() == "sqlite" or not re.search(r"\s", uri)):
+            return url
+    raise PipelineError(
+        f"MLFLOW_TRACKING_URI: {uri.partition(':')[0]}://***: not an address of a database; "
+        "in a password, write @ as %40, / as %2F and a space as %20"
+    )
+
+
 def revision(uri: str) -> str | None:
     """The revision of a database's schema; None if it has no schema of MLflow yet."""
-    url = sqlalchemy.make_url(uri)
+    url = database_url(uri)
     if url.get_backend_name() == "sqlite" and not (file := Path(url.database or "")).is_file():
         if not can_be_made(file):
-            raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {url}: {file} cannot be made")
+            raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {file} cannot be made")
         return None
     try:
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
@@ -101,21 +140,20 @@ def revision(uri: str) -> str | None:
             if not sqlalchemy.inspect(connection).has_table("alembic_version"):
                 return None
             return connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:  # the second for want of a driver
+    except Exception as error:  # a driver that is missing or does not know an option raises anything
         reason = in_a_line(getattr(error, "orig", error))
-        raise PipelineError(
-            f"MLFLOW_TRACKING_URI: no answer from {url.render_as_string()}: {reason}"
-        ) from error
+        raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {reason}") from error
 
 
 def make(uri: str) -> None:
     """Create an SQLite store, all or nothing: a partial one would look like an older one."""
-    url = sqlalchemy.make_url(uri)
+    url = database_url(uri)
     if url.get_backend_name() == "sqlite" and url.database and not (file := Path(url.database)).exists():
-        partial = file.with_name(f"{file.name}.partial")
+        partial = file.absolute().with_name(f"{file.name}.partial")
         partial.unlink(missing_ok=True)
-        mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
-        partial.rename(file)
+        with chdir(partial.parent):  # where the experiment `Default` keeps its artifacts
+            mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+        partial.rename(partial.with_name(file.name))
 
 
 def can_be_made(file: Path) -> bool:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mlflow
@@ -17,7 +17,9 @@ import requests
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from pipeline.records import store
 from pipeline.shared.arrays import digest_of
+from pipeline.shared.errors import one_line
 from pipeline.shared.lock import is_free, locked
 from pipeline.shared.paths import WORKSPACE
 
@@ -35,11 +37,16 @@ def training_run(experiment: str, name: str, tags: dict[str, str], resumed: bool
     parent = os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
+    if root := store.checkout():
+        with suppress(MlflowException):  # it exists already
+            mlflow.create_experiment(experiment, (root / "mlruns").as_uri())
     made = mlflow.set_experiment(experiment)
     # If two processes create it at once, MLflow (3.17) leaves the loser's former experiment active.
     mlflow.set_experiment(experiment_id=made.experiment_id)
     run_id = _run_to_go_on_with(made.experiment_id, name, tags, resumed)
     tags = tags | {"git_commit": git_commit(), "workspace": workspace()}
+    if name_of_experiment := os.environ.get("DVC_EXP_NAME"):
+        tags["dvc_experiment"] = name_of_experiment
     run = mlflow.start_run(
         run_id,
         run_name=name,
@@ -64,8 +71,8 @@ def best_effort(name: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, requests.RequestException) as error:
-        reason = str(error).split("\n")[0]
-        print(f"{name}: its run is not complete ({reason}): `make sync` completes it", file=sys.stderr)
+        line = f"{name}: its run is not complete ({one_line(error)}): `make sync` completes it"
+        print(line, file=sys.stderr)
 
 
 def _run_to_go_on_with(experiment_id: str, name: str, tags: dict[str, str], resumed: bool) -> str | None:

@@ -43,16 +43,20 @@ def in_a_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def masked(text: str) -> str:
+    """A text without the users, passwords and queries of the addresses in it."""
+    return re.sub(r"\?\S*=\S*?(?=:?(\s|$))", "?***", re.sub(r"://(?!/)\S*@", "://***@", text))
+
+
 def one_line(error: Exception) -> str | None:
-    """An error's message in one line, without passwords in URLs; None for a bug in the pipeline."""
+    """An error's message in one line, without passwords in addresses; None for a bug in the pipeline."""
     if isinstance(error, PipelineError):
-        return str(error)
+        return masked(str(error))
     if isinstance(error, OSError) and error.strerror:  # a full disk, no permission ...
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if not any(isinstance(error, getattr(sys.modules.get(m), n, ())) for m, n in EXTERNAL.items()):
         return None
-    text = in_a_line(str(error).partition("[SQL: ")[0])
-    line = f"MLflow: {re.sub(r'://[^/@ ]+@', '://***@', text)}"
+    line = "MLflow: " + masked(in_a_line(str(error).partition("[SQL: ")[0]))
     if getattr(error, "error_code", "") in WITHOUT_CREDENTIALS:
         line += "; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     return line
