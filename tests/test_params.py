@@ -192,7 +192,7 @@ def test_all_problems_are_in_the_one_line(tmp_path: Path) -> None:
     [
         ("\nseeds:", "\nseeds: [1]\nseeds:", 25, "seeds"),
         ("  seed: 0 ", "  seed: 1\n  seed: 0 ", 17, "seed"),
-        ("  shallow:\n", "  shallow: {}\n  shallow:\n", 36, "shallow"),
+        ("  shallow:\n", "  shallow: {}\n  shallow:\n", 37, "shallow"),
     ],
 )
 def test_duplicated_key_is_named_with_its_line(
