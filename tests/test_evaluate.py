@@ -19,38 +19,47 @@ from pipeline.shared.paths import PREPARED
 from pipeline.shared.trained import INDEX, Trained
 
 GOOD, LOST = Trained("good", 0), Trained("lost", 0)
+CLASSES = ["$5_to_$10", "NA"]
 DIVERGED = {"status": "diverged", "reason": "its loss is nan in epoch 1"}
 TABLES = {"confusion.csv", "most_confused.csv", "per_class.csv", "roc.csv", "classification_report.txt"}
 FIGURES = {"confusion.png", "curves.png", "examples.png", "roc.png"}
+COMPARED = ("curves", "roc", "confusion")  # of all models
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a trained model of two classes, which has a run, and one that diverged."""
-    get_reusable_executor().shutdown()  # its processes are in the folder of an earlier test
+    folder = tmp_path_factory.mktemp("evaluate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        random, labels = np.random.default_rng(0), np.arange(20) % 2
+        for part in ("validation", "test"):
+            images = random.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+            write_arrays(PREPARED / part, {"images": images, "labels": labels})
+        counts = {"validation": 20, "test": 20}
+        write_arrays(PREPARED / "split", {}, name="pets", classes=CLASSES, counts=counts)
+        right = np.eye(2, dtype=np.float32)[labels] * 0.8 + 0.1
+        for trained, tags in ((GOOD, {"status": "trained"}), (LOST, DIVERGED)):
+            write_arrays(trained.predictions, {"validation": right, "test": right[::-1]})
+            trained.folder.mkdir(parents=True)
+            trained.model.write_text(trained.name)
+            names = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")
+            pd.DataFrame({name: [1] for name in names}).to_csv(trained.history, index=False)
+            results = {"kept_val_accuracy": 0.5, "parameters": 7}
+            write_json(trained.folder / "training.json", {"tags": tags, "params": {}, "metrics": results})
+        write_json(INDEX, [{"variant": one.variant, "seed": one.seed} for one in (GOOD, LOST)])
+        with tracking.training_run("pets", GOOD.name, GOOD.tags()):
+            pass
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the folder, with its store."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mlflow.db", "mlruns"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    random = np.random.default_rng(0)
-    labels = np.arange(20) % 2
-    for part in ("validation", "test"):
-        images = random.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
-        write_arrays(PREPARED / part, {"images": images, "labels": labels})
-    write_arrays(
-        PREPARED / "split", {}, name="pets", classes=["cat", "dog"], counts={"validation": 20, "test": 20}
-    )
-    right = np.eye(2, dtype=np.float32)[labels] * 0.8 + 0.1
-    for trained, tags in ((GOOD, {"status": "trained"}), (LOST, DIVERGED)):
-        write_arrays(trained.predictions, {"validation": right, "test": right[::-1]})
-        trained.folder.mkdir(parents=True)
-        trained.model.write_text(trained.name)
-        names = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")
-        pd.DataFrame({name: [1] for name in names}).to_csv(trained.history, index=False)
-        record = {"tags": tags, "params": {}, "metrics": {"kept_val_accuracy": 0.5, "parameters": 7}}
-        write_json(trained.folder / "training.json", record)
-    write_json(INDEX, [{"variant": one.variant, "seed": one.seed} for one in (GOOD, LOST)])
-    with tracking.training_run("pets", GOOD.name, GOOD.tags()):
-        pass
-    return tmp_path
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{made / 'mlflow.db'}")
 
 
 def run_stage(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -68,16 +77,22 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.usefixtures("project")
+def table(title: str) -> pd.DataFrame:
+    return pd.read_csv(Path("evaluation") / f"{title}.csv", keep_default_na=False)
+
+
 def test_all_models_are_scored_and_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("metrics").mkdir()
     Path("metrics/former-0.json").touch()
-    run_stage(monkeypatch)
+    get_reusable_executor().shutdown()  # its processes may be in another folder
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "MODELS_PER_PROCESS", 1)
+        run_stage(patch)
     assert files(Path("metrics")) == {"good-0.json", "lost-0.json"}
     assert GOOD.metrics()["validation"]["accuracy"] == 1
     assert GOOD.metrics()["test"]["accuracy"] == 0
     assert files(GOOD.evaluation) == files(LOST.evaluation) == TABLES | FIGURES
-    assert files(Path("evaluation")) == {"good-0", "lost-0", "curves.csv", "roc.csv", "confusion.csv"}
+    assert files(Path("evaluation")) == {"good-0", "lost-0", *(f"{title}.csv" for title in COMPARED)}
     run = run_of(GOOD)
     assert run.data.metrics["validation/accuracy"] == 1
     artifacts = mlflow.MlflowClient().list_artifacts(run.info.run_id, "evaluation")
@@ -89,28 +104,35 @@ def test_all_models_are_scored_and_logged_once(monkeypatch: pytest.MonkeyPatch) 
     assert not logged
     assert run_of(GOOD).data.tags == run.data.tags
 
+    # What `dvc plots show` draws: the curves of both models, the scores of the one that has some.
+    assert table("curves")["model"].tolist() == ["good-0", "lost-0"]
+    assert table("roc")["model"].unique().tolist() == ["good-0"]
+    assert table("roc")["false_positive_rate"].is_monotonic_increasing
+    assert table("confusion").to_dict("records") == [
+        {"actual": one, "predicted": other, "images": 10, "model": "good-0"}
+        for one, other in (CLASSES, CLASSES[::-1])
+    ]
 
-@pytest.mark.usefixtures("project")
+
 def test_a_diverged_model_has_a_reason_and_empty_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_stage(monkeypatch)
+    run_stage(monkeypatch, "good", "0")
+    run_stage(monkeypatch, "lost", "0")
     assert LOST.metrics() == DIVERGED
-    assert LOST.divergence() == DIVERGED["reason"]
-    for table in ("per_class", "confusion"):
-        header, *rows = (GOOD.evaluation / f"{table}.csv").read_text().splitlines()
+    for title in ("per_class", "confusion"):
+        header, *rows = (GOOD.evaluation / f"{title}.csv").read_text().splitlines()
         assert rows
-        assert (LOST.evaluation / f"{table}.csv").read_text().splitlines() == [header]
+        assert (LOST.evaluation / f"{title}.csv").read_text().splitlines() == [header]
 
 
-@pytest.mark.usefixtures("project")
 def test_one_model_is_scored_beside_the_others_files(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("metrics").mkdir()
     Path("metrics/other-0.json").touch()
     shutil.rmtree(LOST.predictions)
     run_stage(monkeypatch, "good", "0")
     assert files(Path("metrics")) == {"good-0.json", "other-0.json"}
+    assert table("curves")["model"].tolist() == ["good-0"]
 
 
-@pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

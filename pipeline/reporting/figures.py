@@ -14,14 +14,14 @@ COLOURS = [
 
 def all_curves(histories: dict[str, pd.DataFrame]) -> Figure:
     """Validation accuracy and loss by epoch of every training, VARIANT-SEED: a colour for each variant."""
-    figure = new_figure(12, max(4.5, 0.22 * len(histories) + 2))
+    variant_of = {name: name.rpartition("-")[0] for name in histories}
+    variants = list(dict.fromkeys(variant_of.values()))
+    figure = new_figure(12, max(4.5, 0.22 * len(variants) + 1))
     left, right = figure.subplots(1, 2)
-    variants = list(dict.fromkeys(name.rpartition("-")[0] for name in histories))
     for name, history in histories.items():
-        variant = name.rpartition("-")[0]
-        style = {"color": COLOURS[variants.index(variant) % len(COLOURS)], "marker": ".", "linewidth": 1}
-        left.plot(history["epoch"], history["val_accuracy"], **style)
-        right.plot(history["epoch"], history["val_loss"], **style)
+        colour = COLOURS[variants.index(variant_of[name]) % len(COLOURS)]
+        for axis, measure in ((left, "val_accuracy"), (right, "val_loss")):
+            axis.plot(history["epoch"], history[measure], color=colour, marker=".", linewidth=1)
     left.set(xlabel="epoch", ylabel="validation accuracy")
     right.set(xlabel="epoch", ylabel="validation loss (nats)")
     losses = pd.concat(histories.values())["val_loss"]
@@ -30,7 +30,7 @@ def all_curves(histories: dict[str, pd.DataFrame]) -> Figure:
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-    lines = dict(zip((name.rpartition("-")[0] for name in histories), left.lines, strict=True))
+    lines = dict(zip(variant_of.values(), left.lines, strict=True))
     figure.legend(lines.values(), lines, loc="outside right center", fontsize="small")
     return figure
 

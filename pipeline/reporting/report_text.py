@@ -128,6 +128,7 @@ def _by_class(results: Results) -> str:
     own = table if few_rows else table.nsmallest(FEWER, "f1")
     images = own["support"].map("{:.0f}".format)
     own = own.drop(columns="support").map("{:.3f}".format).assign(images=images)
+    own = own.rename(columns={"f1": "F1", "auc": "AUC"})
     return "\n\n".join(
         [
             f"F1 on test images{'' if few_columns else hard}. {hardest(f1)}",
