@@ -2,9 +2,9 @@
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element, fromstring
 
 import numpy as np
 import pandas as pd
@@ -139,20 +139,15 @@ def test_summary_has_means_and_deviations_over_seeds_best_variant_first(seeds: i
 
 
 def test_all_sections_are_there_in_their_order() -> None:
-    assert [line for line in write(results_of()).splitlines() if line.startswith("#")] == [
-        "# Results on pets",
-        "## All variants",
-        "## What the comparison shows",
-        "## Results by class",
-        "## Test images of vgg3_early_stop-0",
-        "## Data",
-        "## Limits",
-    ]
+    sections = ["Results on pets", "All variants", "What the comparison shows", "Results by class"]
+    sections += ["Test images of vgg3_early_stop-0", "Data", "Limits"]
+    assert re.findall("^##? (.*)$", write(results_of()), re.MULTILINE) == sections
 
 
 SECOND = {"variant": "second", "seed": 2, "validation_accuracy": 0.9, "test_accuracy": 0.89}
 SCORED = "**vgg3_early_stop** (seed 0): validation accuracy 0.7700, test accuracy 0.7500.\n"
-REFUSED = f"The best model of this comparison is {SCORED}**It was not promoted**: it is worse.\n"
+WORSE = f"The best model of this comparison is {SCORED}**It was not promoted**: it is worse.\n"
+REFUSED = {"promoted": False, "reason": "it is worse"}
 
 
 @pytest.mark.parametrize(
@@ -161,13 +156,10 @@ REFUSED = f"The best model of this comparison is {SCORED}**It was not promoted**
         ({}, f"The best model of this comparison is {SCORED}It was chosen"),
         ({"promoted": True, "reason": "best", "standing": None}, f"The champion is {SCORED}It was chosen"),
         (
-            {"promoted": False, "reason": "it is worse", "standing": SECOND},
-            f"{REFUSED}The champion is still **second** (seed 2): validation accuracy 0.9000, test ",
+            REFUSED | {"standing": SECOND},
+            f"{WORSE}The champion is still **second** (seed 2): validation accuracy",
         ),
-        (
-            {"promoted": False, "reason": "it is worse", "standing": None},
-            f"{REFUSED}There is no champion.",
-        ),
+        (REFUSED | {"standing": None}, f"{WORSE}There is no champion."),
     ],
 )
 def test_report_says_what_the_registry_says(answer: dict[str, Any], begin: str) -> None:
@@ -327,42 +319,10 @@ def test_data_says_what_was_checked(facts: dict[str, Any], expected: str) -> Non
     assert "| cat | 20 | 5 | 5 |" in text
 
 
-class Page(HTMLParser):
-    """What a page holds: its title and text, the sources of its images, the cells of each row."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.title, self.text = "", ""
-        self.sources: list[str] = []
-        self.links: list[str] = []
-        self.rows: list[list[str]] = []
-        self.feed(page)
-        assert not self.open
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in {"meta", "img", "br", "hr"}:
-            self.open.append(tag)
-        values = dict(attrs)
-        self.sources += [values["src"] or ""] if "src" in values else []
-        self.links += [values["href"] or ""] if "href" in values else []
-        if tag == "tr":
-            self.rows.append([])
-        if tag in {"th", "td"}:
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        if "title" in self.open:
-            self.title += data
-        if {"th", "td"} & set(self.open):
-            self.rows[-1][-1] += data
+def parsed(page: str) -> tuple[Element, list[list[str]]]:
+    """A page, and the cells of the rows of its tables."""
+    tree = fromstring(page)
+    return tree, [["".join(cell.itertext()) for cell in row] for row in tree.iter("tr")]
 
 
 @pytest.fixture(scope="module")
@@ -375,29 +335,29 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_page_opens_by_itself_and_shows_tables_as_tables(reports: Path) -> None:
-    page = Page(to_html(write(results_of(3)), reports, "Results on <pets>"))
-    assert page.title == "Results on <pets>"
-    assert len(page.sources) == 6
-    assert all(source.startswith("data:image/png;base64,iVBORw0KGgo") for source in page.sources)
-    assert not page.links
-    assert ["vgg3_early_stop", "550,571", "11", "0.7700 ± 0.0100"] in [row[:4] for row in page.rows]
-    assert ["dog", "cat", "12", "12", "0"] in page.rows
+    page, rows = parsed(to_html(write(results_of(3)), reports, "Results on <pets>"))
+    assert page.findtext("head/title") == "Results on <pets>"
+    sources = [image.attrib["src"] for image in page.iter("img")]
+    assert len(sources) == 6
+    assert all(source.startswith("data:image/png;base64,iVBORw0KGgo") for source in sources)
+    assert not [*page.iter("a"), *page.iter("link"), *page.iter("script")]
+    assert ["vgg3_early_stop", "550,571", "11", "0.7700 ± 0.0100"] in [row[:4] for row in rows]
+    assert ["dog", "cat", "12", "12", "0"] in rows
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_names_are_shown_as_they_are_written(name: str, tmp_path: Path) -> None:
     table = markdown_table(pd.DataFrame({"class": [name], "test": ["5"]}))
-    page = Page(to_html(f"# Title\n\n{table}\n\nThe class {literal(name)}, again.\n", tmp_path, ""))
-    assert page.rows == [["class", "test"], [name, "5"]]
-    assert f"The class {name}, again." in page.text
+    page, rows = parsed(to_html(f"# Title\n\n{table}\n\nThe class {literal(name)}, again.\n", tmp_path, ""))
+    assert rows == [["class", "test"], [name, "5"]]
+    assert f"The class {name}, again." in "".join(page.itertext())
 
 
 def test_report_shows_every_class_whatever_its_name(reports: Path) -> None:
-    page = Page(to_html(write(results_of(classes=ODD_NAMES)), reports, ""))
-    assert [row for row in page.rows if row[1:] == ["20", "5", "5"]] == [
-        [n, "20", "5", "5"] for n in ODD_NAMES
-    ]
-    assert f"It confuses these most: {ODD_NAMES[1]} and {ODD_NAMES[0]}, 12 images." in page.text
+    page, rows = parsed(to_html(write(results_of(classes=ODD_NAMES)), reports, ""))
+    assert [row[0] for row in rows if row[1:] == ["20", "5", "5"]] == ODD_NAMES
+    pair = f"{ODD_NAMES[1]} and {ODD_NAMES[0]}"
+    assert f"It confuses these most: {pair}, 12 images." in "".join(page.itertext())
 
 
 @pytest.fixture
@@ -439,10 +399,6 @@ def test_report_reads_the_trainings_that_params_name_and_no_other() -> None:
     ("path", "old", "new", "problem"),
     [
         ("champion.json", '"seed": 0', '"seed": 7', "vgg3_early_stop-7: has no scores"),
-        ("champion.json", '"seed": 0', '"promoted": true, "seed": 0', "reason: missing"),
-        ("metrics/vgg3-0.json", "0.76", "1e9", "a number from 0 to 1 is expected; received 1000000000.0"),
-        ("models/vgg3-0/training.json", "parameters", "weights", "metrics.parameters: missing"),
-        ("models/vgg3-0/history.csv", "\n1,", "\none,", "cannot be read"),
         ("models/vgg3-0/history.csv", "\n[^*]*", "\n", "no rows"),
         ("evaluation/vgg3-0/per_class.csv", "f1", "F1", "f1: missing"),
         ("evaluation/vgg3-0/per_class.csv", "dog", "cow", "its classes are not those of data/prepared/split"),

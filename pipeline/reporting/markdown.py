@@ -34,7 +34,7 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 
 def to_html(text: str, folder: Path, title: str) -> str:
-    """The report as one page, its figures from `folder` within it."""
+    """The report as one page, well-formed XML too, its figures from `folder` within it."""
     body = MarkdownIt("commonmark").enable("table").render(text)
 
     def embedded(match: re.Match[str]) -> str:
@@ -42,5 +42,5 @@ def to_html(text: str, folder: Path, title: str) -> str:
         return f'src="data:image/png;base64,{image}"'
 
     body = re.sub(r'src="([^"]+\.png)"', embedded, body)
-    head = f'<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n<style>\n{STYLE}</style>'
-    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}</body>\n</html>\n'
+    head = f'<meta charset="utf-8" />\n<title>{html.escape(title)}</title>\n<style>\n{STYLE}</style>'
+    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}</body>\n</html>\n'
