@@ -57,6 +57,11 @@ def test_a_residual_network_is_killed_resumed_promoted_and_served(
     model = Path("models/batchnorm-0/model.keras")
     assert file_digest(job.folder / model) == file_digest(undisturbed.folder / model)
 
+    [run] = [run for run in job.runs() if run.info.run_name == "batchnorm-0"]
+    for measure in ("loss", "accuracy"):
+        last = run.data.metrics[f"val_{measure}"]
+        assert run.data.metrics[f"validation_{measure}"] == last  # autologging's name
+
     monkeypatch.chdir(job.folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", job.store)
     champion = MlflowClient().get_model_version_by_alias("digits", "champion")

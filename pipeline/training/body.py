@@ -64,6 +64,8 @@ def train(
         record = make_record(tags, recipe, fit, measures(model, recipe, fit, validation))
         write(trained, model, fit.history, record)
         with tracking.best_effort(trained.name):
+            if resumed:
+                log_last_validation(fit)
             recording.record(trained, model, training.images, validation.images, run_id)
             mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
 
@@ -123,6 +125,13 @@ def log_epochs() -> keras.callbacks.Callback:
     return keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: mlflow.log_metrics(logs, step=epoch, synchronous=False)
     )
+
+
+def log_last_validation(fit: Fit) -> None:
+    """Log the last epoch's scores under autologging's second name for them, `validation_*`, which it
+    updates after every epoch, but not in a resumed training."""
+    names = ("loss", "accuracy")
+    mlflow.log_metrics({f"validation_{name}": fit.history[f"val_{name}"][-1] for name in names})
 
 
 def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
