@@ -3,7 +3,9 @@
     python -m pipeline.predict VARIANT SEED
 
 Reads recipes/VARIANT.json, models/VARIANT-SEED and the images of data/prepared/{validation,test}. Writes
-predictions/VARIANT-SEED/: `validation` and `test`, each float32 (n, classes).
+predictions/VARIANT-SEED/: `validation` and `test`, each float32 (n, classes). If the variant has test-time
+views, say `mirror`, also `validation_mirror` and `test_mirror`, the mean over the views. Models are compared
+without them.
 
 If `pipeline.repro` has made these predictions already, they are copied.
 """
@@ -47,7 +49,11 @@ def predict(path: Path, recipe: Recipe, folder: Path) -> None:
     make_deterministic(0, recipe.threads, recipe.share_batches)
     model = model_file.load(path)
     images = {part: read_arrays(PREPARED / part)["images"] for part in PARTS}
-    write_arrays(folder, {part: model_file.probabilities(model, images[part]) for part in PARTS})
+    found = {part: model_file.probabilities(model, images[part]) for part in PARTS}
+    if recipe.views:
+        mean = model_file.with_views(model, recipe.views)
+        found |= {f"{part}_{recipe.views}": model_file.probabilities(mean, images[part]) for part in PARTS}
+    write_arrays(folder, found)
 
 
 if __name__ == "__main__":

@@ -48,24 +48,30 @@ def recipe(key: str, variant: Variant, params: Params, facts: dict[str, Any]) ->
     where = f"{PARAMS}: {key}"
     optimizers.check_combination(where, variant)
     settings = variant.model_dump(exclude_none=True)
+    precision = variant.precision or params.training.precision
+    images = variant.training_images or facts["counts"]["train"]
+    steps = variant.epochs * -(-images // variant.batch_size)
     config = architecture.configuration(
         f"{where}.network", variant.network, facts["image_shape"], len(facts["classes"]), name
     )
+    if variant.whitening:
+        architecture.check_whitening(f"{where}.whitening", config)
     return Recipe(
         variant=name,
         init_from=params.finetune.init_from if params.finetune and key.startswith("finetune.") else None,
         model=config,
-        optimizer=optimizers.configuration(f"{where}.optimizer", variant.optimizer),
+        optimizer=optimizers.configuration(f"{where}.optimizer", variant.optimizer, steps),
         batch_size=variant.batch_size,
         epochs=variant.epochs,
         training_images=variant.training_images,
         label_smoothing=variant.label_smoothing,
         early_stopping=settings.get("early_stopping"),
         reduce_learning_rate=settings.get("reduce_learning_rate"),
+        **{key: settings.get(key) for key in ("whitening", "identity_kernels", "flip", "lookahead", "views")},
         threads=params.training.threads,
         share_batches=architecture.can_share_batches(config),
-        precision=hardware.resolve_precision(params.training.precision),
-        precision_setting=params.training.precision,
+        precision=hardware.resolve_precision(precision),
+        precision_setting=precision,
         device=hardware.device(),
         versions={"keras": params.training.keras, "tensorflow": params.training.tensorflow},
         settings=settings,

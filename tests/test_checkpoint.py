@@ -102,7 +102,10 @@ def test_a_residual_training_that_was_interrupted_twice_ends_as_one_that_was_not
 
 SCHEDULE = keras.optimizers.schedules.CosineDecay(0.01, 6)
 OPTIMIZERS = {
-    **{kind.__name__: optimizer(kind.__name__) for kind in optimizers.OPTIMIZERS.values()},
+    **{
+        kind.__name__: keras.saving.serialize_keras_object(kind(0.01))
+        for kind in optimizers.OPTIMIZERS.values()
+    },
     "EMA": optimizer("SGD", momentum=0.9, nesterov=True, use_ema=True, ema_overwrite_frequency=2),
     "accumulating": optimizer("AdamW", gradient_accumulation_steps=2, clipnorm=1.0, weight_decay=0.01),
     "schedule": optimizer("SGD", learning_rate=SCHEDULE),

@@ -104,6 +104,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"optimizer": {"name": "sgd", "learning_rate": 0.1, "use_ema": True}, "early_stopping": STOPPING},
         "early_stopping.restore_best_weights: must be false with optimizer.use_ema",
     ),
+    ({"whitening": {"images": 10, "epochs": 1}}, "whitening: needs a list of layers in which a Conv2D named"),
     ({"batch_size": 101}, "batch_size: at most the 100 training images; received 101"),
     ({"training_images": 101}, "training_images: at most the 100 training images; received 101"),
     ({"training_images": 20}, "batch_size: at most the 20 training images; received 32"),
@@ -195,7 +196,7 @@ OPTIMIZERS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("given", OPTIMIZERS)
 def test_all_arguments_arrive_in_the_optimizer(given: dict[str, Any]) -> None:
-    config = optimizers.configuration("key", Optimizer.model_validate(given))
+    config = optimizers.configuration("key", Optimizer.model_validate(given), steps=10)
     built = keras.saving.deserialize_keras_object(config)
     arguments = {key: value for key, value in given.items() if key not in {"name", "learning_rate"}}
     assert arguments.items() <= built.get_config().items()

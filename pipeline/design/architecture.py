@@ -14,6 +14,7 @@ from pipeline.shared.errors import PipelineError, in_a_line
 from pipeline.shared.load_params import shortened
 from pipeline.shared.variant import Network
 from pipeline.training.layers import is_training_only
+from pipeline.training.start import WHITENING
 
 INPUTS = "inputs"  # the first parameter of a network that is a function of a tensor
 OUTPUT = "probabilities"  # the name of the last layer
@@ -75,6 +76,22 @@ def can_share_batches(config: dict[str, Any]) -> bool:
         or (layer.non_trainable_weights and type(layer) is not keras.layers.BatchNormalization)
         for layer in model.layers
     )
+
+
+def check_whitening(key: str, config: dict[str, Any]) -> None:
+    """Raise PipelineError, naming the `key`, unless a list of layers has a convolution that can whiten."""
+    model = keras.saving.deserialize_keras_object(deepcopy(config))  # Keras empties it
+    named = [
+        layer for layer in model.layers if layer.name == WHITENING and isinstance(model, keras.Sequential)
+    ]
+    shapes = [
+        layer.kernel.shape for layer in named if isinstance(layer, keras.layers.Conv2D) and layer.use_bias
+    ]
+    if not any(filters == 2 * height * width * channels for height, width, channels, filters in shapes):
+        raise PipelineError(
+            f"{key}: needs a list of layers in which a Conv2D named {WHITENING!r} has a bias and two filters "
+            "for each value of its patch, as `speedrun` has"
+        )
 
 
 def check_arguments(key: str, function: Any, arguments: dict[str, Any], skip: set[str]) -> None:

@@ -8,6 +8,7 @@ from pipeline.learning.backend import keras, tf
 from pipeline.shared.errors import PipelineError, in_a_line
 from pipeline.shared.load_params import shortened
 from pipeline.shared.variant import Named, Optimizer, Variant
+from pipeline.training.optimization import ScaledSGD, Triangle
 
 OPTIMIZERS = {  # but those that only wrap others
     name.lower(): kind
@@ -16,17 +17,22 @@ OPTIMIZERS = {  # but those that only wrap others
     and issubclass(kind, keras.optimizers.Optimizer)
     and "learning_rate" in inspect.signature(kind).parameters
     and kind is not keras.optimizers.Optimizer
-}
+} | {"scaledsgd": ScaledSGD}
 SCHEDULES = {
     name.lower(): kind
     for name, kind in vars(keras.optimizers.schedules).items()
     if isinstance(kind, type) and name != "LearningRateSchedule"
-}
+} | {"triangle": Triangle}
 
 
-def configuration(key: str, optimizer: Optimizer) -> dict[str, Any]:
-    """The optimizer as Keras serializes it. Raises PipelineError, naming the `key`, if Keras refuses it."""
+def configuration(key: str, optimizer: Optimizer, steps: int) -> dict[str, Any]:
+    """The optimizer as Keras serializes it. A `triangle` without steps gets all `steps` of the training.
+
+    Raises PipelineError, naming the `key`, if Keras refuses it.
+    """
     rate = optimizer.learning_rate
+    if isinstance(rate, Named) and rate.name.lower() == "triangle":
+        rate = Named(**{"steps": steps} | dict(rate))
     learning_rate = made(f"{key}.learning_rate", rate, SCHEDULES) if isinstance(rate, Named) else rate
     arguments = optimizer.model_copy(update={"learning_rate": learning_rate})
     result = made(key, arguments, OPTIMIZERS)

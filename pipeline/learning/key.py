@@ -32,7 +32,7 @@ def training_tags(trained: Trained, recipe: Recipe, start: Path | None, code: st
 def prediction_key(model: Path, recipe: Recipe, code: str) -> str:
     """The digest of what decides a model's predictions."""
     split = read_facts(PREPARED / "split")["split_digest"]
-    return digest_of([file_digest(model), recipe.threads, recipe.share_batches, split, code])
+    return digest_of([file_digest(model), recipe.threads, recipe.share_batches, recipe.views, split, code])
 
 
 def code_digest(stage: str) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
@@ -40,6 +40,11 @@ class Recipe:
     device: str
     versions: dict[str, str]
     settings: dict[str, Any]
+    whitening: dict[str, Any] | None = None
+    identity_kernels: bool | None = None
+    flip: str | None = None
+    lookahead: dict[str, Any] | None = None
+    views: str | None = None
 
     @classmethod
     def read(cls, variant: str) -> Self:
@@ -58,8 +63,9 @@ class Recipe:
         return None if self.init_from is None else Trained(self.init_from, seed)
 
     def as_json(self) -> dict[str, Any]:
-        """What the file holds."""
-        return asdict(self)
+        """What the file holds: a field with a default only if it has another value."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return {key: value for key, value in asdict(self).items() if value != defaults[key]}
 
     def check_machine(self) -> None:
         """Raise PipelineError if versions, device or precision here are not those of the recipe."""

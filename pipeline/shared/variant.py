@@ -81,6 +81,20 @@ class ReduceLearningRate(Section):
     patience: int = Field(ge=0)
 
 
+class Whitening(Section):
+    """Set the kernel of the convolution `whitening` from so many images; train its bias for `epochs`."""
+
+    images: int = Field(gt=0)
+    epochs: int = Field(ge=0)
+
+
+class Lookahead(Section):
+    """Average the weights after `every` so many steps, with a decay that rises to `decay` for each step."""
+
+    every: int = Field(gt=0)
+    decay: float = Field(gt=0, lt=1)
+
+
 class Variant(Section):
     """One system: a network and how it is trained."""
 
@@ -94,6 +108,12 @@ class Variant(Section):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     early_stopping: EarlyStopping | None = None
     reduce_learning_rate: ReduceLearningRate | None = None
+    precision: Literal["float32", "mixed_bfloat16", "auto"] | None = None
+    whitening: Whitening | None = None
+    identity_kernels: Literal[True] | None = None
+    flip: Literal["alternating"] | None = None
+    lookahead: Lookahead | None = None
+    views: Literal["mirror", "mirror_shift"] | None = None
 
 
 def network_names() -> list[str]:

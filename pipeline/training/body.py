@@ -21,6 +21,8 @@ from pipeline.training import fitting
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.fitting import Fit, Images
 from pipeline.training.layers import without_training_only
+from pipeline.training.optimization import Freeze, Lookahead
+from pipeline.training.start import WHITENING, set_identity, set_whitening
 from pipeline.training.twin import Twin
 
 PARTS = ("split", "train", "validation")
@@ -45,9 +47,7 @@ def train(
     training = training.first(recipe.training_images)
     keras.utils.clear_session()  # of what this process trained before
     make_deterministic(trained.seed, recipe.threads, recipe.share_batches)
-    model = recipe.build()
-    if start is not None:
-        model.set_weights(model_file.load(start).get_weights())
+    model = starting_model(recipe, training, start)
     store.check()  # last, since it creates a missing store, which a refused training must not do
 
     checkpoint = Checkpoint(trained.checkpoint, digest_of(tags))
@@ -70,11 +70,32 @@ def train(
             mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
 
 
+def starting_model(recipe: Recipe, training: Images, start: Path | None) -> keras.Model:
+    """The model with the weights that its training starts with: those of the file `start`, if given."""
+    model = recipe.build()
+    if start is not None:
+        model.set_weights(model_file.load(start).get_weights())
+        return model
+    if recipe.identity_kernels:
+        set_identity(model)
+    if recipe.whitening:
+        set_whitening(model, training.images[: recipe.whitening["images"]])
+    return model
+
+
 def make_twin(model: keras.Model, recipe: Recipe, train: Images, validation: Images) -> Twin:
     """The model that trains, with as many parts of a batch as there are threads to compute them."""
     smallest = fitting.smallest_batch(recipe.batch_size, train, validation)
     parts = min(recipe.threads, smallest) if recipe.share_batches else 1
-    return Twin(model, recipe.precision, parts, recipe.label_smoothing)
+    twin = Twin(model, recipe.precision, parts, recipe.label_smoothing)
+    steps = -(-len(train.labels) // recipe.batch_size)
+    if recipe.lookahead:
+        twin.after_step.append(Lookahead(twin.weights, **recipe.lookahead, total=recipe.epochs * steps))
+    if recipe.whitening:
+        layer = twin.network.get_layer(WHITENING)
+        layer.kernel.trainable = False
+        twin.after_step.append(Freeze(layer.bias, recipe.whitening["epochs"] * steps))
+    return twin
 
 
 def make_record(tags: dict[str, str], recipe: Recipe, fit: Fit, metrics: dict[str, float]) -> dict[str, Any]:

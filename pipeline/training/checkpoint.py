@@ -121,4 +121,6 @@ class Resumable(keras.callbacks.Callback):
         return {clock: self.spent[clock] + now[clock] - self.started[clock] for clock in now}
 
     def _variables(self) -> dict[str, list[Any]]:
-        return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+        actions = getattr(self.model, "after_step", [])
+        added = [variable for action in actions for variable in action.variables]
+        return {"model": self.model.variables, "optimizer": self.model.optimizer.variables, "added": added}

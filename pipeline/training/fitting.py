@@ -18,6 +18,7 @@ from pipeline.training.checkpoint import Checkpoint, Resumable
 
 VALIDATION_BATCH = 500
 STEPS_PER_EXECUTION = 50
+FLIP = -1  # in place of an epoch, in the seed of what stays the same in all
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def fit(
     chosen = list(_callbacks(recipe))
     resumable = Resumable(checkpoint, chosen)
     model.fit(
-        training_batches(training, recipe.batch_size, seed, epoch),
+        training_batches(training, recipe.batch_size, seed, epoch, recipe.flip == "alternating"),
         validation_data=validation_batches(validation),
         initial_epoch=resumable.epochs,
         epochs=resumable.epochs if resumable.stopped else recipe.epochs,
@@ -104,20 +105,28 @@ def compile_model(model: keras.Model, recipe: Recipe) -> None:
     model.reset_metrics()
 
 
-def training_batches(data: Images, batch_size: int, seed: int, epoch: tf.Variable) -> tf.data.Dataset:
+def training_batches(
+    data: Images, batch_size: int, seed: int, epoch: tf.Variable, flip: bool = False
+) -> tf.data.Dataset:
     """An epoch of (images, labels) batches, in an order drawn for each (seed, epoch).
 
-    `epoch` is read when the iteration starts. The last batch holds the rest.
+    `epoch` is read when the iteration starts. The last batch holds the rest. With `flip` a random half of
+    the images is mirrored in even epochs, and the other half in odd ones (Jordan, 2024, section 3.6).
     """
     count, steps = len(data.labels), -(-len(data.labels) // batch_size)
     images, labels = tf.constant(data.images), tf.constant(data.labels)
+    half = tf.random.stateless_uniform([count], [seed, FLIP], 0, 2, tf.int64) if flip else None
 
     def one_epoch(_: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=[seed, epoch])
 
         def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             rows = order[step * batch_size : (step + 1) * batch_size]
-            return tf.gather(images, rows), tf.gather(labels, rows)
+            pixels = tf.gather(images, rows)
+            if half is not None:
+                mirrored = (tf.gather(half, rows) + epoch) % 2 == 1
+                pixels = tf.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels)
+            return pixels, tf.gather(labels, rows)
 
         return tf.data.Dataset.range(steps).map(batch)
 

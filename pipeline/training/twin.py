@@ -3,6 +3,7 @@
 The plain model stays float32 Keras, and takes over the twin's weights after the training.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +29,7 @@ class Twin(keras.Model):
         self.network.set_weights(model.get_weights())
         self.parts = parts
         self.label_smoothing = label_smoothing
+        self.after_step: list[Callable[[tf.Tensor], None]] = []
         self.build(model.input_shape)
 
     @property
@@ -49,6 +51,13 @@ class Twin(keras.Model):
             else:
                 parts = [layer(part) for part in parts]
         return tf.concat(parts, axis=0)
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Keras's step, then each of `after_step`, which is called with the number of steps so far."""
+        logs = super().train_step(data)
+        for action in self.after_step:
+            action(self.optimizer.iterations.value)
+        return logs
 
     def compute_loss(
         self,
@@ -73,10 +82,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """Features (n, height, width, channels), normalized; updates the moving averages in training."""
         if not (training and self.trainable) or len(inputs.shape) != 4 or mask is not None:
             return super().call(inputs, training=training, mask=mask)
+        scale = self.gamma if self.scale else tf.ones_like(self.beta)
         normalized, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
+            x=inputs, scale=scale, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
         )
-        count = tf.cast(tf.size(inputs) / self.gamma.shape[0], tf.float32)
+        count = tf.cast(tf.size(inputs) / inputs.shape[-1], tf.float32)
         variance *= (count - 1) / count  # the kernel's is a sample's, Keras's the batch's
         for average, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
             average.assign(average * self.momentum + new * (1 - self.momentum))
@@ -105,6 +115,6 @@ def _copy(model: keras.Model, precision: str) -> keras.Model:
 
 
 def _can_be_fused(layer: keras.layers.BatchNormalization) -> bool:
-    """Whether TensorFlow's kernel computes what this layer does: over the last axis, scaled and shifted."""
+    """Whether TensorFlow's kernel computes what this layer does: over the last axis, and shifted."""
     is_last = layer.axis in (-1, 3)
-    return bool(is_last and layer.scale and layer.center and not layer.synchronized)
+    return bool(is_last and layer.center and not layer.synchronized)

@@ -1,0 +1,244 @@
+"""The parts of the speedrun, each against a small NumPy reference, and the whole, killed and resumed."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.design import architecture, optimizers
+from pipeline.learning import model_file
+from pipeline.learning.backend import keras, tf
+from pipeline.learning.recipe import Recipe
+from pipeline.shared.variant import Network, Optimizer
+from pipeline.training import body, fitting
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.fitting import Images
+from pipeline.training.layers import RandomShift, without_training_only
+from pipeline.training.optimization import Freeze, Lookahead, ScaledSGD, Triangle
+from pipeline.training.start import EPSILON, set_identity, set_whitening
+from tests.keras_models import images, layers, listed, network_model, recipe
+
+RNG = np.random.default_rng(0)
+TINY = Network.model_validate({"name": "speedrun", "widths": [8, 24, 6]})
+RATE = {"name": "triangle", "peak": 0.05}
+SGD = {"name": "scaled_sgd", "momentum": 0.85, "nesterov": True, "l2": 0.001, "bias_scale": 64.0}
+DATA = images(40, size=32)
+
+
+def tiny_recipe(**changes: Any) -> Recipe:
+    """Everything that a speedrun has, on eight steps."""
+    fields: dict[str, Any] = {
+        "model": architecture.configuration("key", TINY, [32, 32, 3], 2, "tiny"),
+        "optimizer": optimizers.configuration(
+            "key", Optimizer.model_validate(SGD | {"learning_rate": RATE}), steps=8
+        ),
+        "batch_size": 20,
+        "epochs": 4,
+        "label_smoothing": 0.2,
+        "whitening": {"images": 10, "epochs": 1},
+        "identity_kernels": True,
+        "flip": "alternating",
+        "lookahead": {"every": 3, "decay": 0.9},
+    }
+    return recipe(**fields | changes)
+
+
+def test_whitening_kernels_are_those_of_the_definition() -> None:
+    model = listed(layers.Rescaling(2, -1), RandomShift(2), layers.Conv2D(24, 2, name="whitening"))
+    some = images(3, size=4)
+    set_whitening(model, some.images)
+    values = some.images / 255 * 2 - 1
+    rows = [
+        values[image, top : top + 2, left : left + 2].ravel()
+        for image in range(3)
+        for top in range(3)
+        for left in range(3)
+    ]
+    covariance = sum(np.outer(row, row) for row in rows) / len(rows)
+    kernels = np.array(model.get_layer("whitening").kernel).reshape(12, 24)
+    assert np.allclose(kernels[:, 12:], -kernels[:, :12])
+    whitened = kernels[:, :12].T @ (covariance + EPSILON * np.eye(12)) @ kernels[:, :12]
+    assert np.allclose(whitened, np.eye(12), atol=1e-5)
+    assert not np.array(model.get_layer("whitening").bias).any()
+
+
+def test_identity_kernels_pass_the_first_channels_on() -> None:
+    wide, narrow = (layers.Conv2D(filters, 3, padding="same", use_bias=False) for filters in (5, 2))
+    model = keras.Sequential([keras.Input((6, 6, 3)), wide, narrow])
+    random = np.array(wide.kernel)
+    set_identity(model)
+    features = RNG.normal(size=(2, 6, 6, 3)).astype(np.float32)
+    assert np.array_equal(wide(features)[..., :3], features)
+    assert np.array_equal(np.array(wide.kernel)[..., 3:], random[..., 3:])
+    assert np.array_equal(model(features), features[..., :2])
+
+
+def mirrored(epoch: int, seed: int = 0) -> list[bool]:
+    """Which of 400 images an epoch mirrors; the others are as they were."""
+    plain = np.arange(400 * 12, dtype=np.int32).reshape(400, 2, 2, 3)
+    found: list[bool] = [False] * 400
+    data, number = Images(plain, np.arange(400)), tf.Variable(epoch, dtype=tf.int64)
+    for pixels, labels in fitting.training_batches(data, 150, seed, number, flip=True).as_numpy_iterator():
+        for one, label in zip(pixels, labels, strict=True):
+            found[label] = np.array_equal(one, plain[label][:, ::-1])
+            assert found[label] or np.array_equal(one, plain[label])
+    return found
+
+
+def test_each_image_is_mirrored_in_every_second_epoch() -> None:
+    first = mirrored(0)
+    assert 150 < sum(first) < 250
+    assert first == mirrored(2) == [not turned for turned in mirrored(1)]
+    assert first != mirrored(0, seed=1)
+
+
+def test_each_image_is_shifted_on_its_own_and_filled_with_its_mirror_image() -> None:
+    some = RNG.normal(size=(200, 5, 5, 1)).astype(np.float32)
+    padded = np.pad(some, [(0, 0), (2, 2), (2, 2), (0, 0)], mode="symmetric")
+    shifted = RandomShift(2)(some, training=True).numpy()
+    places = {(top, left): padded[:, top : top + 5, left : left + 5] for top in range(5) for left in range(5)}
+    found = [
+        place for n in range(200) for place, crops in places.items() if np.array_equal(crops[n], shifted[n])
+    ]
+    assert len(found) == 200
+    assert set(found) == set(places)
+
+
+def test_the_triangle_is_linear_in_between() -> None:
+    schedule = Triangle(peak=2.0, steps=200, start=0.2, warmup=0.25, end=0.1)
+    expected = np.interp(range(220), [0, 50, 200], [0.4, 2.0, 0.2])
+    assert [float(schedule(step)) for step in range(220)] == pytest.approx(list(expected), rel=1e-5)
+
+
+def test_a_triangle_without_steps_lasts_as_long_as_the_training() -> None:
+    for given, steps in (({}, 8), ({"steps": 3}, 3)):
+        chosen = Optimizer.model_validate(SGD | {"learning_rate": RATE | given})
+        made = keras.saving.deserialize_keras_object(optimizers.configuration("key", chosen, steps=8))
+        assert made._learning_rate.config["steps"] == steps
+
+
+def test_sgd_scales_biases_of_normalization_and_decays_all_weights_alike() -> None:
+    optimizer = ScaledSGD(0.1, momentum=0.8, nesterov=True, l2=0.03, bias_scale=7.0)
+    starts = {name: RNG.normal(size=4) for name in ("kernel", "bias", "beta")}
+    variables = [keras.Variable(value, dtype="float32", name=name) for name, value in starts.items()]
+    velocities = {name: np.zeros(4) for name in starts}
+    for _ in range(5):
+        gradients = {name: RNG.normal(size=4) for name in starts}
+        optimizer.apply([tf.constant(g, tf.float32) for g in gradients.values()], variables)
+        for name, gradient in gradients.items():
+            rate, decay = (0.7, 0.03 / 7) if name == "beta" else (0.1, 0.03)
+            total = gradient + decay * starts[name]
+            velocities[name] = 0.8 * velocities[name] + total
+            starts[name] = starts[name] - rate * (total + 0.8 * velocities[name])
+    for variable, expected in zip(variables, starts.values(), strict=True):
+        assert np.allclose(variable, expected, atol=1e-5)
+
+
+def test_lookahead_averages_as_its_source_does() -> None:
+    weight = keras.Variable(RNG.normal(size=4), dtype="float32")
+    lookahead = Lookahead([weight], every=3, decay=0.9, total=10)
+    fast = average = np.array(weight)
+    for step in range(1, 11):
+        change = RNG.normal(size=4)
+        weight.assign_add(change)
+        lookahead(tf.constant(step))
+        fast = fast + change
+        if step % 3 == 0:
+            kept = 0.9**3 * (step / 10) ** 3
+            average = kept * average + (1 - kept) * fast
+            fast = average
+        if step == 10:
+            fast = average
+        assert np.allclose(weight, fast, atol=1e-5)
+
+
+def test_a_frozen_variable_keeps_the_value_of_its_last_step() -> None:
+    weight = keras.Variable(0.0)
+    freeze = Freeze(weight, steps=2)
+    for step, expected in enumerate((1, 2, 2, 2), 1):
+        weight.assign_add(1)
+        freeze(tf.constant(step))
+        assert float(weight) == expected
+
+
+@pytest.mark.parametrize("views", ["mirror", "mirror_shift"])
+def test_views_are_averaged_by_a_plain_keras_model(views: str, tmp_path: Path) -> None:
+    model, some = network_model("shallow"), images(6, size=32).images
+    model_file.save(model_file.with_views(model, views), tmp_path / "views.keras")
+    loaded = keras.saving.load_model(tmp_path / "views.keras", custom_objects={}, safe_mode=True)
+
+    def mirrored(pixels: np.ndarray) -> np.ndarray:
+        both = (model_file.probabilities(model, np.array(one)) for one in (pixels, pixels[:, :, ::-1]))
+        return np.mean(list(both), axis=0)
+
+    padded = np.pad(some, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="reflect")
+    shifts = [mirrored(padded[:, :-2, :-2]), mirrored(padded[:, 2:, 2:])]
+    expected = mirrored(some) if views == "mirror" else (mirrored(some) + np.mean(shifts, axis=0)) / 2
+    assert np.allclose(model_file.probabilities(loaded, some), expected, atol=1e-6)
+
+
+class Watch(keras.callbacks.Callback):
+    """Notes the whitening layer's weights after each epoch, and presses Ctrl-C before one."""
+
+    def __init__(self, interrupt: int | None = None) -> None:
+        super().__init__()
+        self.interrupt = interrupt
+        self.kernels: list[np.ndarray] = []
+        self.biases: list[np.ndarray] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        if epoch == self.interrupt:
+            raise KeyboardInterrupt
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        layer = self.model.network.get_layer("whitening")
+        self.kernels.append(np.array(layer.kernel))
+        self.biases.append(np.array(layer.bias))
+
+
+def trained(chosen: Recipe, watch: Watch, checkpoint: Checkpoint | None = None) -> list[np.ndarray]:
+    """The weights after the training, as its stage trains."""
+    keras.utils.set_random_seed(0)
+    model = body.starting_model(chosen, DATA, None)
+    twin = body.make_twin(model, chosen, DATA, DATA)
+    fitting.fit(twin, chosen, DATA, DATA, 0, watch, checkpoint=checkpoint)
+    return list(twin.get_weights())
+
+
+def test_an_interrupted_speedrun_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    chosen, kept, whole = (
+        tiny_recipe(precision="mixed_bfloat16"),
+        Checkpoint(tmp_path / "a.npz", "key"),
+        Watch(),
+    )
+    expected = trained(chosen, whole)
+    with pytest.raises(KeyboardInterrupt):
+        trained(chosen, Watch(interrupt=2), kept)
+    for one, other in zip(trained(chosen, Watch(), kept), expected, strict=True):
+        assert np.array_equal(one, other)
+
+    start = body.starting_model(chosen, DATA, None).get_layer("whitening")
+    assert all(np.array_equal(kernel, start.kernel) for kernel in whole.kernels)
+    assert whole.biases[0].any()  # trains for an epoch
+    assert all(np.array_equal(bias, whole.biases[0]) for bias in whole.biases)
+
+
+def test_parts_of_a_batch_train_as_the_whole_batch() -> None:
+    still = tiny_recipe(epochs=1)
+    layer = next(one for one in still.model["config"]["layers"] if one["class_name"] == "RandomShift")
+    still.model["config"]["layers"].remove(layer)  # it draws for each part
+    one, two = (trained(replace(still, threads=threads), Watch()) for threads in (1, 2))
+    for whole, parts in zip(one, two, strict=True):
+        assert np.allclose(whole, parts, atol=1e-3)
+
+
+def test_the_saved_speedrun_is_plain_keras(tmp_path: Path) -> None:
+    model = without_training_only(body.starting_model(tiny_recipe(), DATA, None))
+    model_file.save(model, tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", custom_objects={}, safe_mode=True)
+    kinds = {type(layer).__module__.partition(".")[0] for layer in loaded.layers}
+    assert kinds == {"keras"}
+    one, other = (model_file.probabilities(each, DATA.images) for each in (loaded, model))
+    assert np.array_equal(one, other)
