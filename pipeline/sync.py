@@ -79,10 +79,10 @@ def sync_champion(name: str, params: Params) -> list[str]:
     done = repair(name)
     decision = read_champion()
     digest = Trained(decision["variant"], decision["seed"]).tags()["model_digest"]
-    known = registry.known_version(name, {"model_digest": digest})
-    if known is not None and registry.version_at(name, registry.CHAMPION) is not None:
+    known = any(version.tags.get("model_digest") == digest for version in registry.versions(name))
+    if known and registry.version_at(name, registry.CHAMPION) is not None:
         return done
-    return [*done, promote_in_registry(decision, params)]
+    return [*done, *promote_in_registry(decision, params).lines]
 
 
 if __name__ == "__main__":

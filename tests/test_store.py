@@ -15,7 +15,7 @@ from alembic.config import Config
 from mlflow.store.tracking.dbmodels.initial_models import Base
 
 from pipeline import rollback
-from pipeline.champion import gate, registry
+from pipeline.champion import registry
 from pipeline.records import store, tracking
 from pipeline.shared.errors import PipelineError
 from tests.conftest import BIN, ROOT, Clone
@@ -128,11 +128,11 @@ def test_an_upgraded_store_has_its_runs_and_its_champion_and_takes_new_ones(old:
     assert (run.info.run_id, run.data.params, run.data.metrics) == (RUN, {"epochs": "30"}, {"val_loss": 0.5})
     champion = registry.version_at(NAME, registry.CHAMPION)
     assert champion is not None
-    assert gate.accuracy_of(champion) == 0.5
+    assert champion.tags["validation_accuracy"] == "0.500000"
     with tracking.training_run(NAME, "shallow-1", TAGS | {"seed": "1"}) as run_id:
         mlflow.log_metric("val_loss", 0.4)
     candidate = new_candidate(tmp_path, 1, 0.6, registered_name=NAME, run_id=run_id)
-    assert registry.promote(candidate, 0.1).startswith("digits: version 2 is champion: ")
+    assert registry.promote(candidate, 0.1).lines[-1].startswith("digits: version 2 is champion: ")
     assert registry.rollback(NAME) == "digits: version 1 is champion again, version 2 is previous"
 
 

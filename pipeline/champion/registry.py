@@ -3,18 +3,20 @@
 The tags of a version say why it was chosen. All decisions rest on validation data.
 """
 
-import contextlib
 import os
 import uuid
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
+from pydantic import ValidationError
 
 from pipeline.champion import serving
-from pipeline.champion.gate import Candidate, Verdict, judge
+from pipeline.champion.gate import Candidate, Standing, Verdict, judge
+from pipeline.champion.registration import is_version_of, register
 from pipeline.shared.errors import PipelineError
 from pipeline.shared.lock import locked_on_this_machine
 
@@ -22,51 +24,113 @@ CHAMPION, PREVIOUS = "champion", "previous"
 IDENTITY = ("model_digest", "serving_digest")  # the tags by which a version is known
 
 
-def promote(candidate: Candidate, margin: float, force: bool = False) -> str:
-    """Make the candidate champion if it passes the gate; returns what was done and why, in one line.
+@dataclass(frozen=True)
+class Outcome:
+    """The gate's verdict, the champion that it compared the candidate with, and what was done, in lines."""
+
+    verdict: Verdict
+    standing: Standing | None
+    lines: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """What champion.json says: `promoted`, the `reason`, and the `standing` champion of a refusal."""
+        shown = {"variant", "seed", "validation_accuracy", "test_accuracy"}
+        stays = None if self.verdict.accepted else self.standing
+        return {
+            "promoted": self.verdict.accepted,
+            "reason": self.verdict.reason,
+            "standing": stays and stays.model_dump(include=shown),
+        }
+
+
+def promote(candidate: Candidate, margin: float, force: bool = False) -> Outcome:
+    """Make the candidate champion if it passes the gate.
 
     The same model again changes nothing, unless it is served in another way, which is a new version.
     The reason of a refusal is written on the candidate's run, that of a promotion on the new version; the
-    old champion becomes `previous`. One promotion at a time on a machine; for several machines see
+    old champion becomes `previous`. Raises PipelineError before an alias moves if the served model does not
+    answer as the candidate did. One promotion at a time on a machine; for several machines see
     `pipeline.champion.repair`.
     """
-    name, identity = candidate.registered_name, candidate.identity
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    name = candidate.registered_name
     with one_at_a_time(name):
         champion = version_at(name, CHAMPION)
-        if champion is not None and identity.items() <= champion.tags.items():
-            return f"{name}: version {champion.version} stays champion: it is the same model"
-        verdict = judge(candidate, champion, margin, force)
-        client = mlflow.MlflowClient()
+        if champion is not None and is_version_of(champion, candidate):
+            stays = f"{name}: version {champion.version} stays champion: it is the same model"
+            return Outcome(Verdict(True, candidate.merit), None, [stays])
+        standing, lines = described_by(champion)
+        verdict = judge(candidate, standing, margin, force)
         if not verdict.accepted:
-            client.set_tag(candidate.run_id, "promotion", f"refused: {verdict.reason}")
-            return f"{name}: not promoted: {verdict.reason}"
-        number = known_version(name, identity) or register(candidate)
-        if (status := client.get_model_version(name, number).status) != "READY":
-            raise PipelineError(f"{name}: version {number} is {status}, not READY, so it was not promoted")
-        for key, value in describe(candidate, champion, verdict).items():
-            client.set_model_version_tag(name, number, key, value)
-        if champion is not None:
-            client.set_registered_model_alias(name, PREVIOUS, champion.version)
-        client.set_registered_model_alias(name, CHAMPION, number)
-        client.set_tag(candidate.run_id, "promotion", f"version {number}: {verdict.reason}")
-        return f"{name}: version {number} is champion: {verdict.reason}"
+            tag_run(candidate, f"refused: {verdict.reason}")
+            lines.append(f"{name}: not promoted: {verdict.reason}")
+        elif candidate.run_id is None:
+            model = f"{candidate.tags['variant']}-{candidate.tags['seed']}"
+            lines.append(f"{model} has no MLflow run (its training came from DVC's cache): run `make sync`")
+        else:
+            reason = f"{verdict.reason}; {verdict.comparison}"
+            number = make_champion(candidate, champion, standing, reason)
+            tag_run(candidate, f"version {number}: {reason}")
+            lines.append(f"{name}: version {number} is champion: {reason}")
+        return Outcome(verdict, standing, lines)
 
 
-def describe(candidate: Candidate, champion: ModelVersion | None, verdict: Verdict) -> dict[str, str]:
+def described_by(champion: ModelVersion | None) -> tuple[Standing | None, list[str]]:
+    """The champion as its tags describe it; None, and a line that says so, if they are missing or invalid."""
+    if champion is None:
+        return None, []
+    try:
+        return Standing.model_validate(champion.tags), []
+    except ValidationError as error:
+        wrong = ", ".join(sorted({str(detail["loc"][0]) for detail in error.errors()}))
+        version = f"{champion.name}: version {champion.version}, the champion,"
+        return None, [f"{version} counts as none: its tags are missing or invalid: {wrong}"]
+
+
+def make_champion(
+    candidate: Candidate, champion: ModelVersion | None, standing: Standing | None, reason: str
+) -> str:
+    """Register the candidate if it is not a version yet, check its answers and move the aliases to it."""
+    client, name = mlflow.MlflowClient(), candidate.registered_name
+    known = (str(version.version) for version in versions(name) if is_version_of(version, candidate))
+    number = next(known, None) or register(candidate)
+    if (status := client.get_model_version(name, number).status) != "READY":
+        raise PipelineError(f"{name}: version {number} is {status}, not READY, so it was not promoted")
+    serving.check_answers(f"models:/{name}/{number}", candidate.images, candidate.probabilities)
+    for key, value in describe(candidate, champion, standing, reason).items():
+        client.set_model_version_tag(name, number, key, value)
+    if champion is not None:
+        client.set_registered_model_alias(name, PREVIOUS, champion.version)
+    client.set_registered_model_alias(name, CHAMPION, number)
+    return number
+
+
+def describe(
+    candidate: Candidate, champion: ModelVersion | None, standing: Standing | None, reason: str
+) -> dict[str, str]:
     """The tags of a new champion. `replaces` holds the id of the promotion that made the old one champion."""
     before = "none" if champion is None else f"version {champion.version}"
+    change = f"none: {before} was scored on another split" if champion else "none: the first champion"
+    if standing is not None and standing.split_digest == candidate.tags["split_digest"]:
+        change = f"{candidate.validation_accuracy - standing.validation_accuracy:+.6f}"
     return (
         candidate.tags
         | candidate.identity
         | {
             "validation_accuracy": f"{candidate.validation_accuracy:.6f}",
             "test_accuracy": f"{candidate.test_accuracy:.6f}",
-            "validation_accuracy_change": verdict.change,
-            "promotion": verdict.reason,
+            "validation_accuracy_change": change,
+            "promotion": reason,
             "promotion_id": uuid.uuid4().hex,
             "replaces": champion.tags.get("promotion_id", before) if champion else before,
         }
     )
+
+
+def tag_run(candidate: Candidate, promotion: str) -> None:
+    """Write what became of a candidate on its run."""
+    if candidate.run_id is not None:
+        mlflow.MlflowClient().set_tag(candidate.run_id, "promotion", promotion)
 
 
 def one_at_a_time(name: str) -> AbstractContextManager[None]:
@@ -103,36 +167,7 @@ def version_at(name: str, alias: str) -> ModelVersion | None:
         raise
 
 
-def known_version(name: str, tags: dict[str, str]) -> str | None:
-    """The newest version that carries all of these tags, if there is one."""
-    versions = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
-    numbers = [int(v.version) for v in versions if tags.items() <= v.tags.items()]
-    return str(max(numbers)) if numbers else None
-
-
-def register(candidate: Candidate) -> str:
-    """Log the model, wrapped for serving, to its run, and register it; the new version's number.
-
-    A version carries its identity from the start, so one that was registered before a crash is found again.
-    """
-    import pipeline.learning.backend  # noqa: F401  MLflow runs the served model, which imports TensorFlow
-
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    client, name = mlflow.MlflowClient(), candidate.registered_name
-    run = client.get_run(candidate.run_id)
-    commit = run.data.tags.get("git_commit", "none")
-    mlflow.set_experiment(experiment_id=run.info.experiment_id)
-    logged = Model.log(
-        artifact_path=None,
-        name="served_model",
-        flavor=mlflow.pyfunc,
-        run_id=candidate.run_id,  # which keeps its status and its end
-        **serving.described(candidate.model, candidate.classes, candidate.example, candidate.batch_limit),
-        metadata={"classes": candidate.classes, "git_commit": commit} | candidate.tags,
-    )
-    with contextlib.suppress(MlflowException):  # it exists already
-        client.create_registered_model(name)
-    version = client.create_model_version(
-        name, logged.model_uri, candidate.run_id, tags=candidate.identity, model_id=logged.model_id
-    )
-    return str(version.version)
+def versions(name: str) -> list[ModelVersion]:
+    """All versions of a registered model, the newest first."""
+    found = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
+    return sorted(found, key=lambda version: int(version.version), reverse=True)

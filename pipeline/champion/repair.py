@@ -7,11 +7,9 @@ versions then say that they replaced the same champion, which cannot happen one 
 from itertools import pairwise
 
 import mlflow
-from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.champion import registry
-from pipeline.champion.gate import accuracy_of
-from pipeline.champion.registry import CHAMPION, PREVIOUS, version_at
+from pipeline.champion.registry import CHAMPION, PREVIOUS, described_by, version_at, versions
 
 
 def repair(name: str) -> list[str]:
@@ -44,19 +42,20 @@ def order_rivals(name: str) -> list[str]:
     if champion is None or "replaces" not in champion.tags:
         return []
     shared = ("replaces", "split_digest")
-    rivals = [v for v in versions(name) if all(v.tags.get(key) == champion.tags.get(key) for key in shared)]
+    rivals = [
+        (standing.validation_accuracy, int(version.version), version)
+        for version in versions(name)
+        if all(version.tags.get(key) == champion.tags.get(key) for key in shared)
+        and (standing := described_by(version)[0]) is not None
+        and "promotion_id" in version.tags
+    ]
     if len(rivals) < 2:
         return []
     client = mlflow.MlflowClient()
-    *_, second, best = ordered = sorted(rivals, key=accuracy_of)
+    *_, second, best = ordered = [version for *_, version in sorted(rivals, key=lambda rival: rival[:2])]
     client.set_registered_model_alias(name, PREVIOUS, second.version)
     client.set_registered_model_alias(name, CHAMPION, best.version)
     for worse, better in pairwise(ordered):  # as if each had been promoted after the one before
         client.set_model_version_tag(name, better.version, "replaces", worse.tags["promotion_id"])
     numbers = " and ".join(str(v.version) for v in ordered)
     return [f"{name}: versions {numbers} were promoted at once: version {best.version} is champion"]
-
-
-def versions(name: str) -> list[ModelVersion]:
-    """All versions of a registered model."""
-    return list(mlflow.MlflowClient().search_model_versions(f"name = '{name}'"))

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -25,8 +26,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
-IMAGE_SHAPE = (32, 32, 3)
 COLUMNS = ("image", "pixels")
+PIXEL_LIMIT = 100_000_000  # of all image files of a request together, before they are resized
 
 
 class Refused(MlflowException):
@@ -50,7 +51,7 @@ class Refused(MlflowException):
 
 
 class Classifier(PythonModel):
-    """Names the class of each row's `image`, a file in base64, or `pixels`, 32x32x3 integers 0 to 255."""
+    """Names the class of each row's `image`, a file in base64, or `pixels`, integers from 0 to 255."""
 
     def load_context(self, context: Any) -> None:
         """Check and read the Keras model and what belongs to it, and trace the forward pass for any batch."""
@@ -59,9 +60,11 @@ class Classifier(PythonModel):
         self.classes: list[str] = context.model_config["classes"]
         self.batch_limit: int = context.model_config["batch_limit"]
         self.images = _load_module(context.artifacts["images"])
+        self.shape = (context.model_config["image_size"], context.model_config["image_size"], 3)
+        self.decoding = Lock()
         forward = tf.function(lambda images: model(images, training=False))
-        self.forward = forward.get_concrete_function(tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8))
-        self.forward(tf.zeros((1, *IMAGE_SHAPE), tf.uint8))
+        self.forward = forward.get_concrete_function(tf.TensorSpec((None, *self.shape), tf.uint8))
+        self.forward(tf.zeros((1, *self.shape), tf.uint8))
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -83,26 +86,31 @@ class Classifier(PythonModel):
         return [self._answer(row, top_k) for row in self.forward(tf.constant(images)).numpy()]
 
     def _pixels(self, model_input: pd.DataFrame) -> Iterator[np.ndarray]:
-        """Each row's uint8 (32, 32, 3); raises Refused, naming the row, if it has none."""
-        columns = {name: model_input[name].tolist() for name in COLUMNS if name in model_input}
-        for row in range(len(model_input)):
-            given = {name: values[row] for name, values in columns.items() if not _missing(values[row])}
-            if len(given) != 1:
-                raise Refused(
-                    f"row {row}: exactly one of {' and '.join(COLUMNS)} is allowed; "
-                    f"received {'both' if given else 'neither'}"
-                )
-            [(name, value)] = given.items()
+        """Each row's uint8 (size, size, 3); raises Refused, naming the row, if it has none.
+
+        A file of a few bytes can hold pixels that take a hundred megabytes. So their number is limited in
+        a request, by the files' headers, and one file is decoded at a time, whatever the number of requests.
+        """
+        left = PIXEL_LIMIT
+        for row, (name, value) in enumerate(_given(model_input)):
             try:
-                yield self._decoded(value) if name == "image" else _checked(value)
+                if name == "pixels":
+                    yield _checked(value, self.shape)
+                    continue
+                content = self._file(value)
+                left -= self.images.count_pixels(content)
+                if left < 0:
+                    raise ValueError(f"at most {PIXEL_LIMIT:,} pixels are allowed in all files of a request")
+                with self.decoding:
+                    yield self.images.decode(content, self.shape[0])
             except ValueError as error:
                 raise Refused(f"row {row}: {name}: {error}") from error
 
-    def _decoded(self, value: Any) -> np.ndarray:
+    def _file(self, value: Any) -> bytes:
         if not isinstance(value, str):
             raise ValueError(f"a PNG, JPEG or WebP in base64 is allowed; received {type(value).__name__}")
-        decoded: np.ndarray = self.images.decode(self.images.from_base64(value), 32)
-        return decoded
+        content: bytes = self.images.from_base64(value)
+        return content
 
     def _answer(self, row: np.ndarray, top_k: int | None) -> dict[str, Any]:
         probabilities, likeliest = dict(zip(self.classes, row.tolist(), strict=True)), int(row.argmax())
@@ -116,19 +124,36 @@ class Classifier(PythonModel):
         }
 
 
-def _checked(value: Any) -> np.ndarray:
-    """uint8 (32, 32, 3) of nested lists or an array; ValueError of anything else."""
-    wanted = f"{' x '.join(map(str, IMAGE_SHAPE))} integers from 0 to 255 are allowed; received"
+def _given(rows: pd.DataFrame) -> Iterator[tuple[str, Any]]:
+    """The column and value of each row; raises Refused, naming the row, unless there is exactly one."""
+    columns = {name: rows[name].tolist() for name in COLUMNS if name in rows}
+    for row in range(len(rows)):
+        given = [(name, values[row]) for name, values in columns.items() if not _missing(values[row])]
+        if len(given) != 1:
+            received = "both" if given else "neither"
+            raise Refused(
+                f"row {row}: exactly one of {' and '.join(COLUMNS)} is allowed; received {received}"
+            )
+        yield given[0]
+
+
+def _checked(value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 of this shape of nested lists or an array; ValueError of anything else."""
+    wanted = f"{' x '.join(map(str, shape))} integers from 0 to 255 are allowed; received"
     try:
         pixels = np.array(_as_lists(value))
     except ValueError as error:
         raise ValueError(f"{wanted} lists of different lengths") from error
-    if pixels.shape != IMAGE_SHAPE or pixels.dtype.kind not in "iu":
+    if pixels.shape != shape or pixels.dtype.kind not in "iu":
         kinds = {"i": "integers", "u": "integers", "f": "floats", "b": "booleans", "U": "text"}
-        shape = " x ".join(map(str, pixels.shape)) or "one value"
-        raise ValueError(f"{wanted} {kinds.get(pixels.dtype.kind, 'other values')} ({shape})")
+        received = " x ".join(map(str, pixels.shape)) or "one value"
+        raise ValueError(f"{wanted} {kinds.get(pixels.dtype.kind, 'other values')} ({received})")
     if pixels.dtype != np.uint8 and (pixels.min() < 0 or pixels.max() > 255):
         raise ValueError(f"{wanted} {pixels.min()} to {pixels.max()}")
+    if isinstance(value, list) and bool in {
+        type(number) for row in value for pixel in row for number in pixel
+    }:
+        raise ValueError(f"{wanted} booleans among them")  # which NumPy makes integers
     return pixels.astype(np.uint8)
 
 

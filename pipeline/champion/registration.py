@@ -1,0 +1,55 @@
+"""A candidate as a version of a registered model: registers it, and finds it again by its tags and bytes."""
+
+import contextlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from pipeline.champion import serving
+from pipeline.champion.gate import Candidate
+from pipeline.shared.arrays import file_digest
+
+
+def register(candidate: Candidate) -> str:
+    """Log the model, wrapped for serving, to its run, and register it; the new version's number.
+
+    A version carries its identity from the start, so one that was registered before a crash is found again.
+    """
+    import pipeline.learning.backend  # noqa: F401  MLflow runs the served model, which imports TensorFlow
+
+    client, name = mlflow.MlflowClient(), candidate.registered_name
+    assert candidate.run_id is not None  # the gate's caller made sure
+    run = client.get_run(candidate.run_id)
+    commit = run.data.tags.get("git_commit", "none")
+    mlflow.set_experiment(experiment_id=run.info.experiment_id)
+    logged = Model.log(
+        artifact_path=None,
+        name="served_model",
+        flavor=mlflow.pyfunc,
+        run_id=candidate.run_id,  # which keeps its status and its end
+        **serving.described(candidate.model, candidate.classes, candidate.images[0], candidate.batch_limit),
+        metadata={"classes": candidate.classes, "git_commit": commit} | candidate.tags,
+    )
+    with contextlib.suppress(MlflowException):  # it exists already
+        client.create_registered_model(name)
+    version = client.create_model_version(
+        name, logged.model_uri, candidate.run_id, tags=candidate.identity, model_id=logged.model_id
+    )
+    return str(version.version)
+
+
+def is_version_of(version: ModelVersion, candidate: Candidate) -> bool:
+    """Whether a version is this candidate, served in this way: by its tags, and by the bytes of its files."""
+    if not candidate.identity.items() <= version.tags.items():
+        return False
+    with TemporaryDirectory() as folder:
+        try:
+            mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}", dst_path=folder)
+            files = serving.files(candidate.tags["model_digest"])
+            return all(file_digest(Path(folder, path)) == digest for path, digest in files.items())
+        except (MlflowException, OSError):  # without one of these files, or without any
+            return False
