@@ -47,7 +47,7 @@ def main() -> None:
     chosen = choose(read_scores(models))
     outcome = promote_in_registry(chosen, params, force)
     write_json(CHAMPION, chosen | outcome.as_json())
-    print("\n".join(f"promote: {line}" for line in lines + outcome.lines))
+    print("\n".join(lines + outcome.lines))
 
 
 def promote_in_registry(chosen: dict[str, Any], params: Params, force: bool = False) -> Outcome:

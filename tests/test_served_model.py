@@ -1,5 +1,6 @@
 """The served model, as MLflow loads it: an answer a row, and a clear refusal that names the row."""
 
+import base64
 import os
 import shutil
 import subprocess
@@ -13,12 +14,15 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
+from PIL import Image
 
 from pipeline.champion import serving
-from pipeline.data import images
+from pipeline.data import images, sources
 from pipeline.learning import model_file
 from pipeline.learning.backend import keras
-from tests.keras_models import network_model
+from tests.keras_models import listed, network_model
+from tests.test_images import file as file_of
+from tests.test_images import header_of
 
 CLASSES = ["cat", "dog", "frog"]
 BATCH_LIMIT = 6
@@ -78,23 +82,15 @@ def test_every_row_has_its_own_answer_in_its_place(served: PyFuncModel, file: Pa
         )
         assert answer["label"] == CLASSES[int(row.argmax())]
         assert answer["confidence"] == max(answer["probabilities"].values())
-
-
-def test_rows_do_not_change_each_others_answers(served: PyFuncModel) -> None:
-    together = answers_of(served, *IMAGES)
-    for image, answer in zip(IMAGES, together, strict=True):
-        alone = answers_of(served, image)[0]
-        assert alone["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-6)
-
-
-def test_darkest_and_brightest_pixels_are_allowed(served: PyFuncModel) -> None:
-    assert len(answers_of(served, np.zeros((32, 32, 3), int), np.full((32, 32, 3), 255))) == 2
+    alone = [answers_of(served, image)[0]["probabilities"] for image in IMAGES]
+    assert alone == [pytest.approx(answer["probabilities"], abs=1e-6) for answer in answers]
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64])
 def test_arrays_are_taken_as_lists_are(served: PyFuncModel, kind: Any) -> None:
-    listed = answers_of(served, IMAGES[0])
-    assert served.predict(pd.DataFrame({"pixels": [IMAGES[0].astype(kind)]})) == listed
+    ends = np.stack([IMAGES[0], np.zeros_like(IMAGES[0]), np.full_like(IMAGES[0], 255)])
+    arrays = pd.DataFrame({"pixels": list(ends.astype(kind))})
+    assert served.predict(arrays) == answers_of(served, *ends)
 
 
 def test_pixels_and_images_come_through_parquet(served: PyFuncModel, tmp_path: Path) -> None:
@@ -106,19 +102,31 @@ def test_pixels_and_images_come_through_parquet(served: PyFuncModel, tmp_path: P
 def test_an_image_is_answered_as_its_pixels_are(served: PyFuncModel) -> None:
     sent = pd.concat([serving.example_request(image) for image in IMAGES])
     assert served.predict(sent) == answers_of(served, *IMAGES)
-
-
-def test_images_and_pixels_mix_in_one_request(served: PyFuncModel) -> None:
     rows = [{"image": images.encode_base64(IMAGES[0])}, {"pixels": IMAGES[1].tolist(), "image": None}]
     assert served.predict(pd.DataFrame(rows)) == answers_of(served, *IMAGES[:2])
 
 
-def test_an_image_of_another_size_is_answered_as_what_decoding_gives(served: PyFuncModel) -> None:
-    photo = np.random.default_rng(1).integers(0, 256, (200, 300, 3), dtype=np.uint8)
-    text = images.encode_base64(photo)
-    assert served.predict(pd.DataFrame({"image": [text]})) == answers_of(
-        served, images.decode(images.from_base64(text), 32)
-    )
+def test_served_pixels_are_prepared_pixels(served: PyFuncModel, tmp_path: Path) -> None:
+    """A photograph of any shape is answered as the pixels that `fetch` makes of the same file."""
+    photo = Image.fromarray(np.random.default_rng(1).integers(0, 256, (50, 90, 3), dtype=np.uint8))
+    for part in ("train", "test"):
+        for name, turned in (("cat", photo), ("dog", photo.rotate(90, expand=True))):
+            (tmp_path / part / name).mkdir(parents=True)
+            turned.save(tmp_path / part / name / "photo.jpg")
+    fetched = sources.directory(tmp_path)
+    files = [tmp_path / "test" / CLASSES[label] / "photo.jpg" for label in fetched.test_labels]
+    sent = pd.DataFrame({"image": [base64.b64encode(file.read_bytes()).decode() for file in files]})
+    assert served.predict(sent) == answers_of(served, *fetched.test_images)
+
+
+def test_the_size_of_images_is_the_models(tmp_path: Path) -> None:
+    large = np.full((48, 48, 3), 7, np.uint8)
+    model_file.save(listed(keras.layers.Flatten(), classes=3, size=48), tmp_path / "model.keras")
+    described = serving.described(tmp_path / "model.keras", CLASSES, large, BATCH_LIMIT)
+    mlflow.pyfunc.save_model(path=tmp_path / "served", **described)
+    served = mlflow.pyfunc.load_model(str(tmp_path / "served"))
+    assert served.predict(serving.example_request(large)) == answers_of(served, large)
+    assert "48 x 48 x 3 integers" in refusal(served, pixels(IMAGES[0].tolist()))
 
 
 def test_top_k_gives_the_most_probable_classes_first(served: PyFuncModel) -> None:
@@ -136,58 +144,50 @@ def test_top_k_beyond_the_classes_is_refused(served: PyFuncModel, top_k: int) ->
     assert refused == f"params: top_k: 1 to 3 are allowed; received {top_k}"
 
 
-@pytest.mark.parametrize(
-    "shape", [(31, 32, 3), (32, 32, 1), (32, 32, 4), (3, 32, 32)], ids=lambda shape: "x".join(map(str, shape))
-)
-def test_image_of_another_shape_is_refused_by_its_row(served: PyFuncModel, shape: tuple[int, ...]) -> None:
-    refused = refusal(served, pixels(np.zeros(shape, int).tolist()))
-    assert refused.startswith("row 1: pixels: 32 x 32 x 3 integers from 0 to 255 are allowed; received")
-    assert refused.endswith(f"integers ({' x '.join(map(str, shape))})")
+def changed(value: Any, start: int = 0) -> list[Any]:
+    """Pixels of which the last value is another."""
+    image = np.full((32, 32, 3), start).tolist()
+    image[31][31][2] = value
+    return image
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [lambda image: image[0].pop(), lambda image: image[5][7].pop()],
-    ids=["short row", "pixel of two numbers"],
-)
-def test_ragged_rows_are_refused_by_their_row(served: PyFuncModel, damage: Any) -> None:
-    image = IMAGES[0].tolist()
-    damage(image)
-    refused = refusal(served, pixels(image))
-    assert refused.startswith("row 1: pixels")
-    assert refused.endswith("lists of different lengths")
+SHORT_ROW, SHORT_PIXEL = IMAGES[0].tolist(), IMAGES[0].tolist()
+SHORT_ROW[0].pop()
+SHORT_PIXEL[5][7].pop()
+BAD_PIXELS: list[tuple[Any, str]] = [
+    *(
+        (np.zeros(s, int), f"integers ({' x '.join(map(str, s))})")
+        for s in [(31, 32, 3), (32, 32, 1), (3, 32, 32)]
+    ),
+    (SHORT_ROW, "lists of different lengths"),
+    (SHORT_PIXEL, "lists of different lengths"),
+    (changed(256), "0 to 256"),
+    (changed(-1), "-1 to 0"),
+    (changed(2**40), f"0 to {2**40}"),
+    (changed(True), "booleans among them"),
+    (changed(float("nan")), "floats (32 x 32 x 3)"),
+    (changed(None), "other values (32 x 32 x 3)"),
+    (IMAGES[0] / 255, "floats (32 x 32 x 3)"),
+    (np.full((32, 32, 3), 2**70), "other values (32 x 32 x 3)"),
+    (np.full((32, 32, 3), "0"), "text (32 x 32 x 3)"),
+    (IMAGES[0] > 127, "booleans (32 x 32 x 3)"),
+    ("image.png", "text (one value)"),
+    (7, "integers (one value)"),
+    ({"red": 1}, "other values (one value)"),
+    ([], "floats (0)"),
+    ([[[]]], "floats (1 x 1 x 0)"),
+]
 
 
-@pytest.mark.parametrize(("value", "received"), [(256, "0 to 256"), (-1, "-1 to 0"), (2**40, "0 to 1099")])
-def test_values_beyond_a_byte_are_refused_by_their_row(
-    served: PyFuncModel, value: int, received: str
-) -> None:
-    image = np.zeros((32, 32, 3), np.int64)
-    image[31, 31, 2] = value
-    refused = refusal(served, pixels(image.tolist()))
-    assert "row 1: pixels: 32 x 32 x 3 integers from 0 to 255 are allowed; received " + received in refused
-
-
-@pytest.mark.parametrize(
-    ("value", "received"),
-    [
-        ((IMAGES[0] / 255).tolist(), "floats (32 x 32 x 3)"),
-        (np.full((32, 32, 3), np.nan).tolist(), "floats (32 x 32 x 3)"),
-        (np.full((32, 32, 3), None).tolist(), "other values (32 x 32 x 3)"),
-        (np.full((32, 32, 3), 2**70).tolist(), "other values (32 x 32 x 3)"),
-        (np.full((32, 32, 3), "0").tolist(), "text (32 x 32 x 3)"),
-        ((IMAGES[0] > 127).tolist(), "booleans (32 x 32 x 3)"),
-        ("image.png", "text (one value)"),
-        (7, "integers (one value)"),
-        ({"red": 1}, "other values (one value)"),
-        ([], "floats (0)"),
-        ([[[]]], "floats (1 x 1 x 0)"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_anything_but_integers_is_refused(served: PyFuncModel, value: Any, received: str) -> None:
+@pytest.mark.parametrize(("value", "received"), BAD_PIXELS, ids=range(len(BAD_PIXELS)))
+def test_anything_but_integers_is_refused_by_its_row(served: PyFuncModel, value: Any, received: str) -> None:
     allowed = "32 x 32 x 3 integers from 0 to 255 are allowed"
-    assert refusal(served, pixels(value)) == f"row 1: pixels: {allowed}; received {received}"
+    sent = value.tolist() if isinstance(value, np.ndarray) else value
+    assert refusal(served, pixels(sent)) == f"row 1: pixels: {allowed}; received {received}"
+
+
+FORTY_MEGAPIXELS = base64.b64encode(file_of(Image.new("L", (8_000, 5_000)))).decode()
+TOO_LARGE = base64.b64encode(header_of((10_000, 4_001))).decode()
 
 
 @pytest.mark.parametrize(
@@ -198,11 +198,18 @@ def test_anything_but_integers_is_refused(served: PyFuncModel, value: Any, recei
         ("", "a PNG, JPEG or WebP image is allowed; received none, or a damaged one"),
         (7, "a PNG, JPEG or WebP in base64 is allowed; received int"),
         (["a"], "a PNG, JPEG or WebP in base64 is allowed; received list"),
+        (images.encode_base64(IMAGES[0])[:400], "the image is damaged or cut off"),
+        (TOO_LARGE, "at most 40,000,000 pixels are allowed; received 10000 x 4001"),
     ],
 )
 def test_what_is_no_image_is_refused_by_its_row(served: PyFuncModel, value: Any, reason: str) -> None:
     rows = [{"image": images.encode_base64(IMAGES[0])}, {"image": value}]
     assert refusal(served, rows) == f"row 1: image: {reason}"
+
+
+def test_many_pixels_in_one_request_are_refused_before_they_are_decoded(served: PyFuncModel) -> None:
+    refused = refusal(served, [{"image": FORTY_MEGAPIXELS}] * 3)
+    assert refused == "row 2: image: at most 100,000,000 pixels are allowed in all files of a request"
 
 
 @pytest.mark.parametrize("nothing", [None, float("nan"), pd.NA])
@@ -213,16 +220,12 @@ def test_neither_and_both_are_refused_by_their_row(served: PyFuncModel, nothing:
     assert refusal(served, [good, good | {"pixels": IMAGES[0].tolist()}]) == f"{allowed} both"
 
 
-def test_no_row_and_no_known_column_are_refused(served: PyFuncModel) -> None:
-    for rows in ([], [{"picture": 1}]):
-        refused = refusal(served, rows)
-        assert refused == "rows with image or pixels: 1 to 6 are allowed in a request; received 0"
-
-
-def test_as_many_rows_as_the_limit_are_answered_and_no_more(served: PyFuncModel) -> None:
+def test_as_many_rows_as_the_limit_are_answered_and_no_other_number(served: PyFuncModel) -> None:
+    good = {"pixels": IMAGES[0].tolist()}
     assert len(answers_of(served, *[IMAGES[0]] * BATCH_LIMIT)) == BATCH_LIMIT
-    refused = refusal(served, [{"pixels": IMAGES[0].tolist()}] * (BATCH_LIMIT + 1))
-    assert refused == "rows with image or pixels: 1 to 6 are allowed in a request; received 7"
+    allowed = "rows with image or pixels: 1 to 6 are allowed in a request; received"
+    for rows, received in (([good] * (BATCH_LIMIT + 1), 7), ([], 0), ([{"picture": 1}], 0)):
+        assert refusal(served, rows) == f"{allowed} {received}"
 
 
 @pytest.mark.parametrize(
