@@ -55,10 +55,10 @@ ui: setup  ## look at runs and models on http://127.0.0.1:5000
 	mlflow ui
 
 serve: setup  ## serve the champion on http://127.0.0.1:5001; of another dataset: make serve MODEL=digits
-	mlflow models serve -m models:/$(MODEL)@champion --env-manager local -p 5001
+	@python -m pipeline.serve --model 'models:/$(MODEL)@champion'
 
 demo: $(VENV)/demo  ## a page to try the champion on, http://127.0.0.1:8501; MODEL as of serve
-	@python -m pipeline.demo --model models:/$(MODEL)@champion
+	@python -m pipeline.demo --model 'models:/$(MODEL)@champion'
 $(VENV)/demo: $(VENV)/made requirements-demo.lock
 	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-demo.lock
 	@touch $@

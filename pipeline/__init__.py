@@ -16,6 +16,7 @@ Commands around them:
     quickstart  runs everything on small images           restore    restores a backup
     classify    classifies images                         integrity  checks files against DVC's records
     demo        serves a page to try a model on
+    serve       serves a model with MLflow's server
 
 Folders, each used by the stages beside it:
 
@@ -26,7 +27,7 @@ Folders, each used by the stages beside it:
     scoring     a model's metrics, tables and figures (evaluate)
     champion    selection, registry, serving (promote)
     reporting   the comparison's text, tables and figures (report)
-    classification  a registered model and its predictions (classify, demo)
+    classification  a registered model and its predictions (classify, demo, serve)
     records     MLflow's store and runs
     running     trainings ahead of their stages, in warm workers (repro)
     shared      paths, errors, locks, arrays, params

@@ -14,14 +14,14 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.classification import inference
-from pipeline.classification.answers import Answer, Query, as_table, plot
+from pipeline.classification.answers import Answers, Query
 from pipeline.classification.inference import LoadedModel
 from pipeline.data import images
 from pipeline.shared.errors import PipelineError, one_line_errors
@@ -33,28 +33,26 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 def main() -> None:
     """Load the model, classify the images and show the results, also if some files are not images."""
     arguments = parsed_arguments()
-    if arguments.top < 1:
+    if arguments.top is not None and arguments.top < 1:
         raise PipelineError(f"--top: 1 or more is allowed; received {arguments.top}")
-    queries, bad = read_files(arguments.images)
-    if bad and not queries:
-        raise PipelineError("; ".join(bad))
     model = inference.load(arguments.model or inference.champion_uri())
+    queries, bad = read_files(arguments.images, model.size)
     queries += read_test_images(model, arguments.index)
-    predicted = model.probabilities(np.stack([one.pixels for one in queries]))
-    answers = [Answer(one, model.classes, row) for one, row in zip(queries, predicted, strict=True)]
-    if arguments.json:
-        print(json.dumps([answer.as_dict() for answer in answers], indent=2, ensure_ascii=False))
-    elif arguments.csv:
-        as_table(answers).to_csv(sys.stdout, index=False, lineterminator="\n")
-    else:
-        show(answers, arguments.top)
-    if arguments.plot:
-        save_figure(plot(answers), arguments.plot)
+    if queries:
+        answers = Answers.of(model, queries)
+        if arguments.json:
+            print(json.dumps(list(answers.rows(arguments.top)), indent=2, ensure_ascii=False))
+        elif arguments.csv:
+            answers.table(arguments.top).to_csv(sys.stdout, index=False, lineterminator="\n")
+        else:
+            show(answers, arguments.top or 5)
+        if arguments.plot:
+            save_figure(answers.plot(), arguments.plot)
     if bad:
         raise PipelineError("; ".join(bad))
 
 
-def read_files(patterns: list[str]) -> tuple[list[Query], list[str]]:
+def read_files(patterns: list[str], size: int) -> tuple[list[Query], list[str]]:
     """The images that files, folders and patterns name, and a message for each that is not an image."""
     queries, bad = [], []
     for pattern in patterns:
@@ -62,11 +60,22 @@ def read_files(patterns: list[str]) -> tuple[list[Query], list[str]]:
         if not paths:
             bad.append(f"{pattern}: no such image" if not Path(pattern).is_dir() else f"{pattern}: no images")
         for path in paths:
+            name = printable(path)
             try:
-                queries.append(Query(str(path), images.decode(path.read_bytes(), 32)))
+                if not path.is_file():  # reading a pipe would wait for ever
+                    raise images.ImageError("not a file")
+                queries.append(Query(name, images.decode(path.read_bytes(), size)))
             except (OSError, images.ImageError) as error:
-                bad.append(f"{path}: {getattr(error, 'strerror', None) or error}")
+                bad.append(f"{name}: {getattr(error, 'strerror', None) or error}")
     return queries, bad
+
+
+def printable(path: Path) -> str:
+    """A path in one line, with what is not UTF-8, or moves a terminal's cursor, escaped."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in str(path)
+    )
 
 
 def found(pattern: str) -> list[Path]:
@@ -92,22 +101,21 @@ def read_test_images(model: LoadedModel, indices: list[int]) -> list[Query]:
     return [Query(f"test image {i}", shown[i], int(labels[i])) for i in indices]
 
 
-def show(answers: list[Answer], top: int) -> None:
+def show(answers: Answers, top: int) -> None:
     """The most probable classes of each image, as bars in the terminal."""
-    console = Console(highlight=False)
-    width = max(map(len, answers[0].classes))
-    for answer in answers:
-        actual = answer.actual
-        label = f" is {actual['actual']}, cross-entropy {actual['cross_entropy']:.3f} nats" if actual else ""
-        console.print(f"[bold]{answer.query.name}[/]{label}", soft_wrap=True)
-        table = Table.grid(padding=(0, 1))
-        for number in answer.probabilities.argsort()[::-1][:top]:
-            value = float(answer.probabilities[number])
-            colour = (
-                "green" if answer.classes[number] == actual.get("actual", answer.label) else "bright_black"
+    console = Console(highlight=False, markup=False)
+    width = max(map(len, answers.classes))
+    for answer in answers.rows(top):
+        title = Text(answer["image"], "bold")
+        if "actual" in answer:
+            title.append(
+                f" is {answer['actual']}, cross-entropy {answer['cross_entropy']:.3f} nats", "not bold"
             )
-            bar = Bar(1, 0, value, width=40, color=colour)
-            table.add_row(f"  {answer.classes[number]:{width}}", bar, f"{value:6.1%}")
+        console.print(title, soft_wrap=True)
+        table = Table.grid(padding=(0, 1))
+        for name, value in answer["probabilities"].items():
+            colour = "green" if name == answer.get("actual", answer["label"]) else "bright_black"
+            table.add_row(f"  {name:{width}}", Bar(1, 0, value, width=40, color=colour), f"{value:6.1%}")
         console.print(table)
 
 
@@ -125,7 +133,9 @@ def parsed_arguments() -> argparse.Namespace:
     parser.add_argument("images", nargs="*", help="image files, folders of them, or patterns")
     parser.add_argument("--index", type=int, nargs="+", default=[], help="test images, by their numbers")
     parser.add_argument("--model", help="any MLflow model URI; default: the champion")
-    parser.add_argument("--top", type=int, default=5, help="how many classes to show (default: 5)")
+    parser.add_argument(
+        "--top", type=int, help="how many classes to show (default: 5; with --json and --csv all)"
+    )
     parser.add_argument("--plot", type=Path, help="write a figure here: .png, .svg or .pdf")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print JSON")

@@ -1,7 +1,9 @@
 """`python -m pipeline.classify`: files and test images, in the terminal, as a figure and for programs."""
 
+import importlib
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,6 +104,55 @@ def test_files_folders_and_patterns_are_answered_as_their_pixels(
     assert table[[str(digit) for digit in range(10)]].to_numpy() == pytest.approx(expected, abs=1e-5)
     assert list(table["label"]) == list(expected.argmax(axis=1))
     assert list(table.columns[:3]) == ["image", "label", "confidence"]
+
+
+def test_with_top_only_the_most_probable_classes_are_printed(
+    classify: Classify, evaluated: Evaluated
+) -> None:
+    most = [str(number) for number in (-evaluated.probabilities[16]).argsort()[:2]]
+    [answer] = json.loads(classify("--index", "16", "--top", "2", "--json").out)
+    assert list(answer["probabilities"]) == most
+    table = pd.read_csv(io.StringIO(classify("--index", "16", "--top", "2", "--csv").out))
+    assert list(table.columns[-2:]) == most
+
+
+def test_names_are_shown_as_they_are(classify: Classify, photos: Path, tmp_path: Path) -> None:
+    """Neither markup, nor what moves the cursor, nor bytes that are no UTF-8 change them."""
+    content = (photos / "0.png").read_bytes()
+    names = {b"[red]y.png": "[red]y.png", b"a\n\x1b[2Jb.png": r"a\n\x1b[2Jb.png", b"\xff.png": r"\udcff.png"}
+    for name in names:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(content)
+    shown = [line for line in classify(str(tmp_path)).out.splitlines() if line.startswith("/")]
+    assert sorted(shown) == sorted(f"{tmp_path}/{name}" for name in names.values())
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_is_not_waited_for(classify: Classify, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert classify(str(tmp_path), fails=True).error == f"error: {tmp_path}/pipe.png: not a file"
+
+
+@pytest.mark.parametrize("module", ["classify", "serve"])
+def test_without_a_store_none_is_made(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    monkeypatch.setattr(
+        sys, "argv", [module, "--model", CHAMPION, *(["x.png"] if module == "classify" else [])]
+    )
+    with pytest.raises(SystemExit, match=f"error: {CHAMPION}: there is no MLflow store yet in this folder"):
+        importlib.import_module(f"pipeline.{module}").main()
+    assert not list(tmp_path.iterdir())
+
+
+def test_serving_a_missing_model_is_an_error_in_one_line(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", clone.store)
+    monkeypatch.setattr(sys, "argv", ["serve", "--model", "models:/nothing@champion"])
+    with pytest.raises(SystemExit, match=r"error: models:/nothing@champion: cannot be loaded: ") as ended:
+        importlib.import_module("pipeline.serve").main()
+    assert str(ended.value).endswith(f"; champions here: {CHAMPION}")
+    assert "\n" not in str(ended.value)
 
 
 def test_good_files_are_answered_although_others_are_bad(classify: Classify, photos: Path) -> None:

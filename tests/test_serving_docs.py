@@ -132,21 +132,28 @@ def test_the_proxy_passes_good_requests_and_the_models_refusals(proxy: Proxy, ev
 
 
 @pytest.mark.system
-def test_the_proxy_mends_what_the_stock_server_answers_badly(proxy: Proxy) -> None:
-    assert proxy.post(b"{}").status_code == 415
-    assert proxy.post(b"{}", Content_Type="text/plain").status_code == 415
-    deep = b'{"inputs":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    digits = b'{"inputs":' + b"9" * 6_000 + b"}"
-    for content in (deep, digits):
-        answer = proxy.post(content, Content_Type="application/json")
-        told = {"error_code": "BAD_REQUEST", "message": "the request cannot be read"}
-        assert (answer.status_code, answer.json()) == (400, told)
+@pytest.mark.parametrize(
+    "kind", [None, "text/plain", "text/csv", "application/vnd.apache.parquet", "application/jsonp"]
+)
+def test_the_proxy_passes_json_only(proxy: Proxy, kind: str | None) -> None:
+    assert proxy.post(b"{}", **({"Content_Type": kind} if kind else {})).status_code == 415
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("depth", [990, 100_000, None])
+def test_json_that_mlflow_cannot_read_is_refused_in_one_line(proxy: Proxy, depth: int | None) -> None:
+    value = b"[" * depth + b"]" * depth if depth else b"9" * 6_000
+    answer = proxy.post(b'{"inputs":' + value + b"}", Content_Type="application/json")
+    assert answer.status_code == 400
+    assert answer.json() == {"error_code": "BAD_REQUEST", "message": "the request cannot be read"}
 
 
 @pytest.mark.system
 def test_the_proxy_bounds_a_request_and_what_may_be_asked(proxy: Proxy) -> None:
-    large = b'{"inputs": "' + b"a" * 33 * 2**20 + b'"}'
-    assert proxy.post(large, Content_Type="application/json").status_code == 413
+    long = b'{"dataframe_records": [{"image": ""}], "params": {"top_k": "%s"}}' % (b"1" * 9 * 2**20)
+    assert proxy.post(long, Content_Type="application/json").status_code == 413
+    lists = b'{"inputs": [' + b"[]," * (8 * 2**20 // 3 - 10) + b"[]]}"
+    assert proxy.post(lists, Content_Type="application/json").status_code == 400
     for path, status in (("/invocations", 403), ("/version", 404)):
         answer = requests.get(f"{proxy.address}{path}", verify=str(proxy.certificate), timeout=60)
         assert answer.status_code == status

@@ -1,5 +1,6 @@
 """The page that `python -m pipeline.demo` serves: Streamlit runs this file for every change on the page."""
 
+import re
 import sys
 
 import altair as alt
@@ -14,7 +15,7 @@ from pipeline.data import images
 from pipeline.shared.errors import PipelineError
 
 TYPES = ["png", "jpg", "jpeg", "webp"]
-SHOWN = 8  # times as wide as the 32 pixels are
+SHOWN = 256  # pixels across, at least
 CONFUSIONS = 3
 # Hands an image that is pasted anywhere on the page to the upload field, and says so once it does.
 PASTE = """
@@ -38,10 +39,10 @@ def show_page() -> None:
     try:
         model = loaded(sys.argv[1] if len(sys.argv) > 1 else inference.champion_uri())
     except PipelineError as error:
-        st.error(str(error))
+        st.error(plain(str(error)))
         return
     st.title("Which class is it?")
-    st.caption(f"{model.uri}: one of {', '.join(model.classes)}")
+    st.caption(plain(f"{model.uri}: one of {', '.join(model.classes)}"))
     left, middle, right = st.columns([3, 3, 4], gap="large")
     with left:
         pixels, actual = chosen(model)
@@ -51,11 +52,11 @@ def show_page() -> None:
     label = model.classes[int(probabilities.argmax())]
     with middle:
         st.subheader("The network sees")
-        st.image(enlarged(pixels), caption="32 x 32 pixels")
+        st.image(enlarged(pixels), caption=f"{model.size} x {model.size} pixels")
     with right:
-        st.subheader(f"{label}, {probabilities.max():.1%}")
+        st.subheader(plain(f"{label}, {probabilities.max():.1%}"))
         if actual is not None:
-            st.markdown(f"It is: **{actual}**")
+            st.markdown(f"It is: **{plain(actual)}**")
         show_distribution(model.classes, probabilities)
         show_confusions(model, label)
 
@@ -78,9 +79,9 @@ def chosen(model: LoadedModel) -> tuple[np.ndarray | None, str | None]:
     st.components.v2.component("paste", html="<small></small>", js=PASTE)()
     if file is not None:
         try:
-            return images.decode(file.getvalue(), 32), None
+            return images.decode(file.getvalue(), model.size), None
         except images.ImageError as error:
-            st.error(f"{file.name}: {error}")
+            st.error(plain(f"{file.name}: {error}"))
             return None, None
     if model.test is None:
         return None, None
@@ -91,8 +92,8 @@ def chosen(model: LoadedModel) -> tuple[np.ndarray | None, str | None]:
 
 def enlarged(pixels: np.ndarray) -> Image.Image:
     """Each pixel as a square."""
-    size = (SHOWN * pixels.shape[1], SHOWN * pixels.shape[0])
-    return Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
+    across = -(-SHOWN // len(pixels)) * len(pixels)
+    return Image.fromarray(pixels).resize((across, across), Image.Resampling.NEAREST)
 
 
 def show_distribution(classes: list[str], probabilities: np.ndarray) -> None:
@@ -117,11 +118,16 @@ def show_confusions(model: LoadedModel, label: str) -> None:
         return
     mixed = {name: counts[label][name] + counts[name][label] for name in counts.columns if name != label}
     most = sorted(mixed, key=mixed.__getitem__, reverse=True)[:CONFUSIONS]
-    named = [f"{name} ({mixed[name]})" for name in most if mixed[name]]
+    named = [f"{plain(name)} ({mixed[name]})" for name in most if mixed[name]]
     if named:
-        st.markdown(f"On test images, it confuses **{label}** most with {', '.join(named)}.")
+        st.markdown(f"On test images, it confuses **{plain(label)}** most with {', '.join(named)}.")
     else:
-        st.markdown(f"It confused no test image with **{label}**.")
+        st.markdown(f"It confused no test image with **{plain(label)}**.")
+
+
+def plain(text: str) -> str:
+    """A text that Markdown shows as it is."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
 show_page()

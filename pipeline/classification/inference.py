@@ -1,13 +1,14 @@
 """Loads any MLflow image classifier, with the classes and test images of its data.
 
-For `pipeline.classify` and the page. Takes the served model, which names its classes and its data, and any
-other that maps uint8 (n, 32, 32, 3) to probabilities (n, classes), as each training logs it.
+For `pipeline.classify`, `pipeline.serve` and the page. Takes the served model, which names its classes and
+data, and any other that maps uint8 (n, size, size, 3) to probabilities (n, classes), as trainings log it.
 """
 
 import contextlib
 import io
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,13 @@ BATCH = 256
 class LoadedModel:
     """A model that was loaded from `uri`, the classes' names, and the test split if it is here.
 
-    `test` has `images` uint8 (n, 32, 32, 3) and `labels` int64 (n,).
+    `test` has `images` uint8 (n, size, size, 3) and `labels` int64 (n,).
     """
 
     uri: str
     model: PyFuncModel
     classes: list[str]
+    size: int  # images are size x size pixels
     test: dict[str, np.ndarray] | None
 
     @property
@@ -49,7 +51,7 @@ class LoadedModel:
         return "classes" in (self.model.metadata.metadata or {})
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities (n, classes) of uint8 images (n, 32, 32, 3)."""
+        """Probabilities (n, classes) of uint8 images (n, size, size, 3)."""
         size = (self.model.model_config or {}).get("batch_limit", BATCH)
         batches = [images[start : start + size] for start in range(0, len(images), size)]
         return np.concatenate([self._of_batch(batch) for batch in batches])
@@ -77,29 +79,51 @@ def champion_uri() -> str:
     return f"models:/{load_params(Params).data.dataset}@{CHAMPION}"
 
 
-def load(uri: str) -> LoadedModel:
-    """Load any MLflow model that classifies 32x32 images; raises PipelineError if that fails."""
-    import pipeline.learning.backend  # noqa: F401  quiet, before MLflow imports TensorFlow
-
-    if uri.startswith(("models:", "runs:")):
-        store.check()
+def check(uri: str) -> None:
+    """Raise PipelineError if MLflow has no such model."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    try:
-        model = mlflow.pyfunc.load_model(uri)
-    except Exception as error:  # what MLflow raises depends on the kind of URI and of model
-        reason = in_a_line(error)
-        raise PipelineError(f"{uri}: cannot be loaded: {reason}{_champions()}") from error
-    metadata = model.metadata.metadata or {}
+    if uri.startswith(("models:", "runs:")):
+        tracking = mlflow.get_tracking_uri()
+        if store.is_database(tracking) and store.revision(tracking) is None:
+            raise PipelineError(
+                f"{uri}: there is no MLflow store yet in this folder; or set MLFLOW_TRACKING_URI"
+            )
+        store.check()
+    _tried(uri, mlflow.models.get_model_info)
+
+
+def load(uri: str) -> LoadedModel:
+    """Load any MLflow model that classifies images; raises PipelineError if that fails."""
+    import pipeline.learning.backend  # noqa: F401  quiet, before MLflow imports TensorFlow
+
+    check(uri)
+    model = _tried(uri, mlflow.pyfunc.load_model)
+    metadata, config = model.metadata.metadata or {}, model.model_config or {}
     folder = next((f for f in DATA if _fits(f, metadata.get("data_digest"))), None)
-    checked = (model.model_config or {}).get("classes")  # which the served model checked
+    checked = config.get("classes")  # which the served model checked
     classes = (
         checked or metadata.get("classes") or (read_facts(folder / "split")["classes"] if folder else None)
     )
     if classes is None:
         raise PipelineError(f"{uri}: names no classes, and {PREPARED}/split is not here to name them")
     test = read_arrays(folder / "test") if folder else None
-    return LoadedModel(uri, model, list(classes), test)
+    return LoadedModel(uri, model, list(classes), config.get("image_size") or _size(model), test)
+
+
+def _tried(uri: str, function: Callable[[str], Any]) -> Any:
+    """What a function of MLflow gives for a model; PipelineError if it fails."""
+    try:
+        return function(uri)
+    except Exception as error:  # what MLflow raises depends on the kind of URI and of model
+        raise PipelineError(f"{uri}: cannot be loaded: {in_a_line(error)}{_champions()}") from error
+
+
+def _size(model: PyFuncModel) -> int:
+    """The size of the images that a model without a size in its configuration takes."""
+    schema = model.metadata.get_input_schema()
+    shape = list(schema.inputs[0].shape) if schema and schema.is_tensor_spec() else []
+    return int(shape[1]) if len(shape) == 4 else 32
 
 
 def _fits(folder: Path, data_digest: str | None) -> bool:
