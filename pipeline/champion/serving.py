@@ -21,7 +21,7 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, Map, ParamSchema, Pa
 
 from pipeline.data.images import encode_base64
 from pipeline.shared.arrays import digest_of, file_digest
-from pipeline.shared.errors import PipelineError, in_a_line
+from pipeline.shared.errors import PipelineError, in_a_line, masked
 
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
 IMAGES = Path(__file__).parents[1] / "data/images.py"
@@ -88,7 +88,8 @@ def answers_of_new_process(uri: str, images: np.ndarray) -> np.ndarray:
     done = subprocess.run(command, input=rows, env=environment, capture_output=True, text=True)
     if done.returncode:
         errors = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", done.stderr, re.MULTILINE)
-        reason = in_a_line(errors[-1] if errors else done.stderr[-300:] or f"status {done.returncode}")[:300]
+        reason = errors[-1] if errors else done.stderr[-300:] or f"status {done.returncode}"
+        reason = masked(in_a_line(reason))[:300]
         raise PipelineError(f"{uri}: cannot be served, so it is not promoted: {reason}")
     return np.array(json.loads(done.stdout.splitlines()[-1]))
 
