@@ -1,8 +1,9 @@
 """Measure, and write what was measured.
 
-    python -m benchmarks [--full] [PART ...]
+    python -m benchmarks [--full] [--before COMMIT] [PART ...]
 
-Parts: steps, start-up, growth, whole; and with --full: longer, threads, bfloat16, accuracy.
+Parts: steps, start-up, growth; and with --full: whole, threads, bfloat16, accuracy. With --before,
+`whole` runs the serial `dvc repro` of an older commit, too.
 Reads data/raw and data/prepared (`dvc repro prepare` makes them). Writes benchmarks/results.json, of
 which other parts are kept, and from it results.md and growth.png.
 """
@@ -24,8 +25,7 @@ from pipeline.shared.errors import one_line_errors
 from pipeline.shared.paths import PREPARED
 
 IMAGES = 5_000
-EPOCHS = 2  # of each variant, by whole
-MORE_EPOCHS = 4  # by longer and threads
+EPOCHS = 4  # of each variant, by whole and threads
 LEARNT_EPOCHS = 12  # by accuracy
 RESULTS = Path("benchmarks/results.json")
 
@@ -36,12 +36,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the pipeline's speed.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--full", action="store_true", help="the long ones too")
+    parser.add_argument("--before", metavar="COMMIT", help="an older commit that `whole` compares with")
     arguments = parser.parse_args()
     if wrong := set(arguments.parts) - set(PARTS):
         parser.error(f"PART: allowed: {', '.join(PARTS)}; received {', '.join(sorted(wrong))}")
     parts = arguments.parts or [part for part in PARTS if arguments.full or part not in LONG]
     with TemporaryDirectory() as name:
-        setting = Setting(Path(name))
+        setting = Setting(Path(name), arguments.before)
         for part in parts:
             described = machine()
             results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
@@ -52,8 +53,8 @@ def main() -> None:
 class Setting:
     """A folder to work in, with a few of the images, and what a job prepared of them, made once."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, before: str | None) -> None:
+        self.folder, self.before = folder, before
         self.images = job.write_images(folder / "images", IMAGES)
         prepared = job.make(folder / "prepared", self.images, epochs=1)
         run(["dvc", "repro", "prepare"], prepared, {})
@@ -85,25 +86,16 @@ def compare_precisions(setting: Setting) -> dict[str, Any]:
 
 
 def compare_whole(setting: Setting) -> dict[str, Any]:
-    """The whole job in parallel against the notebooks, and by its variants."""
-    images, jobs = setting.images, setting.cores
-    found = whole.compare(setting.folder / "whole", images, setting.data, EPOCHS, jobs)
-    fewer = whole.by_variants(setting.folder / "variants", images, [1, 2, 4, 8], EPOCHS, jobs)
-    every = str(len(whole.variant_names()))
-    return {"images": IMAGES} | found | {"variants": fewer | {every: found["parallel"]}}
-
-
-def compare_longer(setting: Setting) -> dict[str, Any]:
-    """The whole job with more epochs, three ways."""
-    folder, cores = setting.folder / "longer", setting.cores
-    found = whole.compare_all(folder, setting.images, setting.data, MORE_EPOCHS, cores)
-    return {"images": IMAGES} | found
+    """The whole job three ways, and the cost of one more training."""
+    folder, images, jobs = setting.folder / "whole", setting.images, setting.cores
+    found = whole.compare(folder, images, setting.data, EPOCHS, jobs, setting.before)
+    return {"images": IMAGES} | found | {"further": whole.further(folder, images, jobs)}
 
 
 def compare_threads(setting: Setting) -> dict[str, Any]:
     """A smaller job by threads and jobs."""
-    ways = whole.by_threads(setting.folder / "threads", setting.images, MORE_EPOCHS, setting.cores)
-    return {"images": IMAGES, "epochs": MORE_EPOCHS, "variants": whole.FOUR_VARIANTS, "ways": ways}
+    ways = whole.by_threads(setting.folder / "threads", setting.images, EPOCHS, setting.cores)
+    return {"images": IMAGES, "epochs": EPOCHS, "variants": whole.FOUR_VARIANTS, "ways": ways}
 
 
 def compare_accuracies(setting: Setting) -> dict[str, Any]:
@@ -115,7 +107,11 @@ def compare_accuracies(setting: Setting) -> dict[str, Any]:
 def measure_start_up(setting: Setting) -> dict[str, Any]:
     """Stages' starts, and DVC with nothing to do."""
     finished = setting.small_job
-    return {"stages": start_up.measure(finished, 5), "nothing_to_do": start_up.nothing_to_do(finished, 5)}
+    trivial = setting.folder / "trivial"
+    return {
+        "stages": start_up.measure(finished, 5),
+        "nothing_to_do": start_up.nothing_to_do(finished, trivial, 5),
+    }
 
 
 def measure_growth(setting: Setting) -> dict[str, Any]:
@@ -129,12 +125,11 @@ PARTS: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "start-up": measure_start_up,
     "growth": measure_growth,
     "whole": compare_whole,
-    "longer": compare_longer,
     "threads": compare_threads,
     "bfloat16": compare_precisions,
     "accuracy": compare_accuracies,
 }
-LONG = {"longer", "threads", "bfloat16", "accuracy"}
+LONG = {"whole", "threads", "bfloat16", "accuracy"}
 
 if __name__ == "__main__":
     main()

@@ -1,5 +1,6 @@
-"""A job of its own in a temporary folder: the pipeline as it stands here, on fewer images and epochs."""
+"""A job of its own in a temporary folder: a checkout's pipeline, on fewer images and epochs."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ def make(
     epochs: int,
     variants: list[str] | None = None,
     seeds: Sequence[int] = (0,),
+    checkout: Path = Path(),
     **training: Any,
 ) -> Path:
-    """Set up `folder` with the pipeline, params.yaml changed to these epochs, variants, seeds and `training`
-    (its threads and precision), and DVC."""
-    params = YAML(typ="safe").load(Path("params.yaml"))
+    """Set up `folder` with the pipeline of a checkout, its params.yaml changed to these epochs, variants,
+    seeds and `training` (its threads and precision), and DVC."""
+    params = YAML(typ="safe").load(checkout / "params.yaml")
     params["data"] |= {"source": "directory", "directory": str(images), "name": "benchmark"}
     params["seeds"] = list(seeds)
     params["training"] |= training
@@ -35,7 +37,8 @@ def make(
         group["variants"] = {name: unstopped(block, epochs) for name, block in chosen.items()}
     if params["finetune"]["init_from"] not in params["variants"]:
         params["finetune"]["init_from"] = next(iter(params["variants"]))
-    lay_out(folder, yaml.safe_dump(params, sort_keys=False))
+    with contextlib.chdir(checkout):
+        lay_out(folder, yaml.safe_dump(params, sort_keys=False))
     return folder
 
 

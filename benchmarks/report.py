@@ -14,8 +14,8 @@ def write(results: dict[str, Any], folder: Path) -> None:
     sections = [text(results[part]) for part, text in SECTIONS.items() if part in results]
     machines = dict.fromkeys(_machine(found) for found in results.values())
     (folder / "results.md").write_text("\n\n".join(["# Speed", *machines, *sections]) + "\n")
-    if {"growth", "whole"} & set(results):
-        figure(results).savefig(folder / "growth.png", dpi=100)
+    if "growth" in results:
+        figure(results["growth"]).savefig(folder / "growth.png", dpi=100)
 
 
 def _steps(found: dict[str, Any], first: str, second: str) -> str:
@@ -52,35 +52,31 @@ def _bfloat16_section(found: dict[str, Any]) -> str:
 
 
 def _whole_section(found: dict[str, Any]) -> str:
-    return (
-        f"## The whole job\n\n{_whole(found)}\n\nBy the number of variants:\n\n"
-        f"{_seconds('variants', dict(_numbered(found['variants'])), 0)}"
-    )
-
-
-def _longer_section(found: dict[str, Any]) -> str:
-    return (
-        f"## The whole job with more epochs\n\n{_whole(found)}\n\nThe models of `dvc repro` and "
-        f"`make repro` are {'' if found['same_models'] else 'not '}the same bit for bit."
-    )
-
-
-def _whole(found: dict[str, Any]) -> str:
     ways = {
         "notebooks": "notebooks, one after another",
-        "serial": "dvc repro",
+        "before": f"dvc repro of {found.get('commit', '')[:7]}",
         "parallel": f"make repro JOBS={found['jobs']}",
     }
     measured = {title: found[way] for way, title in ways.items() if way in found}
     ratios = [
-        f"{found['parallel']['wall'] / found[way]['wall']:.2f} of the wall time of {whose}"
-        for way, whose in (("notebooks", "the notebooks"), ("serial", "`dvc repro`"))
+        f"{found['parallel']['wall'] / found[way]['wall']:.2f} of the wall time of {ways[way]}"
+        for way in ("notebooks", "before")
         if way in found
     ]
     return (
-        f"All variants, {found['epochs']} epochs each, {found['images']:,} images; the notebooks train and "
-        "score, the others go from the images to the report. One run each. In parallel it takes "
-        f"{' and '.join(ratios)}.\n\n{_seconds('way', measured, 0)}"
+        f"## The whole job\n\nAll variants, {found['epochs']} epochs each, {found['images']:,} images; the "
+        "notebooks train and score, the others go from the images to the report. One run each. `make repro` "
+        f"takes {' and '.join(ratios)}.\n\n{_seconds('way', measured, 0)}{_further(found.get('further'))}"
+    )
+
+
+def _further(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    few, many = found["trainings"]
+    return (
+        f"\n\nBeside its epochs, a further training of `shallow` takes {found['cpu']:.1f} CPU seconds from its "
+        f"recipe to the report: the difference of a job with {many} trainings and one with {few}."
     )
 
 
@@ -114,9 +110,17 @@ def _start_up_section(found: dict[str, Any]) -> str:
     }
     return (
         "## Start-up\n\nImporting a stage's modules and, where it has a run, opening MLflow's store: medians "
-        f"of {found['stages']['train']['cpu']['n']}. `dvc repro` with nothing to do takes "
-        f"{found['nothing_to_do']['repro_to_status']:.2f} x `dvc status`.\n\n"
+        f"of {found['stages']['train']['cpu']['n']}. {_nothing_to_do(found['nothing_to_do'])}\n\n"
         f"{_seconds('stage', seconds, 2)}"
+    )
+
+
+def _nothing_to_do(found: dict[str, Any]) -> str:
+    if "more" not in found:
+        return ""
+    return (
+        f"`dvc repro` of {found['stages']} stages with nothing to do takes "
+        f"{found['finished']['wall']['median']:.2f} s, {found['more']:.2f} more than of as many that do nothing."
     )
 
 
@@ -157,21 +161,16 @@ def _machine(found: dict[str, Any]) -> str:
     return f"{of['cpu']}, {of['cores']} cores, {of['memory_gib']:.0f} GiB; Python {of['python']}, {packages}."
 
 
-def figure(results: dict[str, Any]) -> Figure:
-    """Time against variants, images and runs, as far as they were measured."""
-    panels: dict[str, dict[str, dict[str, float]]] = {}
-    if "whole" in results:
-        of = results["whole"]
-        counts = {count: clocks["wall"] for count, clocks in of["variants"].items()}
-        panels[f"variants, {of['epochs']} epochs each"] = {"whole job": counts}
-    if "growth" in results:
-        of = results["growth"]
-        epochs = {count: clocks["wall"]["median"] for count, clocks in of["images"].items()}
-        panels["training images"] = {"epoch of deep_dropout": epochs}
-        panels["runs in the store"] = {
-            stage: {count: stages[stage]["wall"]["median"] for count, stages in of["runs"].items()}
+def figure(found: dict[str, Any]) -> Figure:
+    """Time against images and runs."""
+    epochs = {count: clocks["wall"]["median"] for count, clocks in found["images"].items()}
+    panels = {
+        "training images": {"epoch of deep_dropout": epochs},
+        "runs in the store": {
+            stage: {count: stages[stage]["wall"]["median"] for count, stages in found["runs"].items()}
             for stage in ("promote", "report")
-        }
+        },
+    }
     drawn = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
     for axis, (title, lines) in zip(
         drawn.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
@@ -191,7 +190,6 @@ def figure(results: dict[str, Any]) -> Figure:
 SECTIONS = {
     "steps": _step_section,
     "whole": _whole_section,
-    "longer": _longer_section,
     "threads": _threads_section,
     "start-up": _start_up_section,
     "growth": _growth_section,

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmarks.measure import run, summary
 
 STAGES = {
@@ -31,15 +33,23 @@ def measure(folder: Path, times: int) -> dict[str, Any]:
     return found
 
 
-def nothing_to_do(folder: Path, times: int) -> dict[str, Any]:
-    """`dvc repro` and `dvc status` in a job that is up to date, by turns."""
-    rounds = [
-        {verb: run(["dvc", verb], folder, {}) for verb in ("status", "repro")} for _ in range(times + 1)
-    ][1:]
-    found: dict[str, Any] = {
-        verb: {clock: summary([one[verb][clock] for one in rounds]) for clock in ("wall", "cpu")}
-        for verb in ("status", "repro")
-    }
-    found["repro_to_status"] = round(found["repro"]["wall"]["median"] / found["status"]["wall"]["median"], 2)
-    print(f"bench: nothing to do: `dvc repro` takes {found['repro_to_status']} x `dvc status`", flush=True)
+def nothing_to_do(finished: Path, trivial: Path, times: int) -> dict[str, Any]:
+    """`dvc repro` in a job that is up to date and, by turns, in one of as many stages that do nothing."""
+    stages = yaml.safe_load((finished / "dvc.lock").read_text())["stages"]
+    trivial.mkdir()
+    (trivial / "dvc.yaml").write_text(
+        yaml.safe_dump(
+            {"stages": {f"stage{n}": {"cmd": f"touch {n}", "outs": [str(n)]} for n in range(len(stages))}}
+        )
+    )
+    for command in (["dvc", "init", "--no-scm", "--quiet"], ["dvc", "repro", "--quiet"]):
+        run(command, trivial, {})
+    found: dict[str, Any] = {"stages": len(stages)}
+    rounds = [[run(["dvc", "repro"], folder, {}) for folder in (finished, trivial)] for _ in range(times + 1)]
+    for number, name in enumerate(("finished", "trivial")):
+        found[name] = {
+            clock: summary([one[number][clock] for one in rounds[1:]]) for clock in ("wall", "cpu")
+        }
+    found["more"] = round(found["finished"]["wall"]["median"] - found["trivial"]["wall"]["median"], 2)
+    print(f"bench: nothing to do: {found['more']} s more than trivial stages", flush=True)
     return found

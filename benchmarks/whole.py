@@ -1,11 +1,13 @@
 """The whole job: all variants, with epochs and images cut short, from the images to the report.
 
-Three ways: the documents' notebooks one after another, which train and score and no more; `dvc repro`;
-and `python -m pipeline.repro`, which is `make repro`, with as many jobs as cores.
+Three ways: the documents' notebooks one after another, which train and score and no more; `dvc repro` of an
+older commit; and `python -m pipeline.repro`, which is `make repro`, with as many jobs as cores.
 """
 
 import itertools
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +20,38 @@ from pipeline.shared.load_params import load_params
 
 PARALLEL = [sys.executable, "-m", "pipeline.repro", "--jobs"]
 FOUR_VARIANTS = ["baseline", "deep_dropout", "model_s", "vgg3"]
+FEW, MANY = 2, 10  # trainings
 
 
-def compare(folder: Path, images: Path, data: Path, epochs: int, jobs: int) -> dict[str, Any]:
-    """Wall and CPU seconds of the notebooks and of the job in parallel, once; variants and epochs are the
-    same for both."""
+def compare(
+    folder: Path, images: Path, data: Path, epochs: int, jobs: int, before: str | None
+) -> dict[str, Any]:
+    """Wall and CPU seconds of the three ways, once each; variants and epochs are the same for all."""
     found: dict[str, Any] = {"epochs": epochs, "jobs": jobs}
-    found["parallel"] = timed(folder / "parallel", images, epochs, [*PARALLEL, str(jobs)])
     found["notebooks"] = notebooks(data, epochs)
-    return found
+    if before:
+        checkout = folder / "checkout"
+        run(["git", "worktree", "add", "--detach", str(checkout), before], Path.cwd(), {})
+        try:
+            serial = timed(folder / "before", images, epochs, ["dvc", "repro"], checkout=checkout)
+        finally:
+            run(["git", "worktree", "remove", "--force", str(checkout)], Path.cwd(), {})
+        found |= {"before": serial, "commit": before}
+    return found | {"parallel": timed(folder / "parallel", images, epochs, [*PARALLEL, str(jobs)])}
 
 
-def compare_all(folder: Path, images: Path, data: Path, epochs: int, jobs: int) -> dict[str, Any]:
-    """The same with `dvc repro`, and whether it ends with the same models."""
-    found = compare(folder, images, data, epochs, jobs)
-    found["serial"] = timed(folder / "serial", images, epochs, ["dvc", "repro"])
-    return found | {"same_models": same_models(folder / "serial", folder / "parallel")}
+def further(folder: Path, images: Path, jobs: int) -> dict[str, Any]:
+    """What one more training costs beside its epochs, from recipe to report: CPU seconds, by the difference
+    of a job with many trainings of `shallow` and one with few, one epoch each."""
+    beside = {}
+    for count in (FEW, MANY):
+        project = folder / f"trainings-{count}"
+        command = [*PARALLEL, str(jobs)]
+        seconds = timed(project, images, 1, command, ["shallow"], seeds=range(count))["cpu"]
+        with closing(sqlite3.connect(project / "mlflow.db")) as store:
+            query = "select sum(value) from latest_metrics where key = 'cpu_seconds'"
+            beside[count] = seconds - store.execute(query).fetchone()[0]
+    return {"trainings": [FEW, MANY], "cpu": round((beside[MANY] - beside[FEW]) / (MANY - FEW), 2)}
 
 
 def variant_names() -> list[str]:
@@ -67,14 +85,6 @@ def timed(
     return seconds
 
 
-def by_variants(
-    folder: Path, images: Path, counts: list[int], epochs: int, jobs: int
-) -> dict[str, dict[str, float]]:
-    """Seconds of jobs with more and more variants."""
-    names, command = variant_names(), [*PARALLEL, str(jobs)]
-    return {str(n): timed(folder / f"variants-{n}", images, epochs, command, names[:n]) for n in counts}
-
-
 def by_threads(folder: Path, images: Path, epochs: int, cores: int) -> list[dict[str, float]]:
     """Seconds of a job of two small and two large variants, by the threads of each and the jobs at a time."""
     found = []
@@ -83,15 +93,6 @@ def by_threads(folder: Path, images: Path, epochs: int, cores: int) -> list[dict
         seconds = timed(here, images, epochs, command, FOUR_VARIANTS, threads=threads)
         found.append({"threads": threads, "jobs": jobs, **seconds})
     return found
-
-
-def same_models(one: Path, other: Path) -> bool:
-    """Whether two jobs ended with the same models, bit for bit."""
-    names = sorted(path.parent.name for path in one.glob("models/*/model.keras"))
-    contents = [
-        [(folder / "models" / name / "model.keras").read_bytes() for name in names] for folder in (one, other)
-    ]
-    return bool(names) and contents[0] == contents[1]
 
 
 def write_data(data: Path, prepared: Path, counts: dict[str, int | None]) -> None:

@@ -1,4 +1,4 @@
-"""`dvc repro`, with its trainings and predictions done ahead, side by side in warm workers.
+"""`dvc repro`, with its trainings and predictions done ahead, side by side in workers.
 
     python -m pipeline.repro [--jobs N]
 
@@ -15,12 +15,15 @@ import signal
 import sys
 
 import joblib
+import mlflow
 from rich.console import Console
 
 from pipeline import integrity, plan
 from pipeline.params import Params
-from pipeline.running import ahead, walk
+from pipeline.records import tracking
+from pipeline.running import ahead, walk, worker
 from pipeline.running.view import View
+from pipeline.shared import results
 from pipeline.shared.errors import PipelineError, one_line_errors
 from pipeline.shared.load_params import load_params
 from pipeline.shared.lock import single_instance
@@ -44,15 +47,18 @@ def reproduce(params: Params, jobs: int | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
             signal.signal(number, signal.default_int_handler)
-    integrity.mend_everything()
-    stages = plan.stages_to_run()
-    todo = plan.jobs_ahead(stages, params.data.dataset)
-    plan.show(stages, todo)
     try:
+        integrity.mend_everything()
+        stages = plan.outdated_stages()
+        if any("@" in stage for stage in stages):  # a training or a prediction
+            worker.warm_up()
+        stages = plan.after_recipes(stages)
+        todo = plan.jobs_ahead(stages, params.data.dataset)
+        plan.show(stages, todo)
         with View(Console(), len(todo)) as view:
-            ahead.run(todo, jobs or default_jobs(params.training.threads), view)
+            ahead.run(todo, jobs or max(1, joblib.cpu_count() // params.training.threads), view)
         if walk.dvc_repro():
-            ahead.clear(params.data.dataset)
+            forget_results(params.data.dataset)
             return 0
     except KeyboardInterrupt:
         print("interrupted. Run the same command to continue.", file=sys.stderr)
@@ -62,9 +68,11 @@ def reproduce(params: Params, jobs: int | None = None) -> int:
     return 1
 
 
-def default_jobs(threads: int) -> int:
-    """The number of trainings with so many threads that fit on the cores of this process."""
-    return max(1, joblib.cpu_count() // threads)
+def forget_results(experiment: str) -> None:
+    """Remove all results, once every stage is up to date. The run of one that was not taken up gets a tag."""
+    for tags in results.clear():
+        if run := tracking.find_run(experiment, tags):
+            mlflow.MlflowClient().set_tag(run.info.run_id, "taken_up", "false")
 
 
 def _jobs() -> int | None:

@@ -17,18 +17,19 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from pipeline import quickstart
 from pipeline.quickstart import lay_out
-from tests.conftest import BIN, ROOT
+from tests.conftest import BIN, ROOT, Clone
 
 NAME = "batchnorm-0"  # the model that most tests train
 EPOCHS = 12
 
 
 def small_params(**variants: dict[str, Any]) -> dict[str, Any]:
-    """The repository's params.yaml, on digits, with only these variants, changed like this."""
-    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["data"] |= {"source": "digits", "name": None}
-    params["variants"] = {name: params["variants"][name] | changes for name, changes in variants.items()}
+    """The quickstart's params.yaml with only these variants of the repository's, changed like this."""
+    params: dict[str, Any] = yaml.safe_load(quickstart.PARAMS.read_text())
+    known = yaml.safe_load((ROOT / "params.yaml").read_text())["variants"]
+    params["variants"] = {name: known[name] | changes for name, changes in variants.items()}
     del params["finetune"]
     return params
 
@@ -95,6 +96,19 @@ def make(folder: Path, params: dict[str, Any], *targets: str, **more: str) -> Jo
     if targets:
         job.run("dvc", "repro", *targets)
     return job
+
+
+def before_training(clone: Clone, folder: Path, params: dict[str, Any]) -> Job:
+    """A job whose data the quickstart has prepared: `dvc repro` begins with `recipes`."""
+    folder.mkdir()
+    for name in (".dvc", "data"):
+        shutil.copytree(clone.folder / "quickstart" / name, folder / name)
+    lay_out(folder, yaml.safe_dump(params, sort_keys=False))
+    locked = yaml.safe_load((clone.folder / "quickstart/dvc.lock").read_text())
+    locked["stages"] = {name: locked["stages"][name] for name in ("fetch", "prepare")}
+    (folder / "dvc.lock").write_text(yaml.safe_dump(locked, sort_keys=False))
+    shutil.rmtree(folder / ".dvc/cache/runs")  # of the trainings, which would be restored
+    return Job(folder)
 
 
 def copied(job: Job, folder: Path, **more: str) -> Job:

@@ -1,7 +1,5 @@
-"""The plan of a long run: stages, times and disk, from a real DVC project and a real MLflow store."""
+"""The plan of a long run: its stages and their times, from a real DVC project and a real MLflow store."""
 
-import shutil
-from collections import namedtuple
 from pathlib import Path
 
 import mlflow
@@ -9,7 +7,6 @@ import pytest
 from dvc.repo import Repo
 
 from pipeline import plan
-from pipeline.shared.errors import PipelineError
 
 STAGES = """\
 stages:
@@ -18,40 +15,6 @@ stages:
   first: {cmd: cp source.txt one.txt, deps: [source.txt], outs: [one.txt]}
   alone: {cmd: cp other.txt lonely.txt, deps: [other.txt], outs: [lonely.txt]}
 """
-Usage = namedtuple("Usage", "total used free")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (None, "0 min"),
-        (0, "0 min"),
-        (29, "0 min"),
-        (31, "1 min"),
-        (59 * 60, "59 min"),
-        (3599, "1 h 00 min"),
-        (3600, "1 h 00 min"),
-        (5 * 3600 + 7 * 60, "5 h 07 min"),
-        (30 * 3600, "30 h 00 min"),
-    ],
-)
-def test_seconds_are_told_in_hours_and_minutes(seconds: float | None, words: str) -> None:
-    assert plan.in_words(seconds) == words
-
-
-def test_disk_that_is_too_small_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 * plan.GIB, 99.5 * plan.GIB, plan.GIB / 2))
-    with pytest.raises(PipelineError, match=r"0\.5 GiB are free, this run needs 1\.0: ") as caught:
-        plan.check_disk(["fetch", "prepare", "report"])
-    assert "\n" not in str(caught.value)
-
-
-def test_disk_that_suffices_is_told(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2 * plan.GIB, plan.GIB, plan.GIB))
-    plan.check_disk(["train@shallow-0", "finetune@shallow_subset-0", "evaluate@shallow-0"])
-    assert capsys.readouterr().out == "plan: needs 0.2 GiB of disk, 1.0 are free\n"
 
 
 @pytest.fixture
@@ -97,13 +60,13 @@ def reproduce() -> None:
 
 
 def test_everything_runs_at_first_and_nothing_afterwards(project: Path) -> None:
-    stages = plan.stages_to_run()
+    stages = plan.outdated_stages()
     assert stages == dict.fromkeys(["alone", "first", "second", "third"], False)
     assert [stage for stage in stages if stage != "alone"] == ["first", "second", "third"]
     reproduce()
-    assert not plan.stages_to_run()
+    assert not plan.outdated_stages()
     (project / "source.txt").touch()
-    assert not plan.stages_to_run()
+    assert not plan.outdated_stages()
 
 
 @pytest.mark.parametrize(
@@ -119,15 +82,15 @@ def test_changed_file_runs_its_stage_and_what_follows_in_order(
 ) -> None:
     reproduce()
     (project / changed).write_text("changed")
-    assert list(plan.stages_to_run()) == stages
+    assert list(plan.outdated_stages()) == stages
     reproduce()
-    assert not plan.stages_to_run()
+    assert not plan.outdated_stages()
 
 
 def test_lost_output_is_restored_from_the_cache(project: Path) -> None:
     reproduce()
     (project / "two.txt").unlink()
-    stages = plan.stages_to_run()
+    stages = plan.outdated_stages()
     assert list(stages) == ["second", "third"]
     assert stages["second"] is True
 
@@ -135,7 +98,7 @@ def test_lost_output_is_restored_from_the_cache(project: Path) -> None:
 def test_a_value_that_is_changed_back_is_restored_from_the_cache(project: Path) -> None:
     for text in ("one", "two"):
         (project / "other.txt").write_text(text)
-        assert plan.stages_to_run()["alone"] is False
+        assert plan.outdated_stages()["alone"] is False
         reproduce()
     (project / "other.txt").write_text("one")
-    assert plan.stages_to_run() == {"alone": True}
+    assert plan.outdated_stages() == {"alone": True}

@@ -96,8 +96,8 @@ def test_another_dvc_at_work_is_an_error_in_one_line(project: Path) -> None:
     with subprocess.Popen([sys.executable, "-m", "dvc", "--quiet", "repro"], cwd=project) as other:
         wait_for((project / "started").exists)
         with pytest.raises(PipelineError, match=r"dvc: .* is busy, it is being blocked by: \(PID") as caught:
-            plan.stages_to_run()
+            plan.outdated_stages()
         (project / "go").touch()
         assert other.wait(60) == 0
     assert "\n" not in str(caught.value)
-    assert not plan.stages_to_run()
+    assert not plan.outdated_stages()

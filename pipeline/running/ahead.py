@@ -1,42 +1,41 @@
 """Does trainings and predictions ahead of their stages, which then take the results up (docs/running.md)."""
 
-from dataclasses import dataclass, field, replace
+import time
+from collections import Counter
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
-import mlflow
-
-from pipeline.learning.key import code_digest, prediction_key, training_tags
+from pipeline.learning.key import prediction_key, training_tags
 from pipeline.learning.recipe import Recipe
-from pipeline.records import tracking
-from pipeline.running.pool import Pool, Report
-from pipeline.running.view import View
+from pipeline.running import worker
+from pipeline.running.view import View, in_words, report
 from pipeline.shared import results
 from pipeline.shared.arrays import digest_of
-from pipeline.shared.errors import one_line
 from pipeline.shared.lock import locked
 from pipeline.shared.trained import Trained
 
 ATTEMPTS = 3  # of a job whose worker dies
+FAILED = 1  # the exit status of a worker whose job failed, and not the worker
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training and the prediction of its model, or one of the two.
+    """A training and the prediction of its model, or one of the two, for a worker.
 
-    `seconds` is what the training took before. The last three fields are known when the job starts: the tags
-    of the training, the model file that a fine-tuning begins with, the digest of each stage's code.
+    `code` is the digest of each stage's modules, `seconds` what the training took before, `start` the model
+    file that a fine-tuning begins with, known when it starts.
     """
 
     trained: Trained
     recipe: Recipe
-    trains: bool = False
-    predicts: bool = False
+    code: dict[str, str]
+    trains: bool = True
+    predicts: bool = True
     seconds: float | None = None
-    tags: dict[str, str] = field(default_factory=dict)
     start: Path | None = None
-    code: dict[str, str] = field(default_factory=dict)
 
     @property
     def base(self) -> Trained | None:
@@ -49,46 +48,30 @@ class Job:
         kinds = ("finetune", "predict_finetuned") if self.recipe.init_from else ("train", "predict")
         return f"{kinds[0]}@{self.trained.name}", f"{kinds[1]}@{self.trained.name}"
 
-    @property
-    def kind(self) -> list[Any]:
-        """What a process cannot change: its threads and the modules that it has imported."""
-        return [self.recipe.threads, self.recipe.share_batches, self.code]
+    def tags(self) -> dict[str, str]:
+        """The tags of its training, whose digest is the key of the result."""
+        return training_tags(self.trained, self.recipe, self.start, self.code["train"])
 
-    def ready(self, models: dict[Trained, Path]) -> "Job":
-        """The job with the fields that are known when it starts; `models` are the folders made so far."""
-        code = {stage: code_digest(stage) for stage in ("train", "predict")}
-        if not self.trains:
-            return replace(self, code=code)
-        start = models.get(self.base, self.base.folder) / self.base.model.name if self.base else None
-        tags = training_tags(self.trained, self.recipe, start, code["train"])
-        return replace(self, code=code, start=start, tags=tags)
+    def result(self) -> Trained:
+        """Its model, which no stage has taken up yet if it trains."""
+        return replace(self.trained, ahead=results.folder_of(digest_of(self.tags())) if self.trains else None)
 
-    def __call__(self, report: Report) -> Path:
-        """Train and predict, in a worker; the folder of the trained model."""
+    def __call__(self) -> None:
+        """Train and predict, in a worker, under the locks that the stages take."""
         from pipeline.predict import predict
         from pipeline.training.body import train  # TensorFlow
 
-        folder = self.trained.folder
+        def training(folder: Path) -> None:
+            train(replace(self.trained, ahead=folder), self.recipe, self.tags(), self.start, report)
+
         if self.trains:
-
-            def training(result: Path) -> None:
-                train(replace(self.trained, ahead=result), self.recipe, self.tags, self.start, report)
-
-            folder = self._make("train", digest_of(self.tags), training)
+            with locked(f"train-{self.trained.name}"):
+                results.make(digest_of(self.tags()), training)
         if self.predicts:
-            model = folder / self.trained.model.name
+            model = self.result().model
             key = prediction_key(model, self.recipe, self.code["predict"])
-            self._make("predict", key, partial(predict, model, self.recipe))
-        return folder
-
-    def _make(self, stage: str, key: str, write: Any) -> Path:
-        """The folder of a result, made under the lock that its stage takes."""
-        with locked(f"{stage}-{self.trained.name}"):
-            try:
-                return results.make(key, write)
-            except Exception as error:
-                results.fail(key, one_line(error) or repr(error))
-                raise
+            with locked(f"predict-{self.trained.name}"):
+                results.make(key, partial(predict, model, self.recipe))
 
 
 def run(jobs: list[Job], workers: int, view: View) -> None:
@@ -96,35 +79,47 @@ def run(jobs: list[Job], workers: int, view: View) -> None:
 
     A fine-tuning waits for the model that it begins with, if that is among the jobs.
     """
-    waiting = longest_first(jobs)
-    tries = {job.trained: 0 for job in jobs}
-    models: dict[Trained, Path] = {}
     results.forget_failures()
-    with Pool(workers) as pool:
-        while True:
-            can_start = [job for job in waiting if job.base not in tries or job.base in models]
-            for job in can_start[: pool.room]:
-                waiting.remove(job)
-                tries[job.trained] += 1
-                view.start(job.trained.name)
-                pool.start(job.ready(models))
-            if not pool.is_busy:
-                return
-            for job, event, value in pool.events():
-                view.show(job.trained.name, event, value)
-                if event == "done":
-                    models[job.trained] = value
-                elif event == "died" and tries[job.trained] < ATTEMPTS:
-                    waiting.insert(0, job)
-                elif event == "died" and job.trains and not results.folder_of(digest_of(job.tags)).is_dir():
-                    results.fail(digest_of(job.tags), f"{value}, {ATTEMPTS} times")
+    waiting = longest_first(jobs)
+    missing = {job.trained for job in jobs}
+    models: dict[Trained | None, Path] = {}
+    running: dict[Future[int | None], Job] = {}
+    tries: Counter[Trained] = Counter()
+    with ThreadPoolExecutor(workers) as threads:
+        try:
+            while True:
+                ready = [job for job in waiting if job.base not in missing]
+                for job in ready[: workers - len(running)]:
+                    waiting.remove(job)
+                    tries[job.trained] += 1
+                    start = models.get(job.base, job.base.model) if job.base else None
+                    started = replace(job, start=start)
+                    running[threads.submit(_run, started, view)] = started
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job, status = running.pop(future), future.result()
+                    view.advance(view.total, status in {0, FAILED})
+                    if status == 0:
+                        models[job.trained] = job.result().model
+                        missing.discard(job.trained)
+                    elif status != FAILED and tries[job.trained] < ATTEMPTS:
+                        waiting.insert(0, job)
+                    elif status != FAILED and job.trains and not job.result().folder.is_dir():
+                        reason = f"its process ended with {status}, {ATTEMPTS} times"
+                        results.fail(digest_of(job.tags()), reason)
+        finally:
+            worker.stop()
 
 
-def clear(experiment: str) -> None:
-    """Remove all results, once every stage is up to date. The run of one that was not taken up gets a tag."""
-    for tags in results.clear():
-        if run := tracking.find_run(experiment, tags):
-            mlflow.MlflowClient().set_tag(run.info.run_id, "taken_up", "false")
+def _run(job: Job, view: View) -> int | None:
+    """Do a job in a worker, and show it; the worker's exit status."""
+    started = time.monotonic()
+    with view.bar(job.trained.name) as show:
+        status = worker.run(job, show)
+    end = "done" if status == 0 else "failed" if status == FAILED else f"died ({status})"
+    view.show(f"{job.trained.name}: {end} after {in_words(time.monotonic() - started)}")
+    return status
 
 
 def longest_first(jobs: list[Job]) -> list[Job]:
@@ -132,11 +127,10 @@ def longest_first(jobs: list[Job]) -> list[Job]:
 
     A training of unknown length counts as the mean of the known ones.
     """
-    known = [job.seconds for job in jobs if job.trains and job.seconds is not None]
-    unknown = sum(known) / len(known) if known else 1
+    mean = fmean([job.seconds for job in jobs if job.trains and job.seconds is not None] or [1])
 
     def seconds(job: Job) -> float:
-        own = 0 if not job.trains else unknown if job.seconds is None else job.seconds
+        own = job.trains * (mean if job.seconds is None else job.seconds)
         return own + max((seconds(other) for other in jobs if other.base == job.trained), default=0)
 
     return sorted(jobs, key=seconds, reverse=True)

@@ -1,20 +1,22 @@
 """Shows the trainings that run: a bar for each in a terminal, elsewhere a line for each epoch."""
 
-import time
-from typing import Any
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+EPOCH = "\x1eepoch "  # begins a line for the bar
 
-class View:
+
+class View(Progress):
     """Shows the jobs of one run, from the start to the end of its `with` block."""
 
     def __init__(self, console: Console, total: int) -> None:
-        self.console = console
-        self.drawn = console.is_terminal and not console.is_dumb_terminal
-        self.progress = Progress(
+        super().__init__(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -24,45 +26,35 @@ class View:
             transient=True,
             expand=True,
             speed_estimate_period=24 * 3600,  # an epoch may take minutes
+            disable=not console.is_terminal or console.is_dumb_terminal,
         )
-        self.total = self.progress.add_task("[bold]all[/]", total=total, accuracy="")
-        self.bars: dict[str, TaskID] = {}
-        self.started: dict[str, float] = {}
+        self.total = self.add_task("[bold]all[/]", total=total, accuracy="")
 
-    def __enter__(self) -> "View":
-        if self.drawn:
-            self.progress.start()
-        return self
+    @contextmanager
+    def bar(self, name: str) -> Iterator[Callable[[str], None]]:
+        """Show a job while it runs; gives a function that shows a line which the job printed."""
+        bar = self.add_task(name, total=None, accuracy="")
 
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        def show(line: str) -> None:
+            if line.startswith(EPOCH):
+                epoch, epochs, accuracy = json.loads(line.removeprefix(EPOCH))
+                self.update(bar, completed=epoch, total=epochs, accuracy=f"{accuracy:.4f}")
+            elif self.disable or "  epoch " not in line:  # which the bar shows
+                self.show(f"{name}: {line}")
 
-    def start(self, name: str) -> None:
-        """Give a job its bar."""
-        self.started[name] = time.monotonic()
-        self.bars[name] = self.progress.add_task(name, total=None, accuracy="")
+        yield show
+        self.remove_task(bar)
 
-    def show(self, name: str, event: str, value: Any) -> None:
-        """Show news of a job: see `Pool.events`."""
-        if event == "report":
-            epoch, epochs, accuracy = value
-            self.progress.update(self.bars[name], completed=epoch, total=epochs, accuracy=f"{accuracy:.4f}")
-        elif event == "line":
-            if not (self.drawn and "  epoch " in value):  # which the bar shows
-                self.print(f"{name}: {value}")
-        else:
-            self.progress.remove_task(self.bars.pop(name))
-            self.progress.advance(self.total, event != "died")
-            reason = "" if event == "done" else f": {value}"
-            self.print(f"{name}: {event} after {clock(time.monotonic() - self.started[name])}{reason}")
-
-    def print(self, line: str) -> None:
-        """Print a line, above those that are drawn."""
+    def show(self, line: str) -> None:
+        """Print a line, above the bars."""
         self.console.print(Text(line), soft_wrap=True)
 
 
-def clock(seconds: float) -> str:
-    """A time as 0:05, 12:34 or 1:02:03."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def report(epoch: tuple[int, int, float]) -> None:
+    """Print, in a job, what its bar shows: the epoch, the number of all epochs, the validation accuracy."""
+    print(EPOCH + json.dumps(epoch))
+
+
+def in_words(seconds: float) -> str:
+    """A time as 0:00:05 or 12:34:56."""
+    return str(timedelta(seconds=round(seconds)))

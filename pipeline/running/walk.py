@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.running.pool import SECONDS_TO_STOP
+from pipeline.running.worker import SECONDS_TO_STOP
 
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--keep-going", "--quiet"]
 LOCK = Path(".dvc/tmp/lock")  # which DVC holds unless a stage's command runs

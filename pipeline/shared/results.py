@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.shared.errors import PipelineError
+from pipeline.shared.errors import PipelineError, one_line
 from pipeline.shared.paths import RESULTS
 
 
@@ -17,14 +17,18 @@ def folder_of(key: str) -> Path:
 
 
 def make(key: str, write: Callable[[Path], None]) -> Path:
-    """The folder of a result, which `write` fills if it does not exist, all or nothing."""
+    """The folder of a result, which `write` fills if it does not exist, all or nothing. An error is noted."""
     folder = folder_of(key)
     if not folder.is_dir():
         partial = folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write(partial)
-        partial.rename(folder)
+        try:
+            partial.mkdir(parents=True)
+            write(partial)
+            partial.rename(folder)
+        except Exception as error:
+            fail(key, one_line(error) or repr(error))
+            raise
     return folder
 
 

@@ -1,0 +1,82 @@
+"""Worker processes, one for each job, forked from a server that has imported TensorFlow and MLflow.
+
+The imports take longer than a small training. A fork has them and nothing else: its model is that of a
+fresh process, its memory is freed when it ends, and if it dies, it takes only its own job with it. There are
+no semaphores, so this also works on a machine without /dev/shm.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+
+from pipeline.shared.errors import one_line_errors
+
+FORKS = multiprocessing.get_context("forkserver")
+LOCK = threading.Lock()  # starting a process looks for ended ones, which another thread may just join
+SECONDS_TO_STOP = 30  # a training answers after some steps of an epoch, then closes its run in MLflow
+
+
+def warm_up() -> None:
+    """Start the server, which imports what workers need while this process goes on."""
+    imported = [name for name in sys.modules if name.startswith("pipeline.")]
+    FORKS.set_forkserver_preload([*imported, "pipeline.training.body", "pipeline.predict"])
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server and its forks inherit this
+    forkserver.ensure_running()
+    signal.signal(signal.SIGINT, handler)
+
+
+def run(job: Callable[[], None], show: Callable[[str], None]) -> int | None:
+    """Do a picklable job in a process of its own, and show each line that it prints; its exit status.
+
+    The status is 0 if the job was done, 1 if it failed, and anything else if the process died.
+    """
+    ours, theirs = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=_work, args=(job, theirs), daemon=True)
+    with LOCK:
+        process.start()
+    theirs.close()
+    with open(ours.fileno(), closefd=False, errors="replace") as lines:
+        for line in lines:
+            show(line.rstrip("\n"))
+    with LOCK:
+        process.join()
+    return process.exitcode
+
+
+def stop() -> None:
+    """Interrupt all workers, kill those that do not end, and end the server."""
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join(SECONDS_TO_STOP)
+        worker.kill()
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # and wait for it, so that its CPU time counts
+
+
+def _work(job: Callable[[], None], connection: Connection) -> None:
+    """Do a job whose output goes through a connection."""
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(connection.fileno(), stream.fileno())
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    signal.signal(signal.SIGTERM, _end)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    one_line_errors(job)()
+
+
+def _end(*_: object) -> None:
+    """End this process, once: a second signal would disturb what runs at its exit."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit()
+
+
+def _end_with_parent() -> None:
+    """Interrupt this process once its parent is gone."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

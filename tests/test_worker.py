@@ -1,0 +1,75 @@
+"""Worker processes: what they print, how they end, and that none outlives its driver."""
+
+import os
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pipeline.running import worker
+from tests.conftest import ROOT
+from tests.jobs import wait_for
+
+WAIT = "import os, time; print(os.getpid()); time.sleep(600)"
+
+
+def job(code: str) -> Any:
+    """A job that executes some code, without importing this module."""
+    return partial(exec, code, {})
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "last"),
+    [
+        ("print('one\\ntwo')", 0, ["one", "two"]),
+        ("import os, sys; os.write(1, b'of C\\n'); print('three', file=sys.stderr)", 0, ["of C", "three"]),
+        (
+            "from pipeline.shared.errors import PipelineError; raise PipelineError('no images')",
+            1,
+            ["error: no images"],
+        ),
+        ("1 / 0", 1, ["ZeroDivisionError: division by zero"]),
+        ("import os; os.kill(os.getpid(), 9)", -9, []),
+    ],
+    ids=["prints", "writes", "refuses", "bug", "dies"],
+)
+def test_a_job_shows_its_lines_and_gives_its_status(code: str, status: int, last: list[str]) -> None:
+    lines: list[str] = []
+    assert worker.run(job(code), lines.append) == status
+    assert lines[len(lines) - len(last) :] == last
+
+
+def test_stopping_ends_a_job_and_leaves_no_process() -> None:
+    ends: list[int | None] = []
+    lines: list[str] = []
+    thread = threading.Thread(target=lambda: ends.append(worker.run(job(WAIT), lines.append)))
+    thread.start()
+    process = psutil.Process(int(wait_for(lambda: lines)[0]))
+    worker.stop()
+    thread.join(30)
+    assert len(ends) == 1
+    assert not process.is_running()
+    assert worker.run(job("1 + 1"), lines.append) == 0  # in a new server
+
+
+DRIVER = f"""
+from functools import partial
+from pipeline.running import worker
+if __name__ == "__main__":
+    worker.run(partial(exec, {WAIT!r}, {{}}), lambda line: print(line, flush=True))
+"""
+
+
+def test_a_worker_ends_when_its_driver_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "driver.py").write_text(DRIVER)
+    command, path = [sys.executable, str(tmp_path / "driver.py")], os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=path) as driver:
+        assert driver.stdout
+        process = psutil.Process(int(driver.stdout.readline()))
+        driver.kill()
+    wait_for(lambda: not process.is_running(), 30)
