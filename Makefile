@@ -11,7 +11,7 @@ OUTS := data/raw data/download data/prepared recipes models predictions metrics 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help setup check quickstart repro train promote rollback sync ui serve demo backup restore clean \
-        lint test test-faults test-system format audit bench bench-full lock
+        lint test test-all test-faults test-system format audit bench bench-full lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -70,7 +70,7 @@ restore: setup  ## restore a backup into an empty store: make restore FILE=backu
 	@test -n "$(FILE)" || { echo "error: FILE: missing: make restore FILE=backups/..."; exit 1; }
 	@python -m pipeline.restore '$(FILE)'
 
-clean: setup  ## list what would be deleted; YES=1 deletes it (dvc checkout restores results)
+clean: setup  ## list what would be deleted; YES=1 deletes it (dvc checkout restores all but the quickstart)
 	@du -shc $(wildcard $(JUNK) $(OUTS)) 2>/dev/null || true
 	@if [ -n "$(YES)" ]; then rm -rf $(JUNK) $(OUTS); echo "deleted"; else echo "nothing deleted yet: make clean YES=1"; fi
 
@@ -86,13 +86,18 @@ format: setup  ## format, and fix what the linter can fix
 test: lint  ## linter, type checker and the tests that need only pip packages
 	$(PYTEST) -m "not system and not faults"
 
-test-faults: $(VENV)/demo  ## the long tests of faults: kills, full disks, stopped servers (docs/reliability.md)
-	bash tests/install_system_packages.sh
+test-faults: system-packages  ## the long tests of faults: kills, full disks, stopped servers (docs/reliability.md)
 	$(PYTEST) --numprocesses=$$(($$(nproc) + 1)) -m faults  # they wait much
 
-test-system: $(VENV)/demo  ## the tests that need a browser, Postgres and the page, which it installs
-	bash tests/install_system_packages.sh
+test-system: system-packages  ## the tests that need a browser, Postgres and the page, which it installs
 	$(PYTEST) -m "system and not faults"
+
+test-all: system-packages  ## all tests, with one quickstart for all of them
+	$(PYTEST) --numprocesses=$$(($$(nproc) + 1))
+
+.PHONY: system-packages
+system-packages: $(VENV)/demo
+	bash tests/install_system_packages.sh
 
 audit: setup  ## unsafe code, and known vulnerabilities in the locked packages
 	@.ci/audit

@@ -75,8 +75,8 @@ def _further(found: dict[str, Any] | None) -> str:
         return ""
     few, many = found["trainings"]
     return (
-        f"\n\nBeside its epochs, a further training of `shallow` takes {found['cpu']:.1f} CPU seconds from its "
-        f"recipe to the report: the difference of a job with {many} trainings and one with {few}."
+        f"\n\nBeside its epochs, a further training of `shallow` takes {found['cpu']:.1f} CPU seconds from "
+        f"its recipe to the report: the difference of a job with {many} trainings and one with {few}."
     )
 
 
@@ -120,7 +120,7 @@ def _nothing_to_do(found: dict[str, Any]) -> str:
         return ""
     return (
         f"`dvc repro` of {found['stages']} stages with nothing to do takes "
-        f"{found['finished']['wall']['median']:.2f} s, {found['more']:.2f} more than of as many that do nothing."
+        f"{found['finished']['wall']['median']:.2f} s, {found['more']:.2f} more than of as many trivial ones."
     )
 
 

@@ -29,7 +29,7 @@ Folders, each used by the stages beside it:
     reporting   the comparison's text, tables and figures (report)
     classification  a registered model and its predictions (classify, demo, serve)
     records     MLflow's store and runs
-    running     trainings ahead of their stages, in warm workers (repro)
+    running     trainings ahead of their stages, in workers (repro)
     shared      paths, errors, locks, arrays, params
 """
 

@@ -40,14 +40,16 @@ def main() -> None:
 
 def show(stages: Stages, jobs: list[Job]) -> None:
     """Print the stages, and how long trainings took before."""
+    if not stages:
+        print("plan: nothing to run: everything is up to date")
+        return
     seconds = {job.stages[0]: job.seconds for job in jobs if job.trains}
     known = {stage: value for stage, value in seconds.items() if value}
     times = {stage: f"  about {in_words(value)}" for stage, value in known.items()}
     for stage, restored in stages.items():
         print(f"plan: {stage}{'  from the cache' if restored else times.get(stage, '')}")
-    print(f"plan: {len(stages)} stages to run, {len(seconds)} of them trainings")
-    if known:
-        print(f"plan: {len(known)} of the trainings took {in_words(sum(known.values()))} before")
+    took = f"; {len(known)} of these took {in_words(sum(known.values()))} before" if known else ""
+    print(f"plan: {len(stages)} stages, {len(seconds)} of them trainings{took}")
 
 
 def after_recipes(stages: Stages) -> Stages:

@@ -29,6 +29,15 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
 
+LONGEST = ["kill", "disk", "repro", "recipes", "tracking_server", "reruns", "train", "checkpoint"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest files first, so that several processes end at about the same time."""
+    names = [f"test_{name}.py" for name in LONGEST]
+    items.sort(key=lambda item: names.index(item.path.name) if item.path.name in names else len(names))
+
+
 @dataclass(frozen=True)
 class Clone:
     """A clone of the repository with the changes of the working tree, without a git identity."""

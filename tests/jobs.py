@@ -22,7 +22,7 @@ from pipeline.quickstart import lay_out
 from tests.conftest import BIN, ROOT, Clone
 
 NAME = "batchnorm-0"  # the model that most tests train
-EPOCHS = 12
+EPOCHS = 30
 
 
 def small_params(**variants: dict[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,25 @@
 """Small Keras models and recipes that several test files train."""
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline import recipes
 from pipeline.design import architecture
 from pipeline.learning.backend import keras
+from pipeline.learning.hardware import make_deterministic
 from pipeline.learning.recipe import Recipe
+from pipeline.params import Params
+from pipeline.shared.arrays import digest_of
+from pipeline.shared.load_params import load_params
 from pipeline.shared.variant import Network
+from pipeline.training import fitting
+from pipeline.training.body import make_twin
 from pipeline.training.fitting import Images
+
+ROOT = Path(__file__).parents[1]
 
 layers = keras.layers
 RNG = np.random.default_rng(0)
@@ -90,3 +101,18 @@ def images(count: int, size: int = 8, classes: int = 2) -> Images:
 def contrary(data: Images) -> Images:
     """The same images of two classes with the other labels, so whatever is learnt is wrong on them."""
     return Images(data.images, 1 - data.labels)
+
+
+def print_trained(variant: str) -> None:
+    """Train a variant of the repository's params.yaml for two steps, and print a digest of its weights."""
+    params = load_params(Params, ROOT / "params.yaml")
+    key = next(key for key in params.blocks if key.endswith(f".{variant}"))
+    block = params.blocks[key].model_copy(update={"epochs": 1, "training_images": None})
+    made = recipes.recipe(key, block, params, {"image_shape": [32, 32, 3], "classes": range(10)})
+    make_deterministic(0, made.threads, made.share_batches)
+    drawn = np.random.default_rng(0)
+    count = 2 * block.batch_size
+    learnt = Images(drawn.integers(0, 256, (count, 32, 32, 3), np.uint8), drawn.integers(0, 10, count))
+    model = make_twin(made.build(), made, learnt, learnt)
+    fitting.fit(model, made, learnt, learnt, seed=0)
+    print(digest_of([hashlib.sha256(weights.tobytes()).hexdigest() for weights in model.get_weights()]))

@@ -1,30 +1,45 @@
 """SIGKILL anywhere: `dvc repro` again ends as if nothing had happened, and the run goes on."""
 
+import os
 import random
 import re
+import signal
+import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from pipeline import train as train_stage
+from pipeline.running import worker
 from tests import jobs
+from tests.conftest import Clone
 from tests.jobs import EPOCHS, NAME, Job
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.faults]
 
 TRAIN = ("dvc", "repro", f"train@{NAME}")
 WAYS = ("stage", "dvc", "group")
-STOPPING = {"monitor": "val_loss", "patience": 8, "restore_best_weights": True}
+KILLS = 20
+STOPPING = {"monitor": "val_loss", "patience": 20, "restore_best_weights": True}
 REDUCING = {"monitor": "val_loss", "factor": 0.5, "patience": 1}
 PARAMS = jobs.small_params(
-    batchnorm={"epochs": EPOCHS, "early_stopping": STOPPING, "reduce_learning_rate": REDUCING}
+    batchnorm={
+        "epochs": EPOCHS,
+        "training_images": 400,
+        "early_stopping": STOPPING,
+        "reduce_learning_rate": REDUCING,
+    }
 )
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def prepared(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A job with a variant that has dropout, normalization and both callbacks, before its training."""
-    return jobs.make(tmp_path_factory.mktemp("prepared") / "job", PARAMS, "prepare", "recipes")
+    job = jobs.before_training(clone, tmp_path_factory.mktemp("prepared") / "job", PARAMS)
+    job.run("dvc", "repro", "--quiet", "recipes")
+    return job
 
 
 @pytest.fixture(scope="module")
@@ -63,35 +78,19 @@ def assert_trained_once(job: Job, expected: Job) -> None:
     assert [model.status for model in found] == ["READY"]
 
 
-def epochs_in(printed: str) -> int:
-    """The last epoch whose line was printed."""
-    return max((int(number) for number in re.findall(r"  epoch (\d+)/", printed)), default=0)
-
-
 def resumed_after(printed: str) -> int:
     """The epoch after which a training resumed; 0 if it started anew."""
     found = re.search(rf"{NAME.rsplit('-', 1)[0]}: resuming after epoch (\d+)", printed)
     return int(found[1]) if found else 0
 
 
-def killed_again_and_again(prepared: Job, expected: Job, folder: Path, ways: list[str], seed: int) -> int:
-    """Train a copy of a job, killed at random moments until it ends; how often it was killed."""
-    moments, kills, before = random.Random(seed), 0, ""
-    job = jobs.copied(prepared, folder)
-    while True:
-        dvc = job.start(*TRAIN)
-        if kills < len(ways):
-            time.sleep(moments.uniform(3, 15))
-            if dvc.poll() is None:
-                jobs.kill(job, dvc, ways[kills])
-                kills += 1
-        printed, _ = dvc.communicate(timeout=400)
-        if "resuming" in printed or epochs_in(printed):  # it was not killed before that
-            assert resumed_after(printed) >= epochs_in(before) - 1
-        if dvc.returncode == 0:
-            assert_trained_once(job, expected)
-            return kills
-        before = printed if epochs_in(printed) else before
+def train(folder: Path, store: str) -> None:
+    """What `python -m pipeline.train` does, in a process that has imported TensorFlow already."""
+    os.chdir(folder)
+    os.environ["MLFLOW_TRACKING_URI"] = store
+    sys.argv = ["train", *NAME.split("-")]
+    with Path("train.log").open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+        train_stage.main()
 
 
 def test_a_training_that_is_killed_with_all_that_started_it_goes_on(
@@ -143,12 +142,26 @@ def test_a_clock_that_jumps_by_years_changes_nothing(prepared: Job, expected: Jo
 
 
 def test_twenty_kills_at_random_moments_change_nothing(prepared: Job, expected: Job, tmp_path: Path) -> None:
-    ways = [WAYS[number % 3] for number in range(20)]
-    seed = 0
-    while ways:
-        seed += 1
-        kills = killed_again_and_again(prepared, expected, tmp_path / str(seed), ways, seed)
-        ways = ways[kills:]
+    """Of one training that goes on between them; if it ends before, of another one."""
+    moments, kills, number = random.Random(0), 0, 0
+    worker.stop()  # the server of other tests, which has imported less
+    worker.FORKS.set_forkserver_preload(["pipeline.training.body", "tests.test_kill"])
+    while kills < KILLS:
+        number += 1
+        job = jobs.copied(prepared, tmp_path / str(number))
+        while True:
+            process = worker.FORKS.Process(target=train, args=(job.folder, job.store))
+            process.start()
+            if kills < KILLS:
+                process.join(moments.uniform(0.2, 4))
+                kills += process.is_alive()
+                process.kill()
+            process.join()
+            if process.exitcode == 0:
+                break
+            assert process.exitcode == -signal.SIGKILL, (job.folder / "train.log").read_text()
+        assert_trained_once(job, expected)
+    worker.stop()
 
 
 def test_a_kill_in_each_other_stage_changes_nothing(complete: Job, tmp_path: Path) -> None:
@@ -157,7 +170,7 @@ def test_a_kill_in_each_other_stage_changes_nothing(complete: Job, tmp_path: Pat
     for number, stage in enumerate(stages):
         dvc = job.start("dvc", "repro")
         jobs.wait_for(lambda stage=stage: jobs.processes(job, stage))
-        time.sleep(random.Random(stage).uniform(0.2, 3))
+        time.sleep(random.Random(stage).uniform(0.2, 2))
         jobs.kill(job, dvc, WAYS[number % 3], stage)
         dvc.communicate(timeout=400)
     job.run("dvc", "repro")

@@ -1,4 +1,4 @@
-"""`make repro`: work done ahead in warm workers and taken up by `dvc repro`, to the same end as without."""
+"""`make repro`: work done ahead in workers and taken up by `dvc repro`, to the same end as without."""
 
 import io
 import json
@@ -198,7 +198,7 @@ def test_after_ctrl_c_and_a_failing_variant_all_is_as_if_nothing_had_happened(
     assert not (job.folder / ".pipeline/results").exists()
 
 
-def test_warm_workers_give_what_plain_dvc_repro_gives(finished: Job, expected: Job) -> None:
+def test_workers_give_what_plain_dvc_repro_gives(finished: Job, expected: Job) -> None:
     stages = ("finetune@shallow_subset-0", "predict_finetuned@shallow_subset-0")
     printed = finished.run("dvc", "repro", "--force", "--single-item", *stages)
     assert "shallow_subset  epoch 4/4" in printed

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,14 +38,14 @@ def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 @pytest.mark.faults
 def test_eight_trainings_at_once_all_have_whole_runs(shared_store: str, tmp_path: Path) -> None:
-    params = jobs.small_params(batchnorm={"epochs": EPOCHS})
+    params = jobs.small_params(batchnorm={"epochs": EPOCHS, "training_images": 400})
     job = jobs.make(tmp_path / "job", params, "prepare", "recipes", MLFLOW_TRACKING_URI=shared_store)
     trainings = [job.start("python", "-m", "pipeline.train", "batchnorm", str(seed)) for seed in SEEDS]
     for training in trainings:
-        told, _ = training.communicate(timeout=600)
-        assert training.returncode == 0, told
-        assert "locked" not in told
-        assert "not complete" not in told
+        printed, _ = training.communicate(timeout=600)
+        assert training.returncode == 0, printed
+        assert "locked" not in printed
+        assert "not complete" not in printed
     runs = job.runs()
     assert sorted(run.info.run_name or "" for run in runs) == [f"batchnorm-{seed}" for seed in SEEDS]
     for run in runs:
@@ -58,12 +57,13 @@ def test_eight_trainings_at_once_all_have_whole_runs(shared_store: str, tmp_path
 
 
 PROMOTE = """
-import sys, time
+import sys
 from pathlib import Path
 from tests.test_registry import new_candidate, promote
 
 candidate = new_candidate(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
-time.sleep(max(0, float(sys.argv[4]) - time.time()))
+print("ready", flush=True)
+sys.stdin.readline()
 print(promote(candidate))
 """
 
@@ -78,8 +78,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def promoted_at_once(store: Path, *candidates: tuple[int, float], machines: int) -> list[str]:
-    """What promotions of (seed, accuracy) say that start at once; each machine has its own locks."""
-    start = str(time.time() + 20)
+    """What promotions of (seed, accuracy) print that start at once; each machine has its own locks."""
     processes = []
     for number, (seed, accuracy) in enumerate(candidates):
         locks = store / f"machine{number % machines}"
@@ -87,16 +86,24 @@ def promoted_at_once(store: Path, *candidates: tuple[int, float], machines: int)
         folder = store / f"process{number}"
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-c", PROMOTE, str(folder), str(seed), str(accuracy), start],
+                [sys.executable, "-c", PROMOTE, str(folder), str(seed), str(accuracy)],
                 cwd=ROOT,
                 env=os.environ | {"TMPDIR": str(locks)},
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
             )
         )
-    told = [process.communicate(timeout=300)[0] for process in processes]
+    for process in processes:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+    printed = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes)
-    return told
+    return printed
 
 
 @pytest.mark.faults
@@ -109,8 +116,8 @@ def test_two_promotions_at_once_on_one_machine_end_with_the_better(store: Path) 
 
 @pytest.mark.faults
 def test_two_promotions_of_one_model_on_one_machine_make_one_version(store: Path) -> None:
-    told = promoted_at_once(store, (2, 0.6), (2, 0.6), machines=1)
-    assert sorted("is champion" in line for line in told) == [False, True]
+    printed = promoted_at_once(store, (2, 0.6), (2, 0.6), machines=1)
+    assert sorted("is champion" in line for line in printed) == [False, True]
     assert len(versions()) == 2
     assert aliases() == {"champion": "2", "previous": "1"}
 

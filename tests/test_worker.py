@@ -11,10 +11,14 @@ from typing import Any
 import psutil
 import pytest
 
+from pipeline.params import Params
 from pipeline.running import worker
+from pipeline.shared.load_params import load_params
 from tests.conftest import ROOT
 from tests.jobs import wait_for
+from tests.keras_models import print_trained
 
+FRESH = ["translate", "batchnorm", "model_s_plus", "vgg3"]  # augmentation, normalization, schedules, size
 WAIT = "import os, time; print(os.getpid()); time.sleep(600)"
 
 
@@ -73,3 +77,20 @@ def test_a_worker_ends_when_its_driver_is_killed(tmp_path: Path) -> None:
         process = psutil.Process(int(driver.stdout.readline()))
         driver.kill()
     wait_for(lambda: not process.is_running(), 30)
+
+
+@pytest.mark.faults
+def test_forks_train_all_variants_as_fresh_processes_do() -> None:
+    """Bit for bit. Of the fresh ones there are a few, since each takes its time."""
+    worker.stop()  # the server of other tests, which has imported less
+    worker.warm_up()
+    names = [key.rpartition(".")[2] for key in load_params(Params, ROOT / "params.yaml").blocks]
+    digests = []
+    for name in names:
+        lines: list[str] = []
+        assert worker.run(partial(print_trained, name), lines.append) == 0, lines
+        digests.append(lines[-1])
+    for name in FRESH:
+        command = [sys.executable, "-c", f"from tests.keras_models import *; print_trained('{name}')"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.split()[-1] == digests[names.index(name)]

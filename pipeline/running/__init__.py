@@ -1,1 +1,1 @@
-"""Trainings and predictions ahead of their stages, in warm workers, with a live view."""
+"""Trainings and predictions ahead of their stages, in workers, with a live view."""
