@@ -29,7 +29,7 @@ $(VENV)/made: requirements.lock
 check: setup  ## check params.yaml
 	@python -m pipeline.params
 
-quickstart: check  ## the whole pipeline in minutes, on handwritten digits
+quickstart: setup  ## the whole pipeline in minutes, on handwritten digits
 	@python -m pipeline.quickstart
 
 repro: check  ## the real job: what params.yaml says, JOBS=N stages at a time; then complete MLflow's records

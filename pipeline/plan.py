@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 
-from pipeline.learning.key import code_digest
+from pipeline.learning.key import code_digests
 from pipeline.learning.recipe import Recipe
 from pipeline.params import Params
 from pipeline.records import store
@@ -35,7 +35,7 @@ def main() -> None:
     params = load_params(Params)
     params.training.check_versions()
     stages = after_recipes(outdated_stages())
-    show(stages, jobs_ahead(stages, params.data.dataset))
+    show(stages, jobs_ahead(stages, params.data.dataset, code_digests()))
 
 
 def show(stages: Stages, jobs: list[Job]) -> None:
@@ -94,13 +94,13 @@ def is_cached(repo: "Repo", stage: Any) -> bool:
     return bool(cache and repo.stage_cache._create_stage(cache, wdir=stage.wdir).outs_cached())
 
 
-def jobs_ahead(stages: Stages, experiment: str) -> list[Job]:
+def jobs_ahead(stages: Stages, experiment: str, code: dict[str, str]) -> list[Job]:
     """The trainings and predictions to do before `dvc repro`: those that it would not restore itself.
 
+    `code` is the digest of each stage's modules, taken before workers import them.
     What follows a restored training is left to `dvc repro`, too.
     """
     known = earlier_wall_seconds(experiment) if stages else {}
-    code = {stage: code_digest(stage) for stage in ("train", "predict")}
     jobs: list[Job] = []
     restored: set[Trained | None] = set()
     for trained in all_trained():

@@ -19,6 +19,7 @@ import mlflow
 from rich.console import Console
 
 from pipeline import integrity, plan
+from pipeline.learning.key import code_digests
 from pipeline.params import Params
 from pipeline.records import tracking
 from pipeline.running import ahead, walk, worker
@@ -33,10 +34,14 @@ from pipeline.shared.lock import single_instance
 @single_instance
 def main() -> None:
     """Print the plan and run it."""
-    jobs = _jobs()
+    parser = argparse.ArgumentParser(description="`dvc repro` with its trainings side by side.")
+    parser.add_argument("--jobs", default="cores", help="trainings at a time; by default, as the cores allow")
+    jobs = parser.parse_args().jobs
+    if not re.fullmatch("cores|[1-9][0-9]*", jobs):
+        raise PipelineError(f"--jobs: `cores` and whole numbers from 1 are allowed; received {jobs!r}")
     params = load_params(Params)
     params.training.check_versions()
-    sys.exit(reproduce(params, jobs))
+    sys.exit(reproduce(params, None if jobs == "cores" else int(jobs)))
 
 
 def reproduce(params: Params, jobs: int | None = None) -> int:
@@ -49,11 +54,11 @@ def reproduce(params: Params, jobs: int | None = None) -> int:
             signal.signal(number, signal.default_int_handler)
     try:
         integrity.mend_everything()
-        stages = plan.outdated_stages()
+        stages, code = plan.outdated_stages(), code_digests()
         if any("@" in stage for stage in stages):  # a training or a prediction
             worker.warm_up()
         stages = plan.after_recipes(stages)
-        todo = plan.jobs_ahead(stages, params.data.dataset)
+        todo = plan.jobs_ahead(stages, params.data.dataset, code)
         plan.show(stages, todo)
         with View(Console(), len(todo)) as view:
             ahead.run(todo, jobs or max(1, joblib.cpu_count() // params.training.threads), view)
@@ -73,17 +78,6 @@ def forget_results(experiment: str) -> None:
     for tags in results.clear():
         if run := tracking.find_run(experiment, tags):
             mlflow.MlflowClient().set_tag(run.info.run_id, "taken_up", "false")
-
-
-def _jobs() -> int | None:
-    parser = argparse.ArgumentParser(description="`dvc repro` with its trainings side by side.")
-    parser.add_argument("--jobs", default="cores", help="trainings at a time; by default, as the cores allow")
-    jobs = parser.parse_args().jobs
-    if jobs == "cores":
-        return None
-    if not re.fullmatch("[1-9][0-9]*", jobs):
-        raise PipelineError(f"--jobs: `cores` and whole numbers from 1 are allowed; received {jobs!r}")
-    return int(jobs)
 
 
 if __name__ == "__main__":

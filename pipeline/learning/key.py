@@ -35,6 +35,11 @@ def prediction_key(model: Path, recipe: Recipe, code: str) -> str:
     return digest_of([file_digest(model), recipe.threads, recipe.share_batches, recipe.views, split, code])
 
 
+def code_digests() -> dict[str, str]:
+    """The digests of the modules of both stages, by the stage."""
+    return {stage: code_digest(stage) for stage in ("train", "predict")}
+
+
 def code_digest(stage: str) -> str:
     """A digest of the modules that dvc.yaml lists for a stage."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
