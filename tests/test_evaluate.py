@@ -14,6 +14,7 @@ from mlflow.entities import Run
 
 from pipeline import evaluate
 from pipeline.records import tracking
+from pipeline.scoring import metrics
 from pipeline.shared.arrays import write_arrays, write_json
 from pipeline.shared.paths import PREPARED
 from pipeline.shared.trained import INDEX, Trained
@@ -131,6 +132,15 @@ def test_one_model_is_scored_beside_the_others_files(monkeypatch: pytest.MonkeyP
     run_stage(monkeypatch, "good", "0")
     assert files(Path("metrics")) == {"good-0.json", "other-0.json"}
     assert table("curves")["model"].tolist() == ["good-0"]
+
+
+def test_a_metric_that_is_not_a_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(metrics.METRICS, "undefined", lambda *_: np.nan)
+    with pytest.raises(
+        SystemExit, match="error: good-0: undefined of validation images: not a finite number"
+    ):
+        run_stage(monkeypatch, "good", "0")
+    assert not GOOD.scores.exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 A process that evaluates imports neither TensorFlow nor MLflow, so many can work side by side.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from pipeline.scoring import figures, metrics
 from pipeline.scoring.stored import read_probabilities
 from pipeline.shared.arrays import read_arrays, read_facts, write_json
+from pipeline.shared.errors import PipelineError
 from pipeline.shared.paths import PREPARED
 from pipeline.shared.trained import Trained
 
@@ -30,6 +32,11 @@ def evaluate(trained: Trained) -> str:
     data = {part: read_arrays(PREPARED / part) for part in PARTS}
     predicted = {part: read_probabilities(trained, part) for part in PARTS}
     scores = {part: metrics.scores(data[part]["labels"], predicted[part]) for part in PARTS}
+    for part, values in scores.items():
+        if infinite := [name for name, value in values.items() if not math.isfinite(value)]:
+            raise PipelineError(
+                f"{trained.name}: {', '.join(infinite)} of {part} images: not a finite number"
+            )
     tables = make_tables(data["test"]["labels"], predicted["test"], classes)
     drawn = make_figures(trained.name, history, tables, data["test"], predicted["test"], classes)
     report = metrics.report(data["test"]["labels"], predicted["test"], classes)

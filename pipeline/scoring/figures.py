@@ -103,11 +103,12 @@ def predictions(
         left.imshow(image)
         left.set_title(name, fontsize="medium")
         left.set_axis_off()
+        left.set(xticks=[], yticks=[])  # which would take their time even so
         shown = range(len(classes)) if len(classes) <= NAMED else (-row).argsort(kind="stable")[:10]
         places = range(len(shown))
         right.bar(places, row[shown], color=["tab:green" if i == label else "tab:grey" for i in shown])
         right.set_xticks(places, [classes[i] for i in shown], fontsize="small")
-        right.set(ylim=(0, 1), ylabel="probability")
+        right.set(ylim=(0, 1), yticks=(0, 0.5, 1), ylabel="probability")
         if sum(len(classes[i]) for i in shown) > 90:
             right.tick_params(axis="x", rotation=20)
         words = f"predicted: {classes[int(row.argmax())]}"
