@@ -154,7 +154,10 @@ REFUSED = {"promoted": False, "reason": "it is worse"}
     ("answer", "begin"),
     [
         ({}, f"The best model of this comparison is {SCORED}It was chosen"),
-        ({"promoted": True, "reason": "best", "standing": None}, f"The champion is {SCORED}It was chosen"),
+        (
+            {"promoted": True, "reason": "best", "standing": None},
+            f"The champion is {SCORED}It was promoted: best.\nIt was chosen",
+        ),
         (
             REFUSED | {"standing": SECOND},
             f"{WORSE}The champion is still **second** (seed 2): validation accuracy",
@@ -308,8 +311,8 @@ def test_tables_of_a_hundred_classes_show_the_hardest_ten() -> None:
         ({}, "digest `0123456789ab`.\n"),
         (
             {"duplicates": {"training_and_validation": 0, "test": 1}},
-            "All images were compared, pixel by pixel: 0 images of training occur in validation too, "
-            "1 test image in training or validation.\n",
+            "The pixels of all images were compared: 0 validation images also in training, "
+            "1 test image also in training or validation.\n",
         ),
     ],
 )

@@ -72,6 +72,7 @@ def _verdict(decision: dict[str, Any]) -> Iterator[str]:
     promoted, standing = decision.get("promoted"), decision.get("standing")
     if promoted:
         yield f"The champion is {_scored(decision)}."
+        yield f"It was promoted: {literal(decision['reason'])}."
         return
     yield f"The best model of this comparison is {_scored(decision)}."
     if promoted is not None:
@@ -157,9 +158,9 @@ def _data(results: Results) -> str:
     text = f"One split for all variants, digest `{results.facts['split_digest'][:12]}`."
     if (copies := results.facts.get("duplicates")) is not None:
         text += (
-            " All images were compared, pixel by pixel: "
-            f"{_count(copies['training_and_validation'], 'image')} of training occur in validation too, "
-            f"{_count(copies['test'], 'test image')} in training or validation."
+            " The pixels of all images were compared: "
+            f"{_count(copies['training_and_validation'], 'validation image')} also in training, "
+            f"{_count(copies['test'], 'test image')} also in training or validation."
         )
     balance = results.balance
     if len(balance) > ROWS:
