@@ -89,14 +89,15 @@ def test_a_pasted_image_is_answered(demo: Page, file: Path, evaluated: Evaluated
 
 @pytest.mark.parametrize("content", [b"not an image", b"", "cut"], ids=["text", "empty", "cut off"])
 def test_a_bad_file_gives_a_message_and_the_page_goes_on(demo: Page, file: Path, content: Any) -> None:
+    """The message shows the file's name as it is, not as Markdown."""
     whole = file.read_bytes()
-    bad = file.with_name("bad.png")
+    bad = file.with_name("__b*d__ $x$ [y](z).png")
     bad.write_bytes(whole[: len(whole) // 2] if content == "cut" else content)
     demo.locator("input[type=file]").set_input_files(bad)
     alert = demo.get_by_role("alert")
     expect(alert).to_be_visible()
     text = alert.inner_text()
-    assert text.startswith("bad.png: ")
+    assert text.startswith(f"{bad.name}: ")
     assert "\n" not in text
     expect(demo.get_by_test_id("stException")).to_have_count(0)
     expect(demo.get_by_text("The network sees")).to_be_hidden()
