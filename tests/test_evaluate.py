@@ -1,4 +1,4 @@
-"""The evaluation stage: the files and runs of all models, or of one."""
+"""The evaluation stage: the files and runs of all models, or of one; scores that were edited afterwards."""
 
 import shutil
 import sys
@@ -15,7 +15,9 @@ from mlflow.entities import Run
 from pipeline import evaluate
 from pipeline.records import tracking
 from pipeline.scoring import metrics
-from pipeline.shared.arrays import write_arrays, write_json
+from pipeline.scoring.stored import check_scores, read_probabilities
+from pipeline.shared.arrays import read_arrays, write_arrays, write_json
+from pipeline.shared.errors import PipelineError
 from pipeline.shared.paths import PREPARED
 from pipeline.shared.trained import INDEX, Trained
 
@@ -157,3 +159,23 @@ def test_a_missing_model_is_refused(arguments: list[str], line: str, monkeypatch
         run_stage(monkeypatch, *arguments)
     assert str(ended.value.code).startswith(line)
     assert not Path("metrics").exists()
+
+
+@pytest.mark.parametrize("edited", [0.95, 0.5])
+def test_a_plausible_edit_of_the_scores_is_found(edited: float) -> None:
+    write_json(LOST.scores, DIVERGED)
+    for accuracy in (1.0, edited):
+        write_json(GOOD.scores, {part: {"accuracy": accuracy} for part in ("validation", "test")})
+        if accuracy == 1:
+            check_scores([GOOD, LOST])
+    message = f"metrics/good-0.json: validation accuracy {edited}, but predictions/good-0 gives 1.0: "
+    with pytest.raises(PipelineError, match=message):
+        check_scores([GOOD, LOST])
+
+
+@pytest.mark.parametrize("change", [lambda p: p[:3], lambda p: p.T, lambda p: p * 2, lambda p: p * np.nan])
+def test_probabilities_must_fit_the_images(change: Any) -> None:
+    stored = read_arrays(GOOD.predictions)
+    write_arrays(GOOD.predictions, {"test": stored["test"], "validation": change(stored["validation"])})
+    with pytest.raises(PipelineError, match=r"predictions/good-0/validation.npy: expected .*\(20, 2\)"):
+        read_probabilities(GOOD, "validation")
