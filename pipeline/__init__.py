@@ -2,6 +2,7 @@
 
 Stages, in the order of dvc.yaml:
 
+    watch       lists the files of your own folders
     fetch       downloads the images                      evaluate   scores all models, draws their figures
     prepare     checks them, splits off validation        promote    makes the best model champion
     recipes     turns params.yaml into a recipe each      report     writes the comparison

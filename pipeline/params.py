@@ -12,11 +12,20 @@ from pipeline.shared.errors import PipelineError, one_line_errors
 from pipeline.shared.load_params import load_params, shortened
 from pipeline.shared.paths import PARAMS
 from pipeline.shared.trained import Trained
-from pipeline.shared.variant import Section, Variant
+from pipeline.shared.variant import Section, Variant, text
 
-VariantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# Names are parts of the names of files, which have at most 255 bytes, and of MLflow's registered models.
+VariantName = Annotated[
+    str, text("[a-z][a-z0-9_]{,99}", "a lower-case letter and at most 99 lower-case letters, digits or _")
+]
+DatasetName = Annotated[
+    str, text("[A-Za-z0-9][A-Za-z0-9_.-]{,99}", "a letter or digit and at most 99 letters, digits, _, . or -")
+]
+Sha256 = Annotated[str, text("[0-9a-f]{64}", "64 of the digits 0-9 and a-f")]
+PartName = Annotated[
+    str, text("test|train[A-Za-z0-9_]{,99}", "test, train, or train and letters, digits or _")
+]
+FolderPath = Annotated[str, text(r"[^'\n]+", "a path without ' and line breaks")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -27,7 +36,9 @@ class Source(Section):
     name: DatasetName | None = None
     archives: list[str] = Field(default_factory=list)
     sha256: Sha256 | None = None
+    folders: dict[PartName, FolderPath] = Field(default_factory=dict)
     directory: str | None = None
+    image_size: int = 32
 
     @property
     def dataset(self) -> str:
@@ -41,20 +52,32 @@ class Cifar10(Source):
     source: Literal["cifar10"]
     archives: list[str] = Field(min_length=1)
     sha256: Sha256
+    image_size: Literal[32] = 32
 
 
 class Digits(Source):
     """The handwritten digits that scikit-learn carries."""
 
     source: Literal["digits"]
+    image_size: Literal[32] = 32
 
 
 class Directory(Source):
-    """The user's own images, in train*/CLASS and test/CLASS folders."""
+    """The user's own images: a folder of CLASS folders for `test` and for `train` or several `train*`.
+
+    They become squares of `image_size` pixels. `directory` is a folder with train* and test folders, which
+    DVC does not watch.
+    """
 
     source: Literal["directory"]
     name: DatasetName
-    directory: str = Field(min_length=1)
+    image_size: int = Field(default=32, ge=8, le=1024)
+
+    @model_validator(mode="after")
+    def _has_its_folders(self) -> Self:
+        if self.directory is None and not {"test", "train"} <= {part[:5] for part in self.folders}:
+            raise ValueError("folders must name a folder for test and one or more for train")
+        return self
 
 
 class Split(Section):
@@ -63,6 +86,7 @@ class Split(Section):
     strategy: Literal["stratified", "first", "batch"]
     fraction: float = Field(gt=0, lt=1)
     seed: Seed
+    duplicates: Literal["error", "warn"] = "error"
 
 
 class Training(Section):
@@ -114,7 +138,7 @@ class Params(Section):
     finetune: Finetune | None = None
     promotion: Promotion
     serving: Serving
-    published: dict[VariantName, Annotated[float, Field(gt=0, le=1)]]
+    published: dict[VariantName, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
 
     @property
     def blocks(self) -> dict[str, Variant]:

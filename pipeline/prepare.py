@@ -7,7 +7,8 @@ images and labels; `split`, the indices into the raw training images, with the f
 class_balance.csv and samples.png for a person to look at.
 """
 
-from typing import Any
+from hashlib import sha256
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,8 @@ def main() -> None:
     check(raw["test_images"], raw["test_labels"], classes, "test")
     train, validation = split(raw["train_labels"], raw["train_batches"], strategy)
     check_parts(raw["train_labels"], train, validation, classes)
+    found = duplicates(raw["train_images"], raw["test_images"], validation)
+    check_duplicates(found, strategy.duplicates)
 
     indices = {"train": train, "validation": validation}
     parts = {
@@ -44,7 +47,7 @@ def main() -> None:
     }
     parts["test"] = {"images": raw["test_images"], "labels": raw["test_labels"]}
 
-    write_arrays(PREPARED / "split", indices, **facts, **facts_of(indices, parts))
+    write_arrays(PREPARED / "split", indices, **facts, **facts_of(indices, parts), duplicates=found)
     for part, arrays in parts.items():
         write_arrays(PREPARED / part, arrays)
     balance = class_balance({part: arrays["labels"] for part, arrays in parts.items()}, classes)
@@ -56,13 +59,13 @@ def main() -> None:
 def check(images: np.ndarray, labels: np.ndarray, classes: list[str], part: str) -> None:
     """Raise PipelineError with every problem of the images and labels of a part of the raw data.
 
-    Images must be uint8 (n, 32, 32, 3), and none of a single colour, as a missing image would be. Labels must
-    be int64 (n,), indices of `classes`, with at least two images of each class.
+    Images must be uint8 (n, size, size, 3), and none of a single colour, as a missing image would be. Labels
+    must be int64 (n,), indices of `classes`, with at least two images of each class.
     """
     problems = []
-    if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3):
-        problems.append(f"images are {images.dtype} {images.shape}, not uint8 (n, 32, 32, 3)")
-    elif (blank := np.flatnonzero(np.ptp(images.reshape(len(images), 32 * 32 * 3), axis=1) == 0)).size:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (*images.shape[1:2] * 2, 3):
+        problems.append(f"images are {images.dtype} {images.shape}, not uint8 (n, size, size, 3)")
+    elif (blank := np.flatnonzero(np.ptp(images, axis=(1, 2, 3)) == 0)).size:
         problems.append(f"images of a single colour, at {blank[:10].tolist()}")
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
         problems.append(f"labels are {labels.dtype} {labels.shape} for {len(images)} images")
@@ -103,12 +106,42 @@ def split(labels: np.ndarray, batches: np.ndarray, chosen: Split) -> tuple[np.nd
 
 
 def check_parts(labels: np.ndarray, train: np.ndarray, validation: np.ndarray, classes: list[str]) -> None:
-    """Raise PipelineError if a split leaves no validation images, or a class without training images."""
-    if not len(validation):
-        raise PipelineError(f"{PARAMS}: split: leaves none of {len(labels)} training images for validation")
-    counts = np.bincount(labels[train], minlength=len(classes))
-    if absent := [name for name, count in zip(classes, counts, strict=True) if not count]:
-        raise PipelineError(f"{PARAMS}: split: leaves no training image of {', '.join(absent)}")
+    """Raise PipelineError if a split leaves a class without training images or without validation images."""
+    for part, rows in (("training", train), ("validation", validation)):
+        counts = np.bincount(labels[rows], minlength=len(classes))
+        if absent := [name for name, count in zip(classes, counts, strict=True) if not count]:
+            raise PipelineError(
+                f"{PARAMS}: split: leaves no {part} image of {', '.join(absent)}: each class needs one; add "
+                "images, or change split.fraction or split.strategy"
+            )
+
+
+def duplicates(train: np.ndarray, test: np.ndarray, validation: np.ndarray) -> dict[str, int]:
+    """The numbers of images with the same pixels as another one.
+
+    `training`: of the raw training images, those that repeat an earlier one. `training_and_validation`: of
+    the validation images, those that are also in the rest of `train`. `test`: of `test`, those in `train`.
+    """
+    digests = np.array([sha256(image.tobytes()).digest() for image in train])
+    tested = [sha256(image.tobytes()).digest() for image in test]
+    rest = np.delete(digests, validation)
+    return {
+        "training": len(digests) - len(set(digests)),
+        "training_and_validation": int(np.isin(digests[validation], rest).sum()),
+        "test": int(np.isin(tested, digests).sum()),
+    }
+
+
+def check_duplicates(found: dict[str, int], wanted: Literal["error", "warn"]) -> None:
+    """Raise PipelineError if test images are among the training images, or print it if that is `wanted`.
+    Training images that are also validation images are printed."""
+    if found["test"]:
+        line = f"{found['test']:,} test images are also training images"
+        if wanted == "error":
+            raise PipelineError(f"{RAW}: {line}: remove them, or set split.duplicates to warn in {PARAMS}")
+        print(f"prepare: warning: {line}")
+    if both := found["training_and_validation"]:
+        print(f"prepare: warning: {both:,} validation images are also training images")
 
 
 def facts_of(indices: dict[str, np.ndarray], parts: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:

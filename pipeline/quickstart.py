@@ -78,8 +78,9 @@ def lay_out(folder: Path, params: str) -> None:
     folder.mkdir(exist_ok=True, parents=True)
     shutil.rmtree(folder / "pipeline", ignore_errors=True)
     shutil.copytree("pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore"):
-        shutil.copy(name, folder)
+    (folder / "data/images").mkdir(parents=True, exist_ok=True)
+    for name in ("dvc.yaml", ".dvcignore", "data/images/.gitkeep"):
+        shutil.copy(name, folder / name)
     (folder / "params.yaml").write_text(params)
     if not (folder / ".dvc").is_dir():
         dvc = Path(sys.executable).with_name("dvc")

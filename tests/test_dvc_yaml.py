@@ -15,7 +15,9 @@ import pipeline
 from pipeline.shared.neutral import NEUTRAL
 from tests.conftest import ROOT
 
-STAGES: dict[str, dict[str, Any]] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+STAGES: dict[str, dict[str, Any]] = {
+    name: stage.get("do", stage) for name, stage in YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"].items()
+}
 MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 
 

@@ -1,6 +1,7 @@
 """Fetching and preparing data: bad images and labels are refused, and validation images are set aside."""
 
 import json
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ from ruamel.yaml import YAML
 
 from pipeline import fetch, prepare
 from pipeline.params import Split
-from pipeline.prepare import check, check_parts, split
+from pipeline.prepare import check, check_parts, duplicates, split
 from pipeline.shared.arrays import arrays_digest, digest_of, read_arrays, read_facts
 from pipeline.shared.errors import PipelineError
 from tests.conftest import ROOT
@@ -41,7 +42,7 @@ def blank(*rows: int) -> np.ndarray:
     [
         (
             {"images": good()["images"].astype(np.float32)},
-            "images are float32 (6, 32, 32, 3), not uint8 (n, 32, 32, 3)",
+            "images are float32 (6, 32, 32, 3), not uint8 (n, size, size, 3)",
         ),
         ({"images": good()["images"].transpose(0, 3, 1, 2)}, "images are uint8 (6, 3, 32, 32)"),
         ({"images": good()["images"][..., 0]}, "images are uint8 (6, 32, 32)"),
@@ -153,7 +154,8 @@ def split_and_check(labels: np.ndarray, batches: np.ndarray, strategy: Split) ->
         ([0, 1] * 10, [0] * 20, chosen("batch"), "split.strategy: batch needs at least two batches"),
         ([0, 1, 2] * 5, [0] * 15, chosen(fraction=0.01), "split.fraction 0.01: "),
         ([0, 1, 2] * 5, [0] * 15, chosen(fraction=0.99), "split.fraction 0.99: "),
-        ([0, 1, 0, 1], [0] * 4, chosen("first"), "split: leaves none of 4 training images for validation"),
+        ([0, 1, 0, 1], [0] * 4, chosen("first"), "split: leaves no validation image of cat, dog: "),
+        ([0] * 60 + [1] * 60 + [2] * 2, [0] * 122, chosen(), "split: leaves no validation image of eel: "),
         ([1, 1] + [0] * 8, [0] * 10, chosen("first"), "split: leaves no training image of dog"),
         ([0, 0, 0, 1, 1, 2, 2], [0] * 3 + [1] * 4, chosen("batch"), "leaves no training image of dog, eel"),
     ],
@@ -166,6 +168,17 @@ def test_a_split_that_leaves_something_empty_is_refused(
     assert str(caught.value).startswith("params.yaml: split")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_duplicates_are_counted_by_the_parts_that_they_are_in() -> None:
+    train, test = (np.random.default_rng(seed).integers(0, 256, (9, 4, 4, 3), np.uint8) for seed in (0, 1))
+    train[1] = train[0]  # both in training
+    train[8] = train[0]  # in validation
+    test[3] = train[8]
+    test[4] = train[5]
+    test[6] = test[7]
+    found = duplicates(train, test, validation=np.array([7, 8]))
+    assert found == {"training": 2, "training_and_validation": 1, "test": 2}
 
 
 # The two commands
@@ -235,6 +248,7 @@ def test_facts_describe_the_dataset_and_the_split(made: Path) -> None:
         "classes": list("0123456789"),
         "image_shape": [32, 32, 3],
         "counts": {"train": 1293, "validation": 144, "test": 360},
+        "duplicates": {"training": 0, "training_and_validation": 0, "test": 0},
         "data_digest": data_digest,
         "split_digest": digest_of([data_digest, *rows]),
     }
@@ -271,18 +285,61 @@ def test_a_second_run_gives_the_same_bytes(made: Path, capsys: pytest.CaptureFix
     assert contents(made) == before
 
 
+def mine(folder: Path, eels: int = 6, seed: int = 0) -> dict[str, str]:
+    """Folders of random images: six cats and some eels to train on and to test with."""
+    random = np.random.default_rng(seed)
+    for part in ("train", "test"):
+        for name, count in (("cat", 6), ("eel", eels if part == "train" else 6)):
+            (folder / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 256, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / part / name / f"{number}.png")
+    return {part: str(folder / part) for part in ("train", "test")}
+
+
 def test_a_class_with_a_single_image_is_named_before_anything_is_written(workplace: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
-    for number, (image, name) in enumerate(zip(images, ["cat", "cat", "cat", "eel", "eel"], strict=True)):
-        for part in ("train", "test"):
-            (workplace / "mine" / part / name).mkdir(parents=True, exist_ok=True)
-            if part == "test" or number < 4:  # a single eel to train on
-                Image.fromarray(image).save(workplace / "mine" / part / name / f"{number}.png")
-    write_params(workplace, source="directory", directory="mine", name="mine")
+    write_params(workplace, source="directory", folders=mine(workplace / "mine", eels=1), name="mine")
     fetch.main()
     with pytest.raises(SystemExit, match=r"^error: data/raw: training data: .* two images: eel$"):
         prepare.main()
     assert not (workplace / "data/prepared").exists()
+
+
+def test_test_images_among_the_training_images_are_refused_unless_they_are_wanted(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine(workplace / "mine")
+    for number in range(3):
+        shutil.copy(workplace / "mine/train/cat/0.png", workplace / f"mine/test/eel/copy{number}.png")
+        shutil.copy(workplace / "mine/train/eel/1.png", workplace / f"mine/train/eel/copy{number}.png")
+    write_params(workplace, source="directory", directory="mine", name="mine", image_size=48)
+    fetch.main()
+    with pytest.raises(SystemExit, match=r"^error: data/raw: 3 test images are also training images: "):
+        prepare.main()
+    assert not (workplace / "data/prepared").exists()
+    params = json.loads((workplace / "params.yaml").read_text())
+    params["split"] |= {"duplicates": "warn", "fraction": 0.5}
+    (workplace / "params.yaml").write_text(json.dumps(params))
+    capsys.readouterr()
+    prepare.main()
+    facts = read_facts(workplace / "data/prepared/split")
+    found = facts["duplicates"]
+    assert (found["training"], found["test"], facts["image_shape"]) == (3, 3, [48, 48, 3])
+    both = found["training_and_validation"]
+    assert 0 < both < 4
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "prepare: warning: 3 test images are also training images",
+        f"prepare: warning: {both} validation images are also training images",
+    ]
+
+
+def test_a_directory_without_its_folders_is_refused(workplace: Path) -> None:
+    (workplace / "mine/train/cat").mkdir(parents=True)
+    write_params(workplace, source="directory", directory="mine", name="mine")
+    with pytest.raises(
+        SystemExit, match=r"^error: mine: needs train\*/CLASS and test/CLASS folders of images$"
+    ):
+        fetch.main()
 
 
 def test_fetch_without_an_archive_ends_with_one_line(workplace: Path) -> None:

@@ -1,6 +1,5 @@
-"""The three sources of images. Each gives a `RawDataset`."""
+"""CIFAR-10 and scikit-learn's digits as a `RawDataset`; `folders` reads the user's own images as one."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,21 +8,20 @@ import numpy as np
 from PIL import Image
 
 from pipeline.data import archive
-from pipeline.data.images import ImageError, decode
 from pipeline.shared.errors import PipelineError, in_a_line
+from pipeline.shared.load_params import joined
 
 BATCHES = [f"data_batch_{n}" for n in range(1, 6)]
-SUFFIXES = {".png", ".jpg", ".jpeg"}
 
-Part = tuple[np.ndarray, np.ndarray]  # uint8 images (n, 32, 32, 3) and int64 labels (n,)
+Part = tuple[np.ndarray, np.ndarray]  # uint8 images (n, size, size, 3) and int64 labels (n,)
 
 
 @dataclass(frozen=True)
 class RawDataset:
     """Images and labels as their source gives them.
 
-    train_images uint8 (n, 32, 32, 3); train_labels int64 (n,); train_batches int64 (n,), the batch or folder
-    of each image, counted from 0; test_images and test_labels likewise; the names of the classes.
+    train_images uint8 (n, size, size, 3); train_labels int64 (n,); train_batches int64 (n,), the batch or
+    folder of each image, counted from 0; test_images and test_labels likewise; the names of the classes.
     """
 
     train_images: np.ndarray
@@ -45,7 +43,7 @@ def cifar10(archives: list[str], sha256: str, downloads: Path, waits: float = 1)
     try:
         found = archive.unpickle(path, "cifar-10-batches-py", {*BATCHES, "test_batch", "batches.meta"})
         parts = [_cifar10_part(found[name]) for name in [*BATCHES, "test_batch"]]
-        return _dataset(parts, [name.decode() for name in found["batches.meta"][b"label_names"]])
+        return dataset(parts, [name.decode() for name in found["batches.meta"][b"label_names"]])
     except Exception as error:  # a pickle can raise anything
         if downloads.is_dir() and path.parent.samefile(downloads):
             path.unlink()
@@ -65,30 +63,16 @@ def digits() -> RawDataset:
     labels = bunch.target.astype(np.int64)
     train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
     parts = [(images[rows], labels[rows]) for rows in (train, test)]
-    return _dataset(parts, [str(digit) for digit in range(10)])
+    return dataset(parts, [str(digit) for digit in range(10)])
 
 
-def directory(root: Path) -> RawDataset:
-    """The user's own images: `train*/CLASS/*.png|jpg` and `test/CLASS/*.png|jpg`.
+def dataset(parts: list[Part], classes: list[str]) -> RawDataset:
+    """A dataset of one or more training parts and, last, the test part.
 
-    Several train folders are put one after another, each in an order that mixes its classes. A number before
-    the name of a class (003_cat) is dropped. Raises PipelineError with
-    all unreadable files, or all classes that some folder lacks.
+    Raises PipelineError if the name of a class is empty or cannot be printed.
     """
-    folders = [*sorted(path for path in root.glob("train*") if path.is_dir()), root / "test"]
-    names = _class_folders(root, folders)
-    classes = [re.sub(r"^\d+_", "", name) for name in names]
-    if twice := sorted({name for name in classes if classes.count(name) > 1}):
-        raise PipelineError(f"{root}: classes that differ only in their number: {', '.join(twice)}")
-    unreadable: list[str] = []
-    parts = [_read_folder(folder, names, unreadable) for folder in folders]
-    if unreadable:
-        raise PipelineError(f"{root}: images that cannot be read: {', '.join(unreadable)}")
-    return _dataset(parts, classes)
-
-
-def _dataset(parts: list[Part], classes: list[str]) -> RawDataset:
-    """A dataset of one or more training parts and, last, the test part."""
+    if unusable := [repr(name) for name in classes if not name.strip() or not name.isprintable()]:
+        raise PipelineError(f"names of classes must be printable text; received {joined(unusable)}")
     *train, (test_images, test_labels) = parts
     return RawDataset(
         train_images=np.concatenate([images for images, _ in train]),
@@ -102,39 +86,7 @@ def _dataset(parts: list[Part], classes: list[str]) -> RawDataset:
 
 def _cifar10_part(batch: dict[bytes, Any]) -> Part:
     pixels = batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(pixels), np.array(batch[b"labels"], np.int64)
-
-
-def _class_folders(root: Path, folders: list[Path]) -> list[str]:
-    """The names of the class folders, which must be the same in all folders."""
-    if len(folders) < 2 or not folders[-1].is_dir():
-        raise PipelineError(f"{root}: needs train*/CLASS and test/CLASS folders of images")
-    found = {folder: {path.name for path in folder.iterdir() if path.is_dir()} for folder in folders}
-    names = sorted(set.union(*found.values()))
-    lacking = {name: [folder.name for folder in folders if name not in found[folder]] for name in names}
-    stray = [f"{name} (not in {', '.join(where)})" for name, where in lacking.items() if where]
-    if stray or len(names) < 2:
-        problem = f"classes that some folder lacks: {', '.join(stray)}" if stray else "one class only"
-        raise PipelineError(f"{root}: {problem}; every folder needs the same two or more classes")
-    return names
-
-
-def _read_folder(folder: Path, names: list[str], unreadable: list[str]) -> Part:
-    """The images of a folder's classes, mixed. Adds the files that cannot be read to `unreadable`."""
-    files = [
-        (path, label)
-        for label, name in enumerate(names)
-        for path in sorted((folder / name).iterdir())
-        if path.suffix.lower() in SUFFIXES
-    ]
-    if not files:
-        raise PipelineError(f"{folder}: no image (.png, .jpg or .jpeg)")
-    found, labels = [], []
-    for row in np.random.default_rng(0).permutation(len(files)):
-        path, label = files[row]
-        try:
-            found.append(decode(path.read_bytes(), 32))
-            labels.append(label)
-        except (OSError, ImageError):
-            unreadable.append(str(path))
-    return np.array(found), np.array(labels, np.int64)
+    labels = np.array(batch[b"labels"], np.int64)
+    if pixels.dtype != np.uint8 or labels.shape != (len(pixels),):
+        raise ValueError(f"a batch has {pixels.dtype} pixels and labels of shape {labels.shape}")
+    return np.ascontiguousarray(pixels), labels

@@ -54,7 +54,8 @@ def configuration(
             model = build(network, image_shape, classes, name)
             made.append(keras.saving.serialize_keras_object(model))
         except Exception as error:  # of networks.py or of Keras
-            raise PipelineError(f"{key}: cannot be built: {in_a_line(error)[:500]}") from error
+            size = f"for images of {image_shape[0]} pixels (data.image_size)"
+            raise PipelineError(f"{key}: cannot be built {size}: {in_a_line(error)[:500]}") from error
     if model.output_shape != (None, classes):
         raise PipelineError(
             f"{key}: must end in one vector for each image, to which {classes} probabilities are added; "

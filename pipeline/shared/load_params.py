@@ -4,6 +4,7 @@ import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
@@ -13,6 +14,20 @@ from pipeline.shared.paths import PARAMS
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
+LIMIT = 10  # problems in one error
+MAX_DEPTH = 50
+MAX_LENGTH = 100_000
+PLAIN = {  # pydantic's errors, by their type, in plain words
+    "bool_type": "must be true or false",
+    "dict_type": "must be a mapping of keys",
+    "finite_number": "must be a finite number",
+    "float_type": "must be a number",
+    "int_type": "must be a whole number",
+    "list_type": "must be a list",
+    "string_type": "must be text",
+    "too_short": "must not be empty",
+}
+
 
 def load_params(model: type[AnyModel], path: Path = PARAMS) -> AnyModel:
     """Parse params.yaml into `model`, with the YAML parser that DVC uses.
@@ -20,7 +35,9 @@ def load_params(model: type[AnyModel], path: Path = PARAMS) -> AnyModel:
     Raises PipelineError with every invalid key, what is allowed and what was received, in one line.
     """
     try:
-        content = YAML(typ="safe").load(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        _check_effort(text)
+        content = YAML(typ="safe").load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
@@ -30,8 +47,9 @@ def load_params(model: type[AnyModel], path: Path = PARAMS) -> AnyModel:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        problems = [_worded(model, content, problem) for problem in error.errors(include_url=False)]
-        raise PipelineError(f"{path}: {joined(problems)}") from error
+        found = error.errors(include_url=False, include_context=True)
+        problems = [_worded(model, content, problem) for problem in found[:LIMIT]]
+        raise PipelineError(f"{path}: {joined(problems, len(found))}") from error
 
 
 class _Short(reprlib.Repr):
@@ -52,10 +70,40 @@ def shortened(value: Any) -> str:
     return _Short().repr(value)
 
 
-def joined(problems: list[str], limit: int = 10) -> str:
-    """The first `limit` problems and the number of others, in one line."""
-    more = f"; and {len(problems) - limit} more" if len(problems) > limit else ""
-    return in_a_line("; ".join(problems[:limit]) + more)
+def joined(problems: list[str], total: int | None = None) -> str:
+    """The first ten problems and the number of the others, of `total` or of those given, in one line."""
+    others = (total or len(problems)) - LIMIT
+    more = f"; and {others} more" if others > 0 else ""
+    return in_a_line("; ".join(problems[:LIMIT]) + more)
+
+
+def _check_effort(text: str) -> None:
+    """Raise ValueError if a text would keep DVC's parser busy: if it is long, nested deeply, or multiplied by
+    merge keys and aliases. PyYAML's parser, which is written in C, finds out in milliseconds."""
+    if len(text) > MAX_LENGTH:
+        raise ValueError(f"at most {MAX_LENGTH:,} characters are allowed; received {len(text):,}")
+    depth = 0
+    try:
+        for event in yaml.parse(text, yaml.CSafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ValueError(f"at most {MAX_DEPTH} levels are allowed; received more")
+        size = _size(yaml.compose(text, yaml.CSafeLoader), {})
+    except yaml.YAMLError:
+        return  # DVC's parser words the error
+    if size > MAX_LENGTH:
+        raise ValueError(f"at most {MAX_LENGTH:,} values are allowed; its aliases make more")
+
+
+def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """The number of values below a node, an alias counted as what it stands for."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 0  # for a node that contains itself
+        children = node.value if isinstance(node, yaml.SequenceNode) else [child for _, child in node.value]
+        known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(node)]
 
 
 def _worded(model: type[BaseModel], content: Any, problem: Any) -> str:
@@ -72,22 +120,22 @@ def _worded(model: type[BaseModel], content: Any, problem: Any) -> str:
         name = tag["discriminator"].strip("'")
         return f"{key}.{name}: allowed: {tag['expected_tags']}; received {shortened(problem['input'][name])}"
     if problem["type"] in {"model_type", "model_attributes_type"}:
-        return f"{key or 'the file'}: a mapping of keys is allowed; received {received}"
-    message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        return f"{key or 'the file'}: must be a mapping of keys; received {received}"
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    message = PLAIN.get(problem["type"], message)
     if not key:  # a check of the whole file, which names its keys itself
         return message
     return f"{key}: {message}; received {received}"
 
 
 def _key(content: Any, location: tuple[str | int, ...]) -> list[str]:
-    """The keys of an error's location, without the tags that pydantic adds for the choices of a union: the
-    value of `source`, or a name in parentheses."""
+    """The keys of an error's location, without what pydantic adds: the value of `source` after `data`, the
+    names of other choices in parentheses, and [key]."""
     keys = []
     for number, part in enumerate(location):
-        is_last = number == len(location) - 1
-        if isinstance(part, str) and part.startswith("("):
+        if isinstance(part, str) and (part.startswith("(") or part == "[key]"):
             continue
-        if isinstance(content, dict) and not is_last and content.get("source") == part:
+        if number == 1 and isinstance(content, dict) and content.get("source") == part:
             continue
         if isinstance(content, list) and isinstance(part, int):
             content = content[part]

@@ -5,6 +5,7 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 
 DOWNLOADS = Path("data/download")
+LISTINGS = Path("data/images")
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 RECIPES = Path("recipes")

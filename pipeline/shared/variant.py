@@ -4,10 +4,12 @@ The arguments of networks, optimizers and schedules are Keras's affair: `pipelin
 """
 
 import ast
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -60,7 +62,7 @@ class Optimizer(Named):
     """A Keras optimizer; arguments that are not given have Keras's defaults."""
 
     learning_rate: Annotated[
-        Annotated[float, Field(gt=0), Tag("(number)")] | Annotated[Named, Tag("(schedule)")],
+        Annotated[float, Field(ge=1e-10), Tag("(number)")] | Annotated[Named, Tag("(schedule)")],
         Discriminator(lambda rate: "(schedule)" if isinstance(rate, dict | Named) else "(number)"),
     ]
 
@@ -114,6 +116,17 @@ class Variant(Section):
     flip: Literal["alternating"] | None = None
     lookahead: Lookahead | None = None
     views: Literal["mirror", "mirror_shift"] | None = None
+
+
+def text(pattern: str, described: str) -> AfterValidator:
+    """A check that a whole text matches a pattern, with its description in plain words for the error."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {described}")
+        return value
+
+    return AfterValidator(check)
 
 
 def network_names() -> list[str]:
