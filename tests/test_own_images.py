@@ -68,10 +68,6 @@ def test_photographs_become_a_served_champion_and_a_report(tmp_path: Path) -> No
     assert set(answer["probabilities"]) == {"bar", "disc", "frame"}
 
 
-def outdated(job: Job) -> set[str]:
-    return set(json.loads(job.run("dvc", "status", "--json")))
-
-
 def test_every_edit_of_a_photograph_is_noticed(tmp_path: Path) -> None:
     job = lay_out_photographs(tmp_path, train=4, test=2)
     job.run("dvc", "repro", "fetch")
@@ -87,7 +83,7 @@ def test_every_edit_of_a_photograph_is_noticed(tmp_path: Path) -> None:
         assert (job.folder / "data/raw/train_images.npy").read_bytes() != before
         assert read(job, "data/raw/manifest.json")["arrays"]["train_labels"]["shape"] == [expected]
     (folder / "empty.png").touch()
-    assert {"watch@train"} == outdated(job) - {"prepare", "recipes"}
+    assert "watch@train" in job.run("dvc", "status")
     assert "images that cannot be read: photos/train/disc/empty.png" in job.run(
         "dvc", "repro", "fetch", check=False
     )

@@ -17,7 +17,7 @@ from mlflow.pyfunc import PyFuncModel
 from PIL import Image
 
 from pipeline.champion import serving
-from pipeline.data import images, sources
+from pipeline.data import folders, images
 from pipeline.learning import model_file
 from pipeline.learning.backend import keras
 from tests.keras_models import listed, network_model
@@ -113,7 +113,7 @@ def test_served_pixels_are_prepared_pixels(served: PyFuncModel, tmp_path: Path) 
         for name, turned in (("cat", photo), ("dog", photo.rotate(90, expand=True))):
             (tmp_path / part / name).mkdir(parents=True)
             turned.save(tmp_path / part / name / "photo.jpg")
-    fetched = sources.directory(tmp_path)
+    fetched = folders.read({part: tmp_path / part for part in ("train", "test")}, 32)
     files = [tmp_path / "test" / CLASSES[label] / "photo.jpg" for label in fetched.test_labels]
     sent = pd.DataFrame({"image": [base64.b64encode(file.read_bytes()).decode() for file in files]})
     assert served.predict(sent) == answers_of(served, *fetched.test_images)

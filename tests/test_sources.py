@@ -516,6 +516,16 @@ def test_all_unreadable_images_are_named(root: Path) -> None:
     assert str(root / "train1" / "dog" / "0.png") not in message
 
 
+def in_each(root: Path, name: str) -> None:
+    for folder in root.iterdir():
+        (folder / name).mkdir()
+
+
+def drop(root: Path, name: str) -> None:
+    for folder in root.iterdir():
+        shutil.rmtree(folder / name)
+
+
 def empty(folder: Path) -> None:
     for path in folder.rglob("*.png"):
         path.unlink()
@@ -526,12 +536,12 @@ PROBLEMS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda root: empty(root / "train1"), "train1: no image "),
     (lambda root: empty(root / "test"), "test: no image "),
     (
-        lambda root: [shutil.rmtree(path / "dog") for path in root.iterdir()],
+        lambda root: drop(root, "dog"),
         "two or more folders, one for each",
     ),
-    (lambda root: [(path / "1_cat").mkdir() for path in root.iterdir()], "differ only in their number: cat"),
+    (lambda root: in_each(root, "1_cat"), "differ only in their number: cat"),
     (
-        lambda root: [(path / "001_").mkdir() for path in root.iterdir()],
+        lambda root: in_each(root, "001_"),
         "must be printable text; received ''",
     ),
     (lambda root: (root / "test/two\nlines").mkdir(), "names that cannot be printed: "),
