@@ -102,8 +102,10 @@ def test_dvc_shows_metrics_and_plots(copy: Clone) -> None:
     assert copy.run("dvc", "metrics", "show").stdout.count("metrics/") == len(TRAINED)
     copy.run("dvc", "plots", "show")
     page = (copy.folder / "dvc_plots/index.html").read_text()
-    for table in ("curves", "predictions", "roc"):
-        assert f"evaluation/{table}" in page
+    charts = {f"{part} {measure}" for part in ("training", "validation") for measure in ("accuracy", "loss")}
+    for chart in charts | {"mean ROC curve of the classes", "confusion of test images"}:
+        assert f'"title": "{chart}"' in page
+    assert "DVC_METRIC" not in page  # every anchor of the templates is known
 
 
 def test_a_second_repro_has_nothing_to_do(copy: Clone) -> None:
