@@ -63,8 +63,20 @@ def fit(
     return done, twin.get_weights()
 
 
-def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
-    return all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
+def assert_resumes(chosen: Recipe, make: Callable[[], keras.Model], folder: Path, *interrupts: int) -> Fit:
+    """Interrupted before these epochs, a training ends as one that was not, and then trains no more."""
+    kept = Checkpoint(folder / "kept.npz", "key")
+    whole, expected = fit(chosen, make=make)
+    for epoch in interrupts:
+        with pytest.raises(KeyboardInterrupt):
+            fit(chosen, kept, epoch, make)
+    for _ in ("resumed", "finished"):
+        again, weights = fit(chosen, kept, make=make)
+        assert again.history == whole.history
+        assert again.cpu_seconds > 0
+        assert all(np.array_equal(*pair) for pair in zip(weights, expected, strict=True))
+    assert [path.name for path in folder.iterdir()] == ["kept.npz"]
+    return whole
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -75,29 +87,18 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
-def test_an_interrupted_training_ends_as_one_that_was_not(changes: dict[str, Any], tmp_path: Path) -> None:
-    chosen = resumable_recipe(**changes)
-    whole, expected = fit(chosen)
+def test_an_interrupted_training_ends_as_one_that_was_not(
+    changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = assert_resumes(resumable_recipe(**changes), random_model, tmp_path, 0, 2, 3)
     epochs = len(whole.history["loss"])
-    assert epochs < EPOCHS if "early_stopping" in changes else epochs == EPOCHS
-    for interrupted in (0, 2, epochs - 1):
-        kept = Checkpoint(tmp_path / f"{interrupted}.npz", "key")
-        with pytest.raises(KeyboardInterrupt):
-            fit(chosen, kept, interrupted)
-        resumed, weights = fit(chosen, kept)
-        assert resumed.history == whole.history
-        assert same(weights, expected)
+    assert 3 < epochs < EPOCHS if "early_stopping" in changes else epochs == EPOCHS
+    lines = [line for line in capsys.readouterr().out.splitlines() if "resuming" in line]
+    assert lines == [f"listed: resuming after epoch {number}" for number in (2, 3, epochs)]
 
 
 def test_a_residual_training_that_was_interrupted_twice_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    chosen, kept = resumable_recipe(epochs=4), Checkpoint(tmp_path / "kept.npz", "key")
-    whole, expected = fit(chosen, make=residual_model)
-    for interrupted in (1, 3):
-        with pytest.raises(KeyboardInterrupt):
-            fit(chosen, kept, interrupted, residual_model)
-    resumed, weights = fit(chosen, kept, make=residual_model)
-    assert resumed.history == whole.history
-    assert same(weights, expected)
+    assert_resumes(resumable_recipe(epochs=4), residual_model, tmp_path, 1, 3)
 
 
 SCHEDULE = keras.optimizers.schedules.CosineDecay(0.01, 6)
@@ -114,30 +115,8 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("chosen", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_every_optimizer_resumes_exactly(chosen: dict[str, Any], tmp_path: Path) -> None:
-    def linear() -> keras.Model:
-        return listed(layers.Flatten())
-
-    three, kept = resumable_recipe(optimizer=chosen, epochs=3), Checkpoint(tmp_path / "kept.npz", "key")
-    _, expected = fit(three, make=linear)
-    with pytest.raises(KeyboardInterrupt):
-        fit(three, kept, 1, linear)
-    _, weights = fit(three, kept, make=linear)
-    assert same(weights, expected)
-
-
-@pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
-def test_a_finished_training_trains_no_more(
-    changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    kept = Checkpoint(tmp_path / "kept.npz", "key")
-    whole, expected = fit(resumable_recipe(**changes), kept)
-    assert [path.name for path in tmp_path.iterdir()] == ["kept.npz"]
-    capsys.readouterr()
-    again, weights = fit(resumable_recipe(**changes), kept)
-    assert capsys.readouterr().out == f"listed: resuming after epoch {len(whole.history['loss'])}\n"
-    assert again.history == whole.history
-    assert again.cpu_seconds > 0.9 * whole.cpu_seconds > 0
-    assert same(weights, expected)
+    recipe = resumable_recipe(optimizer=chosen, epochs=2)
+    assert_resumes(recipe, lambda: listed(layers.Flatten()), tmp_path, 1)
 
 
 def test_checkpoints_of_removed_variants_are_removed_unless_they_train(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline.design import architecture
 from pipeline.learning.backend import keras
 from pipeline.params import Params
 from pipeline.shared.load_params import load_params
@@ -29,6 +30,8 @@ PARAMETERS = {
     "batchnorm": (359_242, "adam", 32),
     "batchnorm_subset": (359_242, "adam", 32),
     "baseline": (225_610, "adam", 32),
+    "speedrun": (570_306, "scaled_sgd", 512),
+    "speedrun_full": (1_973_954, "scaled_sgd", 512),
 }
 
 # One line for each block. Conv: filters, kernel, padding, activation; Pool: its size, then the side that it
@@ -140,7 +143,7 @@ def test_layers_are_those_of_the_document(network: str) -> None:
 def test_variant_is_as_published(name: str) -> None:
     parameters, optimizer, batch_size = PARAMETERS[name]
     variant = VARIANTS[name]
-    assert network_model(variant.network.name).count_params() == parameters
+    assert architecture.build(variant.network, [32, 32, 3], 10, name).count_params() == parameters
     assert (variant.optimizer.name, variant.batch_size) == (optimizer, batch_size)
 
 

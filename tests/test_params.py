@@ -72,9 +72,9 @@ def problem(path: Path) -> str:
     return message
 
 
-def test_repository_params_name_fourteen_trainings() -> None:
+def test_repository_params_name_sixteen_trainings() -> None:
     params = load_params(Params, ROOT / "params.yaml")
-    assert len(params.trained) == 14
+    assert len(params.trained) == 16
     assert [params.trained[0], params.trained[-1]] == [
         Trained("translate", 0),
         Trained("batchnorm_subset", 0),
@@ -84,7 +84,7 @@ def test_repository_params_name_fourteen_trainings() -> None:
 
 def test_every_variant_is_trained_with_every_seed(altered: Altered) -> None:
     params = load_params(Params, altered("seeds", [5, 7]))
-    assert len(params.trained) == 28
+    assert len(params.trained) == 32
     assert params.trained[:2] == [Trained("translate", 5), Trained("translate", 7)]
 
 
@@ -93,9 +93,9 @@ def test_name_of_the_data_names_the_dataset(altered: Altered) -> None:
 
 
 def test_finetuning_is_optional(altered: Altered) -> None:
-    assert len(load_params(Params, altered("finetune")).trained) == 13
+    assert len(load_params(Params, altered("finetune")).trained) == 15
     none = altered("finetune", {"init_from": "none", "variants": {}})
-    assert len(load_params(Params, none).trained) == 13
+    assert len(load_params(Params, none).trained) == 15
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,7 @@ def check_command(folder: Path) -> subprocess.CompletedProcess[str]:
 def test_command_says_that_params_are_fine(tmp_path: Path) -> None:
     write(tree(), tmp_path)
     done = check_command(tmp_path)
-    assert (done.returncode, done.stdout) == (0, "params.yaml: fine: 14 trainings on cifar10\n")
+    assert (done.returncode, done.stdout) == (0, "params.yaml: fine: 16 trainings on cifar10\n")
 
 
 @pytest.mark.parametrize(

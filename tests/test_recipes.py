@@ -233,14 +233,14 @@ def test_auto_is_bfloat16_if_the_cpu_has_it(
     assert hardware.resolve_precision("float32") == "float32"
 
 
-def test_the_repositorys_params_make_fourteen_recipes(project: Path) -> None:
+def test_the_repositorys_params_make_sixteen_recipes(project: Path) -> None:
     facts = FACTS | {"counts": {"train": 45_000}}
     write_arrays(Path("data/prepared/split"), {}, **facts)
     shutil.copy(ROOT / "params.yaml", project)
     with contextlib.redirect_stdout(None):
         recipes.main()
     made = [Recipe.read(path.stem) for path in Path("recipes").glob("[!_]*.json")]
-    assert len(made) == 14
+    assert len(made) == 16
     assert all(recipe.share_batches for recipe in made)
     blocks = load_params(Params).blocks
     for recipe in made:

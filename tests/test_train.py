@@ -1,10 +1,10 @@
 """The training stage as a user runs it: its files, its MLflow run, and its refusals."""
 
 import contextlib
+import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from mlflow.entities import LoggedModelStatus, Run
 from mlflow.models import Model as LoggedModel
 from mlflow.tracking import MlflowClient
 
-from pipeline import fetch, prepare, recipes, train
-from pipeline.learning import model_file
+from pipeline import fetch, predict, prepare, recipes, train
+from pipeline.learning import hardware, model_file
+from pipeline.learning.backend import keras
 from pipeline.shared.arrays import file_digest, read_arrays, read_facts, write_json
 from pipeline.shared.trained import Trained as Model
 from pipeline.training import body
-from tests.conftest import ROOT
 from tests.jobs import small_params
 
 EPOCHS = 2
@@ -35,35 +35,37 @@ SCORES = {"loss", "accuracy", "val_loss", "val_accuracy"}
 
 
 def tiny_params() -> dict[str, Any]:
-    """Two variants, one of which diverges, and a fine-tuned one, on digits."""
+    """On digits: two variants, one of which diverges, a fine-tuned one, and a small speedrun."""
     stopping = {"monitor": "val_loss", "patience": 5, "restore_best_weights": True}
-    params = small_params(shallow={"epochs": EPOCHS, "early_stopping": stopping})
-    shallow = params["variants"]["shallow"]
+    params = small_params(shallow={"epochs": EPOCHS, "early_stopping": stopping}, speedrun={"epochs": EPOCHS})
+    shallow, speedrun = params["variants"]["shallow"], params["variants"]["speedrun"]
+    speedrun |= {"network": {"name": "speedrun", "widths": [8, 8, 8]}, "precision": "float32"}
+    speedrun |= {"batch_size": 128, "whitening": {"images": 100, "epochs": 1}}
     params["variants"]["runaway"] = shallow | {"optimizer": {"name": "sgd", "learning_rate": 1e30}}
     frozen = {"optimizer": {"name": "sgd", "learning_rate": 1e-9}, "training_images": 300}
     params["finetune"] = {"init_from": "shallow", "variants": {"shallow_subset": shallow | frozen}}
     return params
 
 
-def start(project: Path, *command: str, **environment: str) -> "subprocess.Popen[str]":
-    """Start `python -m pipeline.COMMAND` in a project."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", f"pipeline.{command[0]}", *command[1:]],
-        cwd=project,
-        env=kept | store | environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def seed_only(seed: int, *_: Any) -> None:
+    """`make_deterministic` in a process in which TensorFlow runs already, so its threads stay."""
+    keras.utils.set_random_seed(seed)
 
 
-def output(process: "subprocess.Popen[str]") -> str:
-    """What a process that succeeds prints."""
-    with process:
-        printed, _ = process.communicate(timeout=250)
-    assert process.returncode == 0
-    return printed
+def run(stage: Any, variant: str, **environment: str) -> str:
+    """What a stage prints for a variant with seed 0, in the folder of its project and in this process."""
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{Path.cwd()}/mlflow.db"} | environment
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.setattr(sys, "argv", ["stage", variant, "0"])
+        patch.setattr(body, "make_deterministic", seed_only)
+        patch.setattr(hardware, "make_deterministic", seed_only)
+        for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
+            patch.delenv(key)
+        for key, value in store.items():
+            patch.setenv(key, value)
+        mlflow.set_tracking_uri(store["MLFLOW_TRACKING_URI"])
+        stage.main()
+    return printed.getvalue()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -84,8 +86,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Trained:
-    """A project with shallow trained twice, the second time under another run, then fine-tuned, and with
-    a training that runs away."""
+    """A project with shallow trained twice, the second time under another run, then fine-tuned; with a
+    training that runs away, and a speedrun and its predictions."""
 
     project: Path
     client: MlflowClient
@@ -108,21 +110,16 @@ class Trained:
 def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     project = tmp_path_factory.mktemp("trained") / "project"
     shutil.copytree(prepared, project)
-    alone = start(project, "train", "shallow", "0")
-    diverging = start(project, "train", "runaway", "0")
-    printed = output(alone)
-    output(diverging)
-    first = contents(project / "models" / "shallow-0")
     with contextlib.chdir(project):  # a client makes ./mlruns
+        printed = run(train, "shallow")
+        first = contents(project / "models" / "shallow-0")
         client = MlflowClient(f"sqlite:///{project}/mlflow.db")
         parent = client.create_run("0", run_name="mlflow run").info.run_id
-    shutil.rmtree(project / ".pipeline/checkpoints")  # or the training would resume at its end
-    outer = {"MLFLOW_RUN_ID": parent, "MLFLOW_EXPERIMENT_ID": "0"}
-    for process in (
-        start(project, "train", "shallow", "0", **outer),
-        start(project, "train", "shallow_subset", "0"),
-    ):
-        output(process)
+        shutil.rmtree(project / ".pipeline/checkpoints")  # or the training would resume at its end
+        run(train, "shallow", MLFLOW_RUN_ID=parent, MLFLOW_EXPERIMENT_ID="0")
+        for name in ("runaway", "shallow_subset", "speedrun"):
+            run(train, name)
+        run(predict, "speedrun")
     return Trained(project, client, printed, parent, first, contents(project / "models" / "shallow-0"))
 
 
@@ -269,8 +266,21 @@ def test_finetuned_variant_starts_from_the_others_weights(trained: Trained) -> N
     assert record["params"]["training_images"] == 300
 
 
+def test_speedrun_is_scored_by_one_view_and_predicted_with_all(trained: Trained) -> None:
+    model = model_file.load(trained.project / "models/speedrun-0/model.keras")
+    predictions = read_arrays(trained.project / "predictions/speedrun-0")
+    assert set(predictions) == {"validation", "test", "validation_mirror_shift", "test_mirror_shift"}
+    validation = read_arrays(trained.project / "data/prepared/validation")
+    for name, one in (("", model), ("_mirror_shift", model_file.with_views(model, "mirror_shift"))):
+        expected = model_file.probabilities(one, validation["images"])
+        assert np.allclose(predictions[f"validation{name}"], expected, atol=1e-6)
+    accuracy = (predictions["validation"].argmax(axis=1) == validation["labels"]).mean()
+    assert record_of(trained, "speedrun-0")["metrics"]["kept_val_accuracy"] == pytest.approx(accuracy)
+
+
 def test_the_last_line_reports_a_trained_model_even_without_a_right_answer(tmp_path: Path) -> None:
-    record = {"tags": {"status": "trained"}, "metrics": {"kept_val_accuracy": 0.0}}
+    metrics = {"kept_val_accuracy": 0.0, "parameters": 1}
+    record = {"tags": {"status": "trained"}, "params": {}, "metrics": metrics}
     write_json(tmp_path / "training.json", record)
     assert Model("shallow", 0, ahead=tmp_path).outcome() == "validation accuracy 0.0000"
 
@@ -301,7 +311,7 @@ def refusal(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     project = tmp_path / "project"
     shutil.copytree(prepared, project)
     monkeypatch.chdir(project)
-    monkeypatch.setattr(body, "make_deterministic", lambda *_: None)  # TensorFlow runs here already
+    monkeypatch.setattr(body, "make_deterministic", seed_only)
 
     def refuse(name: str) -> str:
         monkeypatch.setattr(sys, "argv", ["train", name, "0"])
@@ -323,7 +333,7 @@ def test_finetuning_without_the_others_model_is_refused(refusal: Callable[[str],
 
 def test_unknown_variant_is_refused(refusal: Callable[[str], str]) -> None:
     assert refusal("resnet") == (
-        "error: recipes/resnet.json: no such recipe; there are: runaway, shallow, shallow_subset"
+        "error: recipes/resnet.json: no such recipe; there are: runaway, shallow, shallow_subset, speedrun"
     )
 
 
