@@ -135,7 +135,7 @@ def trained_epochs(job: Job) -> int:
         return 0
 
 
-def wait_for(condition: Any, seconds: float = 120) -> Any:
+def wait_for(condition: Any, seconds: float = 300) -> Any:
     """The value of `condition` once it is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

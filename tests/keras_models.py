@@ -16,10 +16,11 @@ from pipeline.shared.arrays import digest_of
 from pipeline.shared.load_params import load_params
 from pipeline.shared.variant import Network
 from pipeline.training import fitting
-from pipeline.training.body import make_twin
+from pipeline.training.body import make_twin, starting_model
 from pipeline.training.fitting import Images
 
 ROOT = Path(__file__).parents[1]
+FACTS = {"image_shape": [32, 32, 3], "classes": range(10), "counts": {"train": 1000}}
 
 layers = keras.layers
 RNG = np.random.default_rng(0)
@@ -103,16 +104,19 @@ def contrary(data: Images) -> Images:
     return Images(data.images, 1 - data.labels)
 
 
-def print_trained(variant: str) -> None:
-    """Train a variant of the repository's params.yaml for two steps, and print a digest of its weights."""
+def recipe_of(variant: str) -> Recipe:
+    """The recipe of a variant of the repository's params.yaml for one epoch."""
     params = load_params(Params, ROOT / "params.yaml")
     key = next(key for key in params.blocks if key.endswith(f".{variant}"))
     block = params.blocks[key].model_copy(update={"epochs": 1, "training_images": None})
-    made = recipes.recipe(key, block, params, {"image_shape": [32, 32, 3], "classes": range(10)})
-    make_deterministic(0, made.threads, made.share_batches)
-    drawn = np.random.default_rng(0)
-    count = 2 * block.batch_size
+    return recipes.recipe(key, block, params, FACTS)
+
+
+def print_trained(made: Recipe) -> None:
+    """Train a model for two steps, and print a digest of its weights."""
+    drawn, count = np.random.default_rng(0), 2 * made.batch_size
     learnt = Images(drawn.integers(0, 256, (count, 32, 32, 3), np.uint8), drawn.integers(0, 10, count))
-    model = make_twin(made.build(), made, learnt, learnt)
+    make_deterministic(0, made.threads, made.share_batches)
+    model = make_twin(starting_model(made, learnt, None), made, learnt, learnt)
     fitting.fit(model, made, learnt, learnt, seed=0)
     print(digest_of([hashlib.sha256(weights.tobytes()).hexdigest() for weights in model.get_weights()]))

@@ -1,5 +1,6 @@
 """Worker processes: what they print, how they end, and that none outlives its driver."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from pipeline.running import worker
 from pipeline.shared.load_params import load_params
 from tests.conftest import ROOT
 from tests.jobs import wait_for
-from tests.keras_models import print_trained
+from tests.keras_models import print_trained, recipe_of
 
 FRESH = ["translate", "batchnorm", "model_s_plus", "vgg3"]  # augmentation, normalization, schedules, size
+TRAIN = "import json, sys; from tests.keras_models import *; print_trained(Recipe(**json.load(sys.stdin)))"
 WAIT = "import os, time; print(os.getpid()); time.sleep(600)"
 
 
@@ -84,13 +86,14 @@ def test_forks_train_all_variants_as_fresh_processes_do() -> None:
     """Bit for bit. Of the fresh ones there are a few, since each takes its time."""
     worker.stop()  # the server of other tests, which has imported less
     worker.warm_up()
-    names = [key.rpartition(".")[2] for key in load_params(Params, ROOT / "params.yaml").blocks]
-    digests = []
-    for name in names:
+    digests = {}
+    for key in load_params(Params, ROOT / "params.yaml").blocks:
+        name = key.rpartition(".")[2]
         lines: list[str] = []
-        assert worker.run(partial(print_trained, name), lines.append) == 0, lines
-        digests.append(lines[-1])
+        assert worker.run(partial(print_trained, recipe_of(name)), lines.append) == 0, lines
+        digests[name] = lines[-1]
     for name in FRESH:
-        command = [sys.executable, "-c", f"from tests.keras_models import *; print_trained('{name}')"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        assert done.stdout.split()[-1] == digests[names.index(name)]
+        recipe = json.dumps(recipe_of(name).as_json())
+        command = [sys.executable, "-c", TRAIN]
+        done = subprocess.run(command, cwd=ROOT, input=recipe, capture_output=True, text=True, check=True)
+        assert done.stdout.split()[-1] == digests[name]
