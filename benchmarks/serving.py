@@ -161,10 +161,10 @@ def load(
     """Requests a second, and CPU milliseconds of the server a request; an answer that is no 200 raises."""
     before = cpu_seconds(processes)
     command = f"ab -q -k -n {requests} -c {clients} -T application/json -p {body} {address}"
-    told = subprocess.run(command.split(), capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in told or not re.search(r"Failed requests: +0\b|Length: [1-9]", told):
-        raise RuntimeError(told)
-    rate = re.search(r"Requests per second: +([\d.]+)", told)
+    printed = subprocess.run(command.split(), capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in printed or not re.search(r"Failed requests: +0\b|Length: [1-9]", printed):
+        raise RuntimeError(printed)
+    rate = re.search(r"Requests per second: +([\d.]+)", printed)
     assert rate is not None
     return float(rate[1]), (cpu_seconds(processes) - before) / requests * 1e3
 

@@ -63,8 +63,8 @@ def test_a_test_image_shows_its_pixels_its_distribution_and_its_confusions(
     demo.get_by_label("Or take a test image").fill("16")
     demo.get_by_label("Or take a test image").press("Enter")
     row = evaluated.probabilities[16]
-    told = f"{row.argmax()}, {row.max():.1%}"
-    expect(demo.get_by_role("heading", name=told)).to_be_visible()
+    answer = f"{row.argmax()}, {row.max():.1%}"
+    expect(demo.get_by_role("heading", name=answer)).to_be_visible()
     expect(demo.get_by_text(f"It is: {evaluated.labels[16]}")).to_be_visible()
     expect(demo.get_by_text("32 x 32 pixels")).to_be_visible()
     expect(demo.get_by_test_id("stVegaLiteChart").locator("canvas, svg").first).to_be_visible()

@@ -1,4 +1,4 @@
-"""The registry's gate, its two aliases and what a version tells, against a real store."""
+"""The registry's gate, its two aliases and the tags of a version, with a real store."""
 
 import re
 import threading
@@ -49,7 +49,7 @@ class Registry:
     folder: Path
     first: Candidate
     better: Candidate
-    told: list[str] = field(default_factory=list)  # what each promotion said
+    lines: list[str] = field(default_factory=list)  # what each promotion said
     aliases: list[dict[str, str]] = field(default_factory=list)  # how they stood after it
 
 
@@ -115,7 +115,7 @@ def state() -> Any:
     return aliases(), [(v.version, v.tags) for v in versions()]
 
 
-def told_on_run(candidate: Candidate) -> str | None:
+def tag_of_run(candidate: Candidate) -> str | None:
     tags: dict[str, str] = mlflow.MlflowClient().get_run(str(candidate.run_id)).data.tags
     return tags.get("promotion")
 
@@ -131,7 +131,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         mlflow.MlflowClient().create_experiment(NAME, artifact_location=str(folder / "artifacts"))
         made = Registry(folder, new_candidate(folder, 1, 0.6), new_candidate(folder, 2, 0.65))
         for candidate in (made.first, made.better):
-            made.told.append(promote(candidate))
+            made.lines.append(promote(candidate))
             made.aliases.append(aliases())
             patch.setattr(serving, "answers_of_new_process", answers_of_this_process)
         yield made
@@ -190,11 +190,11 @@ def test_gate(
     assert "\n" not in verdict.reason
 
 
-def test_first_model_becomes_champion_and_tells_all_it_was_chosen_by(filled: Registry) -> None:
+def test_first_model_becomes_champion_and_has_tags_that_say_why(filled: Registry) -> None:
     assert filled.aliases[0] == {"champion": "1"}
     reason = "shallow has the highest validation accuracy, 0.6000; there was no champion before it"
-    assert filled.told[0] == f"{NAME}: version 1 is champion: {reason}"
-    assert told_on_run(filled.first) == f"version 1: {reason}"
+    assert filled.lines[0] == f"{NAME}: version 1 is champion: {reason}"
+    assert tag_of_run(filled.first) == f"version 1: {reason}"
     assert re.fullmatch("[0-9a-f]{32}", version(1).tags["promotion_id"])
     assert version(1).tags == filled.first.tags | filled.first.identity | {
         "promotion_id": version(1).tags["promotion_id"],
@@ -209,7 +209,7 @@ def test_first_model_becomes_champion_and_tells_all_it_was_chosen_by(filled: Reg
 def test_better_model_takes_its_place_and_the_old_one_becomes_previous(filled: Registry) -> None:
     assert filled.aliases[1] == {"champion": "2", "previous": "1"}
     reason = "shallow has the highest validation accuracy, 0.6500; the champion before it had 0.6000"
-    assert filled.told[1] == f"{NAME}: version 2 is champion: {reason}"
+    assert filled.lines[1] == f"{NAME}: version 2 is champion: {reason}"
     assert version(2).tags["validation_accuracy_change"] == "+0.050000"
     assert version(2).tags["promotion"] == reason
     assert version(2).tags["replaces"] == version(1).tags["promotion_id"]
@@ -225,10 +225,10 @@ def test_same_model_again_changes_nothing(store: Registry) -> None:
     assert outcome.lines == [f"{NAME}: version 2 stays champion: it is the same model"]
     assert outcome.as_json() == {"promoted": True, "reason": again.merit, "standing": None}
     assert state() == before
-    assert told_on_run(again) is None
+    assert tag_of_run(again) is None
 
 
-def test_refused_model_is_told_on_its_run_and_changes_nothing(store: Registry) -> None:
+def test_refusal_is_written_on_the_run_and_changes_nothing(store: Registry) -> None:
     before, worse = state(), replace(store.first, run_id=new_run())
     outcome = registry.promote(worse, MARGIN)
     reason = "validation accuracy 0.6000 is not better than the champion's 0.6500"
@@ -236,7 +236,7 @@ def test_refused_model_is_told_on_its_run_and_changes_nothing(store: Registry) -
     accuracies = {"validation_accuracy": 0.65, "test_accuracy": 0.64}
     standing = {"variant": "shallow", "seed": 2} | accuracies
     assert outcome.as_json() == {"promoted": False, "reason": reason, "standing": standing}
-    assert told_on_run(worse) == f"refused: {reason}"
+    assert tag_of_run(worse) == f"refused: {reason}"
     assert state() == before
 
 
@@ -361,11 +361,11 @@ def test_registration_that_fails_leaves_the_run_finished(store: Registry) -> Non
 
 
 @pytest.mark.usefixtures("store")
-def test_served_champion_tells_its_classes_what_made_it_and_what_it_needs(filled: Registry) -> None:
+def test_served_champion_names_its_classes_origin_and_requirements(filled: Registry) -> None:
     path = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}@champion"))
     served = mlflow.pyfunc.load_model(str(path))
-    told = {"classes": CLASSES, "git_commit": COMMIT} | filled.better.tags
-    assert served.metadata.metadata == told
+    metadata = {"classes": CLASSES, "git_commit": COMMIT} | filled.better.tags
+    assert served.metadata.metadata == metadata
     assert served.metadata.get_input_schema().input_names() == ["image", "pixels"]
     assert served.metadata.get_params_schema().params[0].name == "top_k"
     pinned = (path / "requirements.txt").read_text().split()

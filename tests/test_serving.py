@@ -84,12 +84,12 @@ def refusal(served: Served, content: Any) -> str:
     """What a request is refused with: status 400, one line, without a stack trace and without the request."""
     answer = served.post(content)
     assert answer.status_code == 400, answer.text[:1000]
-    told: dict[str, str] = answer.json()
-    assert told["error_code"] == "INVALID_PARAMETER_VALUE"
-    assert "stack_trace" not in told
+    error: dict[str, str] = answer.json()
+    assert error["error_code"] == "INVALID_PARAMETER_VALUE"
+    assert "stack_trace" not in error
     for part in ("Traceback", "\n", "Failed to predict", IMAGE[:30]):
-        assert part not in told["message"]
-    return told["message"]
+        assert part not in error["message"]
+    return error["message"]
 
 
 ONE_OF = "exactly one of image and pixels is allowed; received"
