@@ -10,8 +10,8 @@ import importlib.util
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -61,7 +61,7 @@ class Classifier(PythonModel):
         self.batch_limit: int = context.model_config["batch_limit"]
         self.images = _load_module(context.artifacts["images"])
         self.shape = (context.model_config["image_size"], context.model_config["image_size"], 3)
-        self.decoding = Lock()
+        self.decoder = ThreadPoolExecutor(1)
         forward = tf.function(lambda images: model(images, training=False))
         self.forward = forward.get_concrete_function(tf.TensorSpec((None, *self.shape), tf.uint8))
         self.forward(tf.zeros((1, *self.shape), tf.uint8))
@@ -89,7 +89,8 @@ class Classifier(PythonModel):
         """Each row's uint8 (size, size, 3); raises Refused, naming the row, if it has none.
 
         A file of a few bytes can hold pixels that take a hundred megabytes. So their number is limited in
-        a request, by the files' headers, and one file is decoded at a time, whatever the number of requests.
+        a request, by the files' headers, and one thread decodes them all, whatever the number of requests:
+        each thread would keep memory of its own.
         """
         left = PIXEL_LIMIT
         for row, (name, value) in enumerate(_given(model_input)):
@@ -101,8 +102,7 @@ class Classifier(PythonModel):
                 left -= self.images.count_pixels(content)
                 if left < 0:
                     raise ValueError(f"at most {PIXEL_LIMIT:,} pixels are allowed in all files of a request")
-                with self.decoding:
-                    yield self.images.decode(content, self.shape[0])
+                yield self.decoder.submit(self.images.decode, content, self.shape[0]).result()
             except ValueError as error:
                 raise Refused(f"row {row}: {name}: {error}") from error
 
