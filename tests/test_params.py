@@ -214,9 +214,9 @@ def test_all_problems_are_in_the_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "key"),
     [
-        ("\nseeds:", "\nseeds: [1]\nseeds:", 25, "seeds"),
-        ("  seed: 0 ", "  seed: 1\n  seed: 0 ", 17, "seed"),
-        ("  shallow:\n", "  shallow: {}\n  shallow:\n", 37, "shallow"),
+        ("\nseeds:", "\nseeds: [1]\nseeds:", 27, "seeds"),
+        ("  seed: 0 ", "  seed: 1\n  seed: 0 ", 18, "seed"),
+        ("  shallow:\n", "  shallow: {}\n  shallow:\n", 39, "shallow"),
     ],
 )
 def test_duplicated_key_is_named_with_its_line(
@@ -394,7 +394,8 @@ def test_any_key_left_out_is_named_unless_it_may_be(altered: Altered, key: str) 
     refused = taken_as_it_stands_or_refused(altered(key))
     section, _, last = key.rpartition(".")
     may_be_left_out = (
-        last in {"name", "directory", "training_images", "early_stopping", "reduce_learning_rate"}
+        last in {"name", "folders", "image_size", "duplicates"}
+        or last in {"training_images", "early_stopping", "reduce_learning_rate"}
         or section in {"variants", "finetune.variants", "published"}
     ) and not section.endswith("optimizer")
     if not (may_be_left_out or key in {"finetune", "published"}):
