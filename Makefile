@@ -10,7 +10,7 @@ OUTS := data/raw data/download data/prepared recipes models predictions metrics 
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup check quickstart repro train promote rollback sync ui serve demo backup restore clean \
+.PHONY: help setup check quickstart repro train promote rollback sync experiments ui serve demo backup restore clean \
         lint test test-all test-faults test-system format audit bench bench-full lock
 
 help:  ## list the targets
@@ -50,6 +50,9 @@ rollback: check  ## make the previous champion champion again
 
 sync: check  ## log the runs, versions and aliases that MLflow lacks
 	@python -m pipeline.sync
+
+experiments: setup  ## compare the experiments of `dvc exp run`: changed settings, the champion's accuracies
+	dvc exp show --only-changed --drop '^(?!Experiment|variant|seed|split|training|validation_accuracy|test_accuracy)'
 
 ui: setup  ## look at runs and models on http://127.0.0.1:5000
 	mlflow ui

@@ -1,0 +1,79 @@
+"""`dvc exp run`: runs of experiments in temporary folders go to the checkout's MLflow store."""
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+
+from pipeline.records import store, tracking
+from tests import jobs
+from tests.conftest import ROOT, git
+from tests.jobs import Job
+
+
+@pytest.mark.parametrize("uri", [None, "sqlite:///mlflow.db"])
+def test_a_temporary_folder_uses_the_store_of_its_checkout(
+    uri: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout, temporary = tmp_path / "checkout", tmp_path / "temporary"
+    checkout.mkdir()
+    temporary.mkdir()
+    monkeypatch.chdir(temporary)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri or "")  # which restores what `check` sets
+    monkeypatch.setenv("DVC_ROOT", str(checkout))
+    monkeypatch.setenv("DVC_EXP_NAME", "tidal-pomp")
+    store.check()
+    with tracking.training_run("digits", "shallow-0", {"variant": "shallow"}):
+        mlflow.log_text("kept", "note.txt")
+    run = tracking.find_run("digits", {"variant": "shallow", "dvc_experiment": "tidal-pomp"})
+    assert run is not None
+    assert Path(checkout, "mlruns", run.info.run_id, "artifacts/note.txt").read_text() == "kept"
+    assert not list(temporary.glob("ml*"))
+
+
+def test_another_store_than_a_relative_file_stays(tmp_path: Path) -> None:
+    for uri in ("http://127.0.0.1:9", "sqlite:////srv/mlflow.db", "postgresql://u:p@127.0.0.1/db"):
+        assert store.moved(uri, tmp_path) == uri
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A git repository with the stages up to a training of one epoch."""
+    folder = tmp_path_factory.mktemp("experiments") / "checkout"
+    job = jobs.make(folder, jobs.small_params(shallow={"epochs": 1}))
+    shutil.rmtree(job.folder / ".dvc")
+    stages = yaml.safe_load((job.folder / "dvc.yaml").read_text())["stages"]
+    kept = {name: stages[name] for name in ("fetch", "prepare", "recipes", "train")}
+    (job.folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": kept}))
+    shutil.copy(ROOT / ".gitignore", job.folder)
+    git(["init", "--quiet"], job.folder)
+    for key in ("user.name", "user.email"):
+        git(["config", key, "a@b"], job.folder)
+    job.run("dvc", "init", "--quiet")
+    git(["add", "--all"], job.folder)
+    git(["commit", "--quiet", "--message=start"], job.folder)
+    return Job(folder, {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"})
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_experiments_in_temporary_folders_leave_their_runs_here(checkout: Job) -> None:
+    checkout.run("dvc", "exp", "run", "--temp", "--name=one")
+    change = "variants.shallow.optimizer.learning_rate=0.002"
+    checkout.run("dvc", "exp", "run", "--queue", "--name=two", "--set-param", change)
+    checkout.run("dvc", "exp", "run", "--run-all")
+    runs = {run.data.tags["dvc_experiment"]: run for run in Job(checkout.folder).runs()}
+    assert {name: run.data.params["variant.optimizer.learning_rate"] for name, run in runs.items()} == {
+        "one": "0.001",
+        "two": "0.002",
+    }
+    for run in runs.values():
+        assert run.info.status == "FINISHED"
+        [model] = Job(checkout.folder).client.search_logged_models(
+            [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
+        )
+        artifacts = Path(model.artifact_location.removeprefix("file://"))
+        assert artifacts.is_relative_to(checkout.folder / "mlruns")
+        assert (artifacts / "MLmodel").is_file()
