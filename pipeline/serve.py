@@ -26,7 +26,7 @@ def main() -> None:
     folder = Path(sys.executable).parent
     os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"  # where MLflow looks for its server
     command = [str(folder / "mlflow"), "models", "serve", "-m", model, "--env-manager", "local"]
-    os.execv(command[0], [*command, "-p", str(arguments.port)])  # noqa: S606 # nosec B606 # no shell
+    os.execv(command[0], [*command, "-p", str(arguments.port)])  # noqa: S606  # no shell
 
 
 if __name__ == "__main__":
