@@ -21,9 +21,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import mlflow
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from pipeline.records import store
 from pipeline.shared.errors import PipelineError, masked, one_line_errors
@@ -113,20 +113,18 @@ def contents(database: Path, folder: Path) -> tuple[list[Path], list[str], int]:
     with closing(sqlite3.connect(database)) as connection:
         locations = {row[0] for row in connection.execute("SELECT artifact_location FROM experiments")}
         [runs] = connection.execute("SELECT count(*) FROM runs").fetchone()
-    local = {location: path for location in locations if (path := local_path(location)) is not None}
-    if any(urlsplit(location).scheme == "mlflow-artifacts" for location in locations):
-        local |= {name: folder / SERVED for name in locations if name.startswith("mlflow-artifacts:")}
-    folders = {path for path in local.values() if path.is_dir()}
+    places = {location: place_of(location, folder) for location in locations}
+    folders = {path for path in places.values() if path is not None and path.is_dir()}
     outermost = sorted(path for path in folders if not folders & {*path.parents})
-    return outermost, sorted(locations - local.keys()), runs
+    return outermost, sorted(name for name, path in places.items() if path is None), runs
 
 
-def local_path(location: str) -> Path | None:
+def place_of(location: str, folder: Path) -> Path | None:
     """The path of an artifact location; None if it is not on this machine."""
-    parts = urlsplit(location)
-    if parts.scheme == "file":
-        return Path(url2pathname(parts.path))
-    return None if parts.scheme else Path(location)
+    scheme = urlsplit(location).scheme
+    if scheme == "mlflow-artifacts":
+        return folder / SERVED
+    return Path(local_file_uri_to_path(location)) if scheme in {"", "file"} else None
 
 
 def files_of(root: Path, but: Path) -> Iterator[Path]:

@@ -45,7 +45,7 @@ def check() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it says that it tries the input example
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it reports each experiment that it creates
     if root := checkout():
         uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
         os.environ["MLFLOW_TRACKING_URI"] = moved(uri, root)
