@@ -60,24 +60,20 @@ def edit(folder: Path, *modules: str, text: str = "\n# A change.\n") -> None:
             file.write(text)
 
 
-def test_editing_words_logs_or_commands_reruns_nothing(copy: Clone, folder: Path) -> None:
-    edit(folder, *NEUTRAL)
-    assert outdated(copy) == set()
-
-
-def test_a_comment_in_the_networks_trains_nothing(copy: Clone, folder: Path) -> None:
-    edit(folder, "design/networks")
-    assert outdated(copy) == set()
-
-
-def test_editing_serving_promotes_again(copy: Clone, folder: Path) -> None:
-    edit(folder, "champion/served_model")
-    assert outdated(copy) == {"promote"}
-
-
-def test_a_new_metric_evaluates_again(copy: Clone, folder: Path) -> None:
-    edit(folder, "scoring/metrics")
-    assert outdated(copy) == {"evaluate"}
+@pytest.mark.parametrize(
+    ("modules", "stages"),
+    [
+        ([*NEUTRAL, "design/networks"], set()),  # words, logs and commands; a comment among the networks
+        (["champion/served_model"], {"promote"}),
+        (["scoring/metrics"], {"evaluate", "promote"}),
+    ],
+    ids=["words", "serving", "metrics"],
+)
+def test_editing_a_module_reruns_the_stages_that_it_decides(
+    copy: Clone, folder: Path, modules: list[str], stages: set[str]
+) -> None:
+    edit(folder, *modules)
+    assert outdated(copy) == stages
 
 
 def test_a_learning_rate_trains_its_variant(copy: Clone, folder: Path) -> None:

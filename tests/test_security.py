@@ -14,18 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import psutil
 import pytest
-import yaml
 
-from pipeline.champion import serving
 from pipeline.learning import model_file
 from pipeline.learning.backend import keras
 from pipeline.shared.errors import PipelineError
-from tests.conftest import BIN, ROOT, git
-from tests.keras_models import network_model
+from tests import jobs
+from tests.conftest import BIN, ROOT, Clone, git
 from tests.servers import answers, free_port, server
 
 PATH = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
@@ -40,14 +37,14 @@ def clean() -> dict[str, str]:
 
 def recipe(target: str) -> list[str]:
     """The command that a target of the Makefile ends with."""
-    told = subprocess.run(
+    printed = subprocess.run(
         ["make", "--no-print-directory", "--dry-run", target, "MODEL=digits"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    return shlex.split(told.stdout.splitlines()[-1])
+    return shlex.split(printed.stdout.splitlines()[-1])
 
 
 def addresses_of_children() -> set[str]:
@@ -60,41 +57,21 @@ def addresses_of_children() -> set[str]:
     return found
 
 
-@pytest.mark.faults
-def test_make_ui_listens_on_this_machine_alone(tmp_path: Path) -> None:
-    command, port = recipe("ui"), str(free_port())
-    assert command == ["mlflow", "ui"]
-    environment = clean() | PATH | {"MLFLOW_PORT": port}
-    address = f"http://127.0.0.1:{port}/health"
+@pytest.mark.timeout(900)  # it may wait for the quickstart
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        pytest.param("ui", "health", marks=pytest.mark.faults),
+        pytest.param("serve", "ping", marks=pytest.mark.faults),
+        pytest.param("demo", "_stcore/health", marks=pytest.mark.system),
+    ],
+)
+def test_servers_listen_on_this_machine_alone(clone: Clone, tmp_path: Path, target: str, path: str) -> None:
+    port = str(free_port())
+    command = [*recipe(target), "--port", port]
+    environment = clean() | PATH | {"MLFLOW_TRACKING_URI": clone.store, "PYTHONPATH": str(ROOT)}
+    address = f"http://127.0.0.1:{port}/{path}"
     with server(command, tmp_path, environment, tmp_path / "log", lambda: answers(address)):
-        assert addresses_of_children() == {"127.0.0.1"}
-
-
-@pytest.mark.faults
-def test_make_serve_listens_on_this_machine_alone(tmp_path: Path) -> None:
-    command, port = recipe("serve"), str(free_port())
-    assert command[-2:] == ["-p", "5001"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-        model_file.save(network_model("translate", 2), tmp_path / "model.keras")
-        pixels = np.zeros((32, 32, 3), np.uint8)
-        described = serving.described(tmp_path / "model.keras", ["cat", "dog"], pixels, 4)
-        with mlflow.start_run():
-            mlflow.pyfunc.log_model(name="served_model", registered_model_name="digits", **described)
-        mlflow.MlflowClient().set_registered_model_alias("digits", "champion", "1")
-    environment = clean() | PATH | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
-    address = f"http://127.0.0.1:{port}/ping"
-    with server([*command[:-1], port], tmp_path, environment, tmp_path / "log", lambda: answers(address)):
-        assert addresses_of_children() == {"127.0.0.1"}
-
-
-@pytest.mark.system
-def test_make_demo_listens_on_this_machine_alone(tmp_path: Path) -> None:
-    command, port = [*recipe("demo"), "--port"], str(free_port())
-    environment = clean() | PATH | {"PYTHONPATH": str(ROOT)}
-    address = f"http://127.0.0.1:{port}/_stcore/health"
-    with server([*command, port], tmp_path, environment, tmp_path / "log", lambda: answers(address)):
         assert addresses_of_children() == {"127.0.0.1"}
 
 
@@ -115,15 +92,26 @@ import os, sys
 def hook(event, arguments):
     if event == "pickle.find_class":
         with open(os.environ["UNPICKLED"], "a") as file:
-            print(sys.orig_argv[1:4], *arguments[:2], file=file)
+            print(sys.argv, *arguments[:2], file=file)
 
 sys.addaudithook(hook)
+"""
+RUN = """
+import importlib, sys
+
+for command in sys.argv[1:]:
+    sys.argv = command.split()
+    importlib.import_module(f"pipeline.{sys.argv[0]}").main()
 """
 SERVE = """
 import mlflow
 model = mlflow.pyfunc.load_model("models:/digits@champion")
 print(model.predict(model.input_example)[0]["label"])
 """
+PROGRAMS = [  # TensorFlow's threads are set at the start of a process
+    [RUN, "fetch", "prepare", "recipes"],
+    [RUN + SERVE, "train shallow 0", "predict shallow 0", "evaluate", "promote", "report"],
+]
 
 
 @dataclass(frozen=True)
@@ -132,54 +120,36 @@ class Observed:
 
     project: Path
     output: str
-    unpickled: list[str]
+    unpickled: str
 
 
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Observed:
     folder = tmp_path_factory.mktemp("observed")
-    project, unpickled, audit = folder / "project", folder / "unpickled", folder / "audit"
-    for path in (project, audit):
-        path.mkdir()
-    (audit / "sitecustomize.py").write_text(AUDIT)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["data"] |= {"source": "digits", "archives": [ARCHIVE]}
-    params["variants"] = {"shallow": params["variants"]["shallow"] | {"epochs": 3}}
-    params |= {"finetune": {"init_from": "shallow", "variants": {}}, "published": {}}
+    params = jobs.small_params(shallow={"epochs": 3})
+    params["data"]["archives"] = [ARCHIVE]
     params["promotion"]["margin"] = 0.0
-    (project / "params.yaml").write_text(yaml.safe_dump(params))
-    shutil.copytree(ROOT / "pipeline", project / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "dvc.yaml", project)
+    project = jobs.make(folder / "project", params).folder
     git(["init", "--quiet"], project)
     git(["remote", "add", "origin", REMOTE], project)
     git(["add", "params.yaml"], project)
     git(["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "start"], project)
+    (folder / "sitecustomize.py").write_text(AUDIT)
+    (folder / "unpickled").touch()
     environment = clean() | SECRETS | PATH
     environment |= {
         "MLFLOW_TRACKING_URI": f"sqlite:///{project / 'mlflow.db'}",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "PYTHONPATH": str(audit),
-        "UNPICKLED": str(unpickled),
+        "PYTHONPATH": str(folder),
+        "UNPICKLED": str(folder / "unpickled"),
     }
     output = ""
-    stages = [
-        "fetch",
-        "prepare",
-        "recipes",
-        "train shallow 0",
-        "predict shallow 0",
-        "evaluate",
-        "promote",
-        "report",
-    ]
-    for command in [*(["-m", *f"pipeline.{stage}".split()] for stage in stages), ["-c", SERVE]]:
-        done = subprocess.run(
-            [sys.executable, *command], cwd=project, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    for program in PROGRAMS:
+        command = [sys.executable, "-c", *program]
+        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, (done.stdout, done.stderr)
         output += done.stdout + done.stderr
-    names = unpickled.read_text().splitlines() if unpickled.exists() else []
-    return Observed(project, output, names)
+    return Observed(project, output, (folder / "unpickled").read_text())
 
 
 @pytest.mark.faults
@@ -199,7 +169,7 @@ def test_no_secret_is_in_the_store_the_artifacts_or_the_output(observed: Observe
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_nothing_is_unpickled_by_any_stage_or_the_served_model(observed: Observed) -> None:
-    assert observed.unpickled == []
+    assert observed.unpickled == ""
 
 
 def test_what_is_unpickled_would_be_seen(tmp_path: Path) -> None:
@@ -223,7 +193,7 @@ def test_a_model_file_with_code_in_it_is_refused(tmp_path: Path) -> None:
 
 @contextmanager
 def advisories(vulnerable: str, status: int) -> Iterator[str]:
-    """A server that answers as osv.dev does, and knows of one vulnerable package."""
+    """A server that answers like osv.dev, which knows one vulnerable package."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -249,7 +219,7 @@ def advisories(vulnerable: str, status: int) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *arguments: Any) -> None:
-            """Say nothing."""
+            """Print nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         thread = threading.Thread(target=running.serve_forever)
@@ -272,7 +242,7 @@ def audit(folder: Path, service: str, acknowledged: str = "") -> subprocess.Comp
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
 
 
-def test_audit_tells_that_advisories_cannot_be_reached_and_goes_on(tmp_path: Path) -> None:
+def test_audit_reports_that_advisories_cannot_be_reached_and_continues(tmp_path: Path) -> None:
     done = audit(tmp_path, f"http://127.0.0.1:{free_port()}")
     assert (done.returncode, done.stderr) == (0, "")
     code, lock = done.stdout.splitlines()
@@ -291,7 +261,7 @@ def test_audit_fails_on_unsafe_code(tmp_path: Path) -> None:
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    ("vulnerable", "status", "acknowledged", "code", "told"),
+    ("vulnerable", "status", "acknowledged", "code", "printed"),
     [
         ("nothing", 200, "", 0, "audit: requirements.lock: No known vulnerabilities found\n"),
         ("mlflow", 200, "", 1, "GHSA-0000-1111-2222"),
@@ -301,10 +271,10 @@ def test_audit_fails_on_unsafe_code(tmp_path: Path) -> None:
     ],
 )
 def test_audit_fails_on_a_known_vulnerability_that_nobody_acknowledged(
-    tmp_path: Path, vulnerable: str, status: int, acknowledged: str, code: int, told: str
+    tmp_path: Path, vulnerable: str, status: int, acknowledged: str, code: int, printed: str
 ) -> None:
     with advisories(vulnerable, status) as service:
         done = audit(tmp_path, service, acknowledged)
     assert done.returncode == code, done.stderr
-    assert told in done.stdout
+    assert printed in done.stdout
     assert "Traceback" not in done.stdout + done.stderr

@@ -40,7 +40,9 @@ INSERT INTO registered_models (name, creation_time) VALUES ('digits', 1);
 INSERT INTO model_versions (name, version, creation_time, current_stage, source, run_id, status)
   VALUES ('digits', 1, 1, 'None', '{root}/{run}/artifacts/served_model', '{run}', 'READY');
 INSERT INTO model_version_tags (name, version, key, value)
-  VALUES ('digits', 1, 'validation_accuracy', '0.500000'), ('digits', 1, 'split_digest', 'split');
+  VALUES ('digits', 1, 'validation_accuracy', '0.500000'), ('digits', 1, 'test_accuracy', '0.4'),
+  ('digits', 1, 'variant', 'shallow'), ('digits', 1, 'seed', '0'),
+  ('digits', 1, 'model_digest', 'model'), ('digits', 1, 'split_digest', 'split');
 INSERT INTO registered_model_aliases (name, alias, version) VALUES ('digits', 'champion', 1);
 """
 
@@ -107,7 +109,9 @@ def test_a_file_that_is_no_database_is_refused(old: str) -> None:
         store.check()
 
 
-def test_a_new_store_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_store_is_complete_or_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///new.db")
     Path("new.db.partial").write_text("left by a process that was killed while it made the store")
@@ -117,6 +121,8 @@ def test_a_new_store_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.M
     revision = store.revision("sqlite:///new.db")
     assert revision is not None
     assert not store.is_older(revision)
+    mlflow.set_experiment("digits")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_upgraded_store_has_its_runs_and_its_champion_and_takes_new_ones(old: str, tmp_path: Path) -> None:
@@ -126,9 +132,9 @@ def test_an_upgraded_store_has_its_runs_and_its_champion_and_takes_new_ones(old:
     run = tracking.find_run(NAME, TAGS)
     assert run is not None
     assert (run.info.run_id, run.data.params, run.data.metrics) == (RUN, {"epochs": "30"}, {"val_loss": 0.5})
-    champion = registry.version_at(NAME, registry.CHAMPION)
-    assert champion is not None
-    assert champion.tags["validation_accuracy"] == "0.500000"
+    standing, problems = registry.described_by(registry.version_at(NAME, registry.CHAMPION))
+    assert standing is not None, problems
+    assert standing.validation_accuracy == 0.5
     with tracking.training_run(NAME, "shallow-1", TAGS | {"seed": "1"}) as run_id:
         mlflow.log_metric("val_loss", 0.4)
     candidate = new_candidate(tmp_path, 1, 0.6, registered_name=NAME, run_id=run_id)
@@ -202,3 +208,4 @@ def test_every_command_refuses_another_mlflows_store_in_one_line(
         assert printed.startswith(f"error: {old}: an older MLflow's store ("), command
         assert "\n" not in printed
         assert (tmp_path / "mlflow.db").read_bytes() == before
+    assert not list(Path(".pipeline/checkpoints").glob("*"))  # nothing was trained
