@@ -35,7 +35,7 @@ NEXT = """\
   the report      {folder}/reports/report.md, or report.html beside it in a browser
   all commands    source {activate}
   compare runs    mlflow ui
-                  [dim]then http://127.0.0.1:5000, experiment digits[/]
+                  [dim]then http://127.0.0.1:5000/#/experiments?workflowType=machine_learning, experiment digits[/]
   classify        python -m pipeline.classify {folder}/digit.png --model models:/digits@champion
   serve           mlflow models serve -m models:/digits@champion --env-manager local -p 5001
   ask with curl   curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \
