@@ -100,8 +100,10 @@ RUN = """
 import importlib, sys
 
 for command in sys.argv[1:]:
-    sys.argv = command.split()
-    importlib.import_module(f"pipeline.{sys.argv[0]}").main()
+    name, *arguments = command.split()
+    module = importlib.import_module(f"pipeline.{name}")
+    sys.argv = [module.__file__, *arguments]  # MLflow logs the git remote of this file
+    module.main()
 """
 SERVE = """
 import mlflow
