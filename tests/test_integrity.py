@@ -101,6 +101,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     (clone.folder / "params.yaml").write_text(json.dumps(params))
     (clone.folder / "dvc.yaml").write_text(json.dumps(stages))
     shutil.copy(ROOT / ".dvcignore", clone.folder)
+    (clone.folder / "data/images").mkdir(parents=True)
+    shutil.copy(ROOT / "data/images/.gitkeep", clone.folder / "data/images")
     (clone.folder / "pipeline").symlink_to(ROOT / "pipeline")
     clone.run("dvc", "init", "--no-scm", "--quiet")
     clone.run("dvc", "repro")
