@@ -29,13 +29,14 @@ from pipeline.shared.load_params import load_params
 
 FOLDER = Path("quickstart")
 PARAMS = Path(__file__).with_name("quickstart.yaml")
+MLFLOW = "http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
 NEXT = """\
 [bold]Done.[/] What to look at next:
 
   the report      {folder}/reports/report.md, or report.html beside it in a browser
   all commands    source {activate}
   compare runs    mlflow ui
-                  [dim]then http://127.0.0.1:5000/#/experiments?workflowType=machine_learning, experiment digits[/]
+                  [dim]then experiment digits on {mlflow}[/]
   classify        python -m pipeline.classify {folder}/digit.png --model models:/digits@champion
   serve           mlflow models serve -m models:/digits@champion --env-manager local -p 5001
   ask with curl   curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \
@@ -70,7 +71,7 @@ def main() -> None:
     Image.fromarray(image).save(FOLDER / "digit.png")
     activate = Path(sys.executable).with_name("activate")
     shown = activate.relative_to(root) if activate.is_relative_to(root) else activate
-    Console(highlight=False, soft_wrap=True).print(NEXT.format(folder=FOLDER, activate=shown))
+    Console(highlight=False, soft_wrap=True).print(NEXT.format(folder=FOLDER, activate=shown, mlflow=MLFLOW))
 
 
 def lay_out(folder: Path, params: str) -> None:
