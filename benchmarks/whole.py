@@ -1,4 +1,4 @@
-"""The whole job: all variants, with epochs and images cut short, from the images to the report.
+"""The whole job: the documents' variants, epochs and images cut short, from the images to the report.
 
 Three ways: the documents' notebooks one after another, which train and score and no more; `dvc repro` of an
 older commit; and `python -m pipeline.repro`, which is `make repro`, with as many jobs as cores.
@@ -28,16 +28,17 @@ def compare(
 ) -> dict[str, Any]:
     """Wall and CPU seconds of the three ways, once each; variants and epochs are the same for all."""
     found: dict[str, Any] = {"epochs": epochs, "jobs": jobs}
+    names = variant_names()
     found["notebooks"] = notebooks(data, epochs)
     if before:
         checkout = folder / "checkout"
         run(["git", "worktree", "add", "--detach", str(checkout), before], Path.cwd(), {})
         try:
-            serial = timed(folder / "before", images, epochs, ["dvc", "repro"], checkout=checkout)
+            serial = timed(folder / "before", images, epochs, ["dvc", "repro"], names, checkout=checkout)
         finally:
             run(["git", "worktree", "remove", "--force", str(checkout)], Path.cwd(), {})
         found |= {"before": serial, "commit": before}
-    return found | {"parallel": timed(folder / "parallel", images, epochs, [*PARALLEL, str(jobs)])}
+    return found | {"parallel": timed(folder / "parallel", images, epochs, [*PARALLEL, str(jobs)], names)}
 
 
 def further(folder: Path, images: Path, jobs: int) -> dict[str, Any]:
@@ -55,12 +56,13 @@ def further(folder: Path, images: Path, jobs: int) -> dict[str, Any]:
 
 
 def variant_names() -> list[str]:
-    """All variants of params.yaml; what is fine-tuned comes last."""
-    return [key.rpartition(".")[2] for key in load_params(Params).blocks]
+    """The variants of the documents, which notebooks can train; what is fine-tuned comes last."""
+    blocks = load_params(Params).blocks.items()
+    return [key.rpartition(".")[2] for key, variant in blocks if variant.whitening is None]
 
 
 def notebooks(data: Path, epochs: int) -> dict[str, float]:
-    """All variants, one process after another."""
+    """The documents' variants, one process after another."""
     total = {"wall": 0.0, "cpu": 0.0}
     for name in variant_names():
         command = [sys.executable, "-m", "benchmarks.notebook", name, str(epochs), str(data)]
