@@ -143,9 +143,12 @@ def raises() -> list[keras.Layer]:
 
 
 BAD_NETWORKS: dict[str, tuple[Callable[..., Any], str]] = {
-    "raises": (raises, "cannot be built: out of ideas"),
-    "returns nothing": (lambda: None, "cannot be built: "),
-    "does not fit": (lambda: [layers.Flatten(), layers.Conv2D(4, 3)], "cannot be built: "),
+    "raises": (raises, "pixels (data.image_size): out of ideas"),
+    "returns nothing": (lambda: None, "cannot be built for images of 32 pixels (data.image_size): "),
+    "does not fit": (
+        lambda: [layers.Flatten(), layers.Conv2D(4, 3)],
+        "cannot be built for images of 32 pixels (data.image_size): ",
+    ),
     "ends in an image": (lambda: [layers.Conv2D(4, 3)], "must end in one vector for each image"),
     "own layer": (lambda: [Doubled(), layers.Flatten()], "'Doubled' is not Keras's own"),
     "function": (lambda: [layers.Lambda(abs), layers.Flatten()], "is not Keras's own"),
@@ -185,6 +188,16 @@ def test_seeds_that_layers_draw_are_left_to_the_training(monkeypatch: pytest.Mon
     by_class = {part["class_name"]: part["config"] for part in config["config"]["layers"]}
     assert by_class["RandomCrop"]["seed"] is None
     assert by_class["Dropout"]["seed"] == 7
+
+
+def test_a_network_fits_other_sizes_of_images_or_is_refused_by_the_key() -> None:
+    config = architecture.configuration("key", Network(name="shallow"), [48, 48, 3], 3, "shallow")
+    model = keras.saving.deserialize_keras_object(config)
+    assert (model.input_shape, model.output_shape) == ((None, 48, 48, 3), (None, 3))
+    with pytest.raises(
+        PipelineError, match=r"^key: cannot be built for images of 8 pixels \(data.image_size\): "
+    ):
+        architecture.configuration("key", Network(name="deep_dropout"), [8, 8, 3], 3, "deep_dropout")
 
 
 OPTIMIZERS: list[dict[str, Any]] = [
