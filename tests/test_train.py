@@ -64,7 +64,10 @@ def run(stage: Any, variant: str, **environment: str) -> str:
         for key, value in store.items():
             patch.setenv(key, value)
         mlflow.set_tracking_uri(store["MLFLOW_TRACKING_URI"])
-        stage.main()
+        try:
+            stage.main()
+        finally:
+            mlflow.set_tracking_uri(None)  # or it would count in later tests, too
     return printed.getvalue()
 
 
