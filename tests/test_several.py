@@ -84,6 +84,7 @@ def promoted_at_once(store: Path, *candidates: tuple[int, float], machines: int)
         locks = store / f"machine{number % machines}"
         locks.mkdir(exist_ok=True)
         folder = store / f"process{number}"
+        folder.mkdir(exist_ok=True)
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-c", PROMOTE, str(folder), str(seed), str(accuracy)],
