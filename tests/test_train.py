@@ -67,7 +67,7 @@ def run(stage: Any, variant: str, **environment: str) -> str:
         try:
             stage.main()
         finally:
-            mlflow.set_tracking_uri(None)  # or it would count in later tests, too
+            mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # or it would count in later tests, too
     return printed.getvalue()
 
 
