@@ -13,21 +13,20 @@ import argparse
 import os
 import shutil
 
-import mlflow
 from joblib import Parallel, delayed
 
 from pipeline.integrity import check_inputs
 from pipeline.records import store, tracking
+from pipeline.records.outputs import log_evaluation
 from pipeline.scoring import evaluation
 from pipeline.scoring.comparison import write_comparison
-from pipeline.shared.arrays import digest_of, file_digest, read_facts
+from pipeline.shared.arrays import read_facts
 from pipeline.shared.errors import PipelineError, one_line_errors
 from pipeline.shared.lock import single_instance
 from pipeline.shared.paths import EVALUATION, METRICS, MODELS, PREDICTIONS, PREPARED, RECIPES
 from pipeline.shared.trained import Trained, all_trained
 
 MODELS_PER_PROCESS = 4  # which is what starting a process costs
-LOGGED = "evaluation_digest"  # the tag of a run that has the evaluation with this digest
 
 
 @one_line_errors
@@ -71,25 +70,6 @@ def chosen_models() -> list[Trained]:
         known = ", ".join(f"{trained.variant} {trained.seed}" for trained in models)
         raise PipelineError(f"VARIANT SEED: allowed: {known}; received {one.variant} {one.seed}")
     return [one]
-
-
-def log_evaluation(trained: Trained, experiment: str) -> bool:
-    """Log a model's scores, tables and figures to its run; whether that was necessary."""
-    run = tracking.find_run(experiment, trained.tags())
-    if run is None:
-        print(f"{trained.name} has no MLflow run (its training came from DVC's cache): run `make sync`")
-        return False
-    files = [trained.scores, *trained.evaluation.iterdir()]
-    digest = digest_of({path.name: file_digest(path) for path in files})
-    if run.data.tags.get(LOGGED) == digest:
-        return False
-    client, run_id, scores = mlflow.MlflowClient(), run.info.run_id, trained.metrics()
-    mlflow.log_metrics(
-        {f"{part}/{key}": scores[part][key] for part in scores for key in scores[part]}, run_id=run_id
-    )
-    client.log_artifacts(run_id, str(trained.evaluation), "evaluation")
-    client.set_tag(run_id, LOGGED, digest)
-    return True
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ status and run cache, and the wall times of earlier runs in MLflow's store.
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
 
+from pipeline.data.folders import files_in
 from pipeline.learning.key import code_digests
 from pipeline.learning.recipe import Recipe
 from pipeline.params import Params
@@ -32,10 +34,19 @@ Stages = dict[str, bool]  # the stages that `dvc repro` would run, in order; whe
 @one_line_errors
 def main() -> None:
     """Print the plan."""
-    params = load_params(Params)
-    params.training.check_versions()
+    params = checked_params()
     stages = after_recipes(outdated_stages())
     show(stages, jobs_ahead(stages, params.data.dataset, code_digests()))
+
+
+def checked_params() -> Params:
+    """params.yaml. Raises PipelineError if the installed versions are not those that it names, or if a folder
+    of images holds a pipe, on which DVC would wait for ever."""
+    params = load_params(Params)
+    params.training.check_versions()
+    for folder in params.data.folders.values():
+        files_in(Path(folder))
+    return params
 
 
 def show(stages: Stages, jobs: list[Job]) -> None:

@@ -50,9 +50,8 @@ def predict(path: Path, recipe: Recipe, folder: Path) -> None:
     model = model_file.load(path)
     images = {part: read_arrays(PREPARED / part)["images"] for part in PARTS}
     found = {part: model_file.probabilities(model, images[part]) for part in PARTS}
-    if recipe.views:
-        mean = model_file.with_views(model, recipe.views)
-        found |= {f"{part}_{recipe.views}": model_file.probabilities(mean, images[part]) for part in PARTS}
+    if views := recipe.views:
+        found |= {f"{part}_{views}": model_file.probabilities(model, images[part], views) for part in PARTS}
     write_arrays(folder, found)
 
 

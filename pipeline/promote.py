@@ -19,7 +19,7 @@ from pipeline.champion.selection import choose, read_scores
 from pipeline.integrity import check_inputs
 from pipeline.params import Params
 from pipeline.records import store, tracking
-from pipeline.scoring.stored import check_scores, read_probabilities
+from pipeline.scoring.stored import check_scores, read_probabilities, views_of
 from pipeline.shared.arrays import read_arrays, read_facts, write_json
 from pipeline.shared.errors import one_line_errors
 from pipeline.shared.load_params import load_params
@@ -58,14 +58,16 @@ def promote_in_registry(chosen: dict[str, Any], params: Params, force: bool = Fa
     scores, facts = trained.metrics(), read_facts(PREPARED / "split")
     run = tracking.find_run(facts["name"], trained.tags())
     some = slice(min(CHECKED, params.serving.batch_limit))
+    views = views_of(trained)
     candidate = Candidate(
         registered_name=facts["name"],
         run_id=run.info.run_id if run else None,
         model=trained.model,
         images=read_arrays(PREPARED / "validation")["images"][some],
-        probabilities=read_probabilities(trained, "validation")[some],
+        probabilities=read_probabilities(trained, "validation", views)[some],
         classes=facts["classes"],
         batch_limit=params.serving.batch_limit,
+        views=views,
         tags=trained.tags() | {key: facts[key] for key in ("data_digest", "split_digest")},
         validation_accuracy=scores["validation"]["accuracy"],
         test_accuracy=scores["test"]["accuracy"],

@@ -9,9 +9,9 @@ and metrics stay in quickstart/. Nothing else is touched.
 
 import contextlib
 import json
+import logging
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -84,8 +84,10 @@ def lay_out(folder: Path, params: str) -> None:
         shutil.copy(name, folder / name)
     (folder / "params.yaml").write_text(params)
     if not (folder / ".dvc").is_dir():
-        dvc = Path(sys.executable).with_name("dvc")
-        subprocess.run([dvc, "init", "--no-scm", "--quiet"], cwd=folder, check=True)
+        from dvc.repo import Repo
+
+        logging.getLogger("dvc").setLevel(logging.WARNING)  # or it reports this
+        Repo.init(str(folder), no_scm=True).close()
     shutil.copytree(".dvc/plots", folder / ".dvc/plots", dirs_exist_ok=True)
 
 

@@ -9,15 +9,13 @@ named `report`.
 
 import shutil
 
-import mlflow
-
 from pipeline.integrity import check_inputs
 from pipeline.params import Params
-from pipeline.records import store, tracking
+from pipeline.records import store
+from pipeline.records.outputs import log_report
 from pipeline.reporting import figures, report_text
 from pipeline.reporting.markdown import to_html
 from pipeline.reporting.results import read_results
-from pipeline.shared.arrays import digest_of
 from pipeline.shared.errors import one_line_errors
 from pipeline.shared.load_params import load_params
 from pipeline.shared.lock import single_instance
@@ -46,14 +44,6 @@ def main() -> None:
     (REPORTS / "report.html").write_text(to_html(text, REPORTS, title))
     log_report(results.facts["name"], text)
     print(f"report: {REPORTS / 'report.md'} and {REPORTS / 'report.html'}")
-
-
-def log_report(experiment: str, text: str) -> None:
-    """Log the report's files to the run `report`; the same report again logs nothing."""
-    tags = {"stage": "report", "report_digest": digest_of(text)}
-    if tracking.find_run(experiment, tags) is None:
-        with tracking.training_run(experiment, "report", tags):
-            mlflow.log_artifacts(str(REPORTS), "report")
 
 
 if __name__ == "__main__":

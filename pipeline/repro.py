@@ -26,7 +26,6 @@ from pipeline.running import ahead, walk, worker
 from pipeline.running.view import View
 from pipeline.shared import results
 from pipeline.shared.errors import PipelineError, one_line_errors
-from pipeline.shared.load_params import load_params
 from pipeline.shared.lock import single_instance
 
 
@@ -39,9 +38,7 @@ def main() -> None:
     jobs = parser.parse_args().jobs
     if not re.fullmatch("cores|[1-9][0-9]*", jobs):
         raise PipelineError(f"--jobs: `cores` and whole numbers from 1 are allowed; received {jobs!r}")
-    params = load_params(Params)
-    params.training.check_versions()
-    sys.exit(reproduce(params, None if jobs == "cores" else int(jobs)))
+    sys.exit(reproduce(plan.checked_params(), None if jobs == "cores" else int(jobs)))
 
 
 def reproduce(params: Params, jobs: int | None = None) -> int:

@@ -11,12 +11,11 @@ import mlflow
 
 from pipeline.champion import registry
 from pipeline.champion.repair import repair
-from pipeline.evaluate import log_evaluation
 from pipeline.integrity import check_inputs
 from pipeline.params import Params
 from pipeline.promote import promote_in_registry
 from pipeline.records import store, tracking
-from pipeline.report import log_report
+from pipeline.records.outputs import log_evaluation, log_report
 from pipeline.shared.arrays import read_arrays, read_facts
 from pipeline.shared.errors import one_line_errors
 from pipeline.shared.load_params import load_params

@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline.champion import registry, serving
+from pipeline.champion import registry, serving, trial
 from pipeline.champion.gate import Candidate, Standing, judge
 from pipeline.champion.registration import is_version_of
 from pipeline.champion.repair import repair
@@ -30,7 +31,7 @@ CLASSES = [f"class{number}" for number in range(10)]
 MARGIN = 0.1
 COMMIT = "c0ffee"
 ENDED = 4_102_444_800_000  # when every run ended: 2100, in milliseconds
-ANSWERS_OF_NEW_PROCESS = serving.answers_of_new_process
+NEW_PROCESS = trial.new_process
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 
 
@@ -70,14 +71,20 @@ def new_candidate(
         probabilities=model_file.probabilities(model, IMAGES),
         classes=CLASSES,
         batch_limit=4,
+        views=None,
         tags=tags | {"data_digest": "data", "split_digest": "split"},
         validation_accuracy=accuracy,
         test_accuracy=accuracy - 0.01,
     )
 
 
+@contextmanager
+def this_process() -> Iterator[trial.Answers]:
+    """As `trial.new_process`, for tests in which the process does not matter."""
+    yield answers_of_this_process
+
+
 def answers_of_this_process(uri: str, images: np.ndarray) -> np.ndarray:
-    """As `serving.answers_of_new_process`, for tests in which the process does not matter."""
     model: Any = mlflow.pyfunc.load_model(uri)
     rows = pd.DataFrame({"image": [encode_base64(image) for image in images]})
     return np.array([list(answer["probabilities"].values()) for answer in model.predict(rows)])
@@ -133,7 +140,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         for candidate in (made.first, made.better):
             made.lines.append(promote(candidate))
             made.aliases.append(aliases())
-            patch.setattr(serving, "answers_of_new_process", answers_of_this_process)
+            patch.setattr(trial, "new_process", this_process)
         yield made
 
 
@@ -295,7 +302,7 @@ def test_model_whose_answers_are_not_those_that_were_stored_is_not_promoted(stor
 def test_model_that_no_server_can_load_is_not_promoted(
     store: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "answers_of_new_process", ANSWERS_OF_NEW_PROCESS)
+    monkeypatch.setattr(trial, "new_process", NEW_PROCESS)
     layers = [OwnLayer(), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(len(CLASSES))]
     own = keras.Sequential([keras.Input((32, 32, 3), dtype="uint8"), *layers])
     with pytest.raises(PipelineError, match=r"cannot be served, so it is not promoted: .*OwnLayer") as caught:

@@ -264,3 +264,12 @@ def test_it_loads_without_the_repository_and_without_pickles(served: PyFuncModel
     label, imported = done.stdout.split()
     assert label in CLASSES
     assert imported == "False"
+
+
+def test_answers_are_means_over_the_views(file: Path, tmp_path: Path) -> None:
+    described = serving.described(file, CLASSES, IMAGES[0], BATCH_LIMIT, views="mirror_shift")
+    mlflow.pyfunc.save_model(path=tmp_path / "served", **described)
+    answers = answers_of(mlflow.pyfunc.load_model(str(tmp_path / "served")), *IMAGES)
+    found = [list(answer["probabilities"].values()) for answer in answers]
+    expected = model_file.probabilities(model_file.load(file), IMAGES, "mirror_shift")
+    assert np.allclose(found, expected, atol=1e-6)

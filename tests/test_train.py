@@ -274,8 +274,8 @@ def test_speedrun_is_scored_by_one_view_and_predicted_with_all(trained: Trained)
     predictions = read_arrays(trained.project / "predictions/speedrun-0")
     assert set(predictions) == {"validation", "test", "validation_mirror_shift", "test_mirror_shift"}
     validation = read_arrays(trained.project / "data/prepared/validation")
-    for name, one in (("", model), ("_mirror_shift", model_file.with_views(model, "mirror_shift"))):
-        expected = model_file.probabilities(one, validation["images"])
+    for name, views in (("", None), ("_mirror_shift", "mirror_shift")):
+        expected = model_file.probabilities(model, validation["images"], views)
         assert np.allclose(predictions[f"validation{name}"], expected, atol=1e-6)
     accuracy = (predictions["validation"].argmax(axis=1) == validation["labels"]).mean()
     assert record_of(trained, "speedrun-0")["metrics"]["kept_val_accuracy"] == pytest.approx(accuracy)

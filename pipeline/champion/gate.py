@@ -24,6 +24,7 @@ class Candidate:
     probabilities: np.ndarray  # what the model predicted for them, (n, classes)
     classes: list[str]
     batch_limit: int  # images in one request
+    views: str | None  # test-time views, over which `probabilities` are means
     tags: dict[str, str]  # variant, seed, model_digest, data_digest, split_digest
     validation_accuracy: float
     test_accuracy: float
@@ -33,7 +34,7 @@ class Candidate:
         """The tags that identify its version: the digests of the model and of how it is served."""
         return {
             "model_digest": self.tags["model_digest"],
-            "serving_digest": serving.digest(self.batch_limit),
+            "serving_digest": serving.digest(self.batch_limit, self.views),
         }
 
     @property

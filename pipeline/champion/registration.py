@@ -3,6 +3,7 @@
 import contextlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
@@ -19,8 +20,6 @@ def register(candidate: Candidate) -> str:
 
     A version carries its identity from the start, so one that was registered before a crash is found again.
     """
-    import pipeline.learning.backend  # noqa: F401  MLflow runs the served model, which imports TensorFlow
-
     client, name = mlflow.MlflowClient(), candidate.registered_name
     assert candidate.run_id is not None  # the gate's caller made sure
     run = client.get_run(candidate.run_id)
@@ -29,10 +28,13 @@ def register(candidate: Candidate) -> str:
     logged = Model.log(
         artifact_path=None,
         name="served_model",
-        flavor=mlflow.pyfunc,
+        flavor=ServedModel,
         run_id=candidate.run_id,  # which keeps its status and its end
-        **serving.described(candidate.model, candidate.classes, candidate.images[0], candidate.batch_limit),
+        **serving.described(
+            candidate.model, candidate.classes, candidate.images[0], candidate.batch_limit, candidate.views
+        ),
         metadata={"classes": candidate.classes, "git_commit": commit} | candidate.tags,
+        validate_serving_input=False,
     )
     with contextlib.suppress(MlflowException):  # it exists already
         client.create_registered_model(name)
@@ -40,6 +42,15 @@ def register(candidate: Candidate) -> str:
         name, logged.model_uri, candidate.run_id, tags=candidate.identity, model_id=logged.model_id
     )
     return str(version.version)
+
+
+class ServedModel:
+    """MLflow's pyfunc flavour. `Model.log` need not try the example: `trial.check` does more."""
+
+    @staticmethod
+    def save_model(validate_serving_input: bool, **arguments: Any) -> None:  # noqa: ARG004
+        """Save a model, without the argument that is meant for `Model.log` and not for this function."""
+        mlflow.pyfunc.save_model(**arguments)
 
 
 def is_version_of(version: ModelVersion, candidate: Candidate) -> bool:

@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 
-from pipeline.champion import serving
+from pipeline.champion import trial
 from pipeline.champion.gate import Candidate, Standing, Verdict, judge
 from pipeline.champion.registration import is_version_of, register
 from pipeline.shared.errors import PipelineError
@@ -92,11 +92,12 @@ def make_champion(
 ) -> str:
     """Register the candidate if it is not a version yet, check its answers and move the aliases to it."""
     client, name = mlflow.MlflowClient(), candidate.registered_name
-    known = (str(version.version) for version in versions(name) if is_version_of(version, candidate))
-    number = next(known, None) or register(candidate)
-    if (status := client.get_model_version(name, number).status) != "READY":
-        raise PipelineError(f"{name}: version {number} is {status}, not READY, so it was not promoted")
-    serving.check_answers(f"models:/{name}/{number}", candidate.images, candidate.probabilities)
+    with trial.new_process() as answers:
+        known = (str(version.version) for version in versions(name) if is_version_of(version, candidate))
+        number = next(known, None) or register(candidate)
+        if (status := client.get_model_version(name, number).status) != "READY":
+            raise PipelineError(f"{name}: version {number} is {status}, not READY, so it was not promoted")
+        trial.check(answers, f"models:/{name}/{number}", candidate.images, candidate.probabilities)
     for key, value in describe(candidate, champion, standing, reason).items():
         client.set_model_version_tag(name, number, key, value)
     if champion is not None:

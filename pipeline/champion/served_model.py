@@ -1,8 +1,8 @@
 """The model that is served: an image or its pixels in, a class's name and probabilities out.
 
 MLflow stores this file with the model and runs it to load the model ("models from code"). It imports
-nothing of the pipeline: `images.py`, which it needs, is stored beside the Keras model. Nothing is unpickled,
-and a file that differs from the registered one is not loaded.
+nothing of the pipeline: `images.py` and `views.py`, which it needs, are stored beside the Keras model.
+Nothing is unpickled, and a file that differs from the registered one is not loaded.
 """
 
 import hashlib
@@ -15,13 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras says
-
-import keras
 import mlflow
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
@@ -55,16 +51,22 @@ class Classifier(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Check and read the Keras model and what belongs to it, and trace the forward pass for any batch."""
+        os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras says
+        import keras  # here, since registering a model only imports this module
+        import tensorflow as tf
+
         _check(context)
         model = keras.saving.load_model(context.artifacts["model"], compile=False)
         self.classes: list[str] = context.model_config["classes"]
         self.batch_limit: int = context.model_config["batch_limit"]
-        self.images = _load_module(context.artifacts["images"])
+        self.images, views = (_load_module(context.artifacts[part]) for part in ("images", "views"))
         self.shape = (context.model_config["image_size"], context.model_config["image_size"], 3)
         self.decoder = ThreadPoolExecutor(1)
-        forward = tf.function(lambda images: model(images, training=False))
-        self.forward = forward.get_concrete_function(tf.TensorSpec((None, *self.shape), tf.uint8))
-        self.forward(tf.zeros((1, *self.shape), tf.uint8))
+        chosen = context.model_config["views"]
+        function = tf.function(lambda images: views.average(model, images, chosen))
+        forward = function.get_concrete_function(tf.TensorSpec((None, *self.shape), tf.uint8))
+        self.forward = lambda images: forward(tf.constant(images)).numpy()
+        self.forward(np.zeros((1, *self.shape), np.uint8))
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -83,7 +85,7 @@ class Classifier(PythonModel):
                 f"received {len(model_input)}"
             )
         images = np.stack(list(self._pixels(model_input)))
-        return [self._answer(row, top_k) for row in self.forward(tf.constant(images)).numpy()]
+        return [self._answer(row, top_k) for row in self.forward(images)]
 
     def _pixels(self, model_input: pd.DataFrame) -> Iterator[np.ndarray]:
         """Each row's uint8 (size, size, 3); raises Refused, naming the row, if it has none.
@@ -185,7 +187,7 @@ def _check(context: Any) -> None:
 
 def _load_module(path: str) -> ModuleType:
     """A module by its file: by a name, another model's copy could already be loaded in its place."""
-    spec = importlib.util.spec_from_file_location("served_images", path)
+    spec = importlib.util.spec_from_file_location("served_module", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path}: not a Python module")
     module = importlib.util.module_from_spec(spec)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.learning.backend import keras, tf
+from pipeline.learning.views import average
 from pipeline.shared.errors import PipelineError, in_a_line
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip archive can hold
@@ -55,14 +56,17 @@ def load(path: Path) -> keras.Model:
         raise PipelineError(f"{path}: not a readable Keras model: {reason}") from error
 
 
-def probabilities(model: keras.Model, images: np.ndarray, batch_size: int = 500) -> np.ndarray:
+def probabilities(
+    model: keras.Model, images: np.ndarray, views: str | None = None, batch_size: int = 500
+) -> np.ndarray:
     """Class probabilities, float32 (n, classes), of uint8 images (n, height, width, channels).
 
-    Calls the model on each batch, since `Model.predict` also waits for tf.data's autotuning.
+    With `views`, their mean over these test-time views. Calls the model on each batch, since `Model.predict`
+    also waits for tf.data's autotuning.
     """
     if not len(images):
         return np.empty((0, *model.output_shape[1:]), np.float32)
-    forward = tf.function(lambda batch: model(batch, training=False)).get_concrete_function(
+    forward = tf.function(lambda batch: average(model, batch, views)).get_concrete_function(
         tf.TensorSpec((None, *images.shape[1:]), tf.uint8)
     )
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
@@ -74,26 +78,3 @@ def score(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> tuple[f
     predicted = probabilities(model, images)
     loss = keras.losses.sparse_categorical_crossentropy(labels, predicted)
     return float(np.mean(loss)), float((predicted.argmax(axis=1) == labels).mean())
-
-
-def with_views(model: keras.Model, views: str) -> keras.Model:
-    """The model with `mirror`: the mean over an image and its mirror image; with `mirror_shift`: half that,
-    half the mean over both, shifted by a pixel up and left, or down and right, filled by reflection.
-
-    It takes uint8 images (n, height, width, channels), gives float32 probabilities (n, classes), and is plain
-    Keras, so it is saved and served like `model`. As in airbench94 (Jordan, 94% on CIFAR-10 in 3.29 Seconds,
-    2024, section 3.5), but with probabilities in place of logits.
-    """
-    inputs = keras.Input(model.input_shape[1:], dtype="uint8")
-    answers = [_mirrored(model, inputs)]
-    if views == "mirror_shift":
-        padded = keras.ops.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="reflect")
-        corners = [keras.layers.Cropping2D(((top, 2 - top), (top, 2 - top))) for top in (0, 2)]
-        shifted = [_mirrored(model, corner(padded)) for corner in corners]
-        answers.append(keras.layers.Average()(shifted))
-    answer = keras.layers.Average()(answers) if len(answers) > 1 else answers[0]
-    return keras.Model(inputs, answer, name=f"{model.name}_{views}")
-
-
-def _mirrored(model: keras.Model, images: keras.KerasTensor) -> keras.KerasTensor:
-    return keras.layers.Average()([model(images), model(keras.ops.flip(images, axis=2))])

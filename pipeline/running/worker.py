@@ -50,7 +50,7 @@ def run(job: Callable[[], None], show: Callable[[str], None]) -> int | None:
 
 def stop() -> None:
     """Interrupt all workers, kill those that do not end, and end the server."""
-    workers = multiprocessing.active_children()
+    workers = [child for child in multiprocessing.active_children() if isinstance(child, FORKS.Process)]
     for worker in workers:
         worker.terminate()
     for worker in workers:

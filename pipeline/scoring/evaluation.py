@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.scoring import figures, metrics
-from pipeline.scoring.stored import read_probabilities
+from pipeline.scoring.stored import read_probabilities, views_of
 from pipeline.shared.arrays import read_arrays, read_facts, write_json
 from pipeline.shared.errors import PipelineError
 from pipeline.shared.paths import PREPARED
@@ -31,7 +31,11 @@ def evaluate(trained: Trained) -> str:
 
     data = {part: read_arrays(PREPARED / part) for part in PARTS}
     predicted = {part: read_probabilities(trained, part) for part in PARTS}
-    scores = {part: metrics.scores(data[part]["labels"], predicted[part]) for part in PARTS}
+    if views := views_of(trained):
+        predicted |= {f"{part}_{views}": read_probabilities(trained, part, views) for part in PARTS}
+    scores = {
+        name: metrics.scores(data[name.partition("_")[0]]["labels"], rows) for name, rows in predicted.items()
+    }
     for part, values in scores.items():
         if infinite := [name for name, value in values.items() if not math.isfinite(value)]:
             raise PipelineError(

@@ -5,6 +5,7 @@ No stage of dvc.yaml lists them and no checkpoint's key covers them, so editing 
 
 NEUTRAL = {
     "pipeline/integrity.py": "compares files with dvc.lock and restores damaged ones",
+    "pipeline/records/outputs.py": "logs the files of evaluate and report to MLflow",
     "pipeline/records/recording.py": "logs a training's files to MLflow",
     "pipeline/records/store.py": "checks that MLflow's store can be used",
     "pipeline/records/tracking.py": "starts, finds and ends MLflow runs",
