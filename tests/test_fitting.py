@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.learning.backend import keras, tf
+from pipeline.shared.arrays import digest_of
 from pipeline.training import fitting
 from pipeline.training.fitting import Images
 from tests.keras_models import contrary, images, layers, listed, optimizer, recipe
@@ -180,6 +181,7 @@ def test_time_left_is_that_of_the_epochs_to_come(capsys: pytest.CaptureFixture[s
 TRAIN_SEEDS = """
 import pathlib, sys
 from pipeline.learning import hardware, model_file
+from pipeline.shared.arrays import digest_of
 from pipeline.training import fitting
 from pipeline.training.twin import Twin
 from tests import keras_models
@@ -228,3 +230,11 @@ def test_averaged_weights_are_kept_at_the_end() -> None:
         weights.append(model.get_weights()[0])
     difference = np.abs(weights[0] - weights[1]).max()
     assert 1e-4 < difference < 0.05
+
+
+def test_a_training_leaves_its_recipe_as_it_was() -> None:
+    decay = keras.optimizers.schedules.ExponentialDecay(0.01, 10, 0.5)
+    chosen = recipe(optimizer=optimizer("SGD", decay))
+    before = digest_of(chosen.as_json())
+    fitting.fit(linear_model(), chosen, LEARNT, CONTRARY, seed=0)
+    assert digest_of(chosen.as_json()) == before

@@ -70,7 +70,7 @@ def can_share_batches(config: dict[str, Any]) -> bool:
 
     The layers must form a list, and none but batch normalization may look at the batch as a whole.
     """
-    model = keras.saving.deserialize_keras_object(deepcopy(config))  # Keras empties it
+    model = keras.saving.deserialize_keras_object(deepcopy(config))  # Keras changes it
     return isinstance(model, keras.Sequential) and not any(
         isinstance(layer, keras.Model | keras.layers.Wrapper)
         or getattr(layer, "activity_regularizer", None)
@@ -81,7 +81,7 @@ def can_share_batches(config: dict[str, Any]) -> bool:
 
 def check_whitening(key: str, config: dict[str, Any]) -> None:
     """Raise PipelineError, naming the `key`, unless a list of layers has a convolution that can whiten."""
-    model = keras.saving.deserialize_keras_object(deepcopy(config))  # Keras empties it
+    model = keras.saving.deserialize_keras_object(deepcopy(config))  # Keras changes it
     named = [
         layer for layer in model.layers if layer.name == WHITENING and isinstance(model, keras.Sequential)
     ]

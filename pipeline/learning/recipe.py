@@ -88,4 +88,10 @@ class Recipe:
         """A new model with random weights; each call draws others."""
         from pipeline.learning.backend import keras
 
-        return keras.saving.deserialize_keras_object(deepcopy(self.model))  # Keras empties it
+        return keras.saving.deserialize_keras_object(deepcopy(self.model))  # Keras changes it
+
+    def make_optimizer(self) -> "keras.Optimizer":
+        """A new optimizer."""
+        from pipeline.learning.backend import keras
+
+        return keras.saving.deserialize_keras_object(deepcopy(self.optimizer))

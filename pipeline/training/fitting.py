@@ -94,7 +94,7 @@ def compile_model(model: keras.Model, recipe: Recipe) -> None:
     Also makes their variables, since a first step that has to make them is traced twice.
     """
     model.compile(
-        optimizer=keras.saving.deserialize_keras_object(recipe.optimizer),
+        optimizer=recipe.make_optimizer(),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
         steps_per_execution=STEPS_PER_EXECUTION,
