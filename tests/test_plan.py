@@ -1,5 +1,6 @@
 """The plan of a long run: its stages and their times, from a real DVC project and a real MLflow store."""
 
+import os
 from pathlib import Path
 
 import mlflow
@@ -7,6 +8,8 @@ import pytest
 from dvc.repo import Repo
 
 from pipeline import plan
+from pipeline.shared.errors import PipelineError
+from tests.conftest import ROOT
 
 STAGES = """\
 stages:
@@ -102,3 +105,16 @@ def test_a_value_that_is_changed_back_is_restored_from_the_cache(project: Path) 
         reproduce()
     (project / "other.txt").write_text("one")
     assert plan.outdated_stages() == {"alone": True}
+
+
+def test_a_pipe_among_the_images_is_refused_before_dvc_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/own-images.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("photos/", f"{tmp_path}/"))
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+    os.mkfifo(tmp_path / "test/pipe.png")
+    with pytest.raises(PipelineError, match="neither files nor folders: .*/test/pipe.png"):
+        plan.checked_params()
