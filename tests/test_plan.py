@@ -116,5 +116,5 @@ def test_a_pipe_among_the_images_is_refused_before_dvc_waits_for_it(
     for part in ("train", "test"):
         (tmp_path / part).mkdir()
     os.mkfifo(tmp_path / "test/pipe.png")
-    with pytest.raises(PipelineError, match="neither files nor folders: .*/test/pipe.png"):
+    with pytest.raises(PipelineError, match=r"neither files nor folders: .*/test/pipe\.png"):
         plan.checked_params()
