@@ -1,0 +1,149 @@
+"""The record of each full training, and what all records show.
+
+    python -m benchmarks.runs [FOLDER]
+
+Adds the trainings of the job in FOLDER to benchmarks/runs/, on the machine that trained them: a file each,
+with settings, scores, curves, seconds and digests, but no model. Then writes benchmarks/runs.md, a table of
+all records, and benchmarks/frontier.png, test accuracy against CPU minutes. So a table may grow over many
+days and machines. Trainings of other data or another split are refused.
+"""
+
+import argparse
+import json
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from benchmarks.measure import machine
+from pipeline.records import store, tracking
+from pipeline.reporting.markdown import markdown_table
+from pipeline.shared.arrays import read_facts, write_json
+from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.figure import new_figure
+from pipeline.shared.paths import PREPARED
+from pipeline.shared.trained import Trained, all_trained
+
+RECORDS = Path("benchmarks/runs")
+CURVES = ("accuracy", "loss", "val_accuracy", "val_loss")
+
+
+@one_line_errors
+def main() -> None:
+    """Add the records of a job, then write the table and the figure."""
+    parser = argparse.ArgumentParser(description="Collect the records of full trainings.")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, help="a finished job; default: only the table and figure"
+    )
+    if folder := parser.parse_args().folder:
+        with chdir(folder):
+            found = {
+                trained.name: record_of(trained) for trained in all_trained() if trained.scores.is_file()
+            }
+        for name, record in found.items():
+            write_json(RECORDS / f"{name}.json", record)
+    records = [json.loads(path.read_text()) for path in sorted(RECORDS.glob("*.json"))]
+    if len({record["digests"]["split_digest"] for record in records}) > 1:
+        raise PipelineError(f"{RECORDS}: records of different splits cannot be compared")
+    table = summarize(records)
+    RECORDS.with_suffix(".md").write_text(text(records, table))
+    frontier(table).savefig(RECORDS.with_name("frontier.png"), dpi=100)
+
+
+def record_of(trained: Trained) -> dict[str, Any]:
+    """What is kept of a finished training of the job in this folder."""
+    store.check()
+    facts, kept = read_facts(PREPARED / "split"), trained.record()
+    run = tracking.find_run(facts["name"], trained.tags())
+    if run is None or "cpu_seconds" not in run.data.metrics:
+        raise PipelineError(f"{trained.name}: MLflow has no run of it with its CPU seconds")
+    history = trained.epochs()
+    return {
+        "variant": trained.variant,
+        "seed": trained.seed,
+        "commit": run.data.tags["git_commit"],
+        "machine": machine(),
+        "params": kept["params"],
+        "parameters": kept["metrics"]["parameters"],
+        "scores": trained.metrics(),
+        "curves": {name: history[name].round(4).tolist() for name in CURVES},
+        "seconds": {clock: round(run.data.metrics[f"{clock}_seconds"]) for clock in ("wall", "cpu")},
+        "digests": trained.tags() | {key: facts[key] for key in ("data_digest", "split_digest")},
+    }
+
+
+def summarize(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """A row for each variant, best first: means over its seeds, the sd of accuracies, and n."""
+    rows = pd.DataFrame(
+        [
+            {
+                "variant": record["variant"],
+                "validation": record["scores"]["validation"]["accuracy"],
+                "test": record["scores"]["test"]["accuracy"],
+                "test with views": with_views(record["scores"]),
+                "epochs": len(record["curves"]["loss"]),
+                "minutes": record["seconds"]["cpu"] / 60,
+            }
+            for record in records
+        ]
+    )
+    groups = rows.groupby("variant")
+    table = groups.mean()
+    table["sd"] = groups["test"].std()
+    table["n"] = groups.size()
+    return table.sort_values("validation", ascending=False)
+
+
+def with_views(scores: dict[str, Any]) -> float | None:
+    """The test accuracy with test-time views, if the variant has some."""
+    return next((of["accuracy"] for part, of in scores.items() if part.startswith("test_")), None)
+
+
+def text(records: list[dict[str, Any]], table: pd.DataFrame) -> str:
+    """The table in Markdown, with what its figures depend on."""
+    shown = pd.DataFrame(
+        {
+            "variant": table.index,
+            "validation": table["validation"].map("{:.4f}".format),
+            "test": [
+                f"{mean:.4f}" if pd.isna(sd) else f"{mean:.4f} ± {sd:.4f}"
+                for mean, sd in zip(table["test"], table["sd"], strict=True)
+            ],
+            "with views": ["" if pd.isna(value) else f"{value:.4f}" for value in table["test with views"]],
+            "n": table["n"],
+            "epochs": table["epochs"].map("{:.3g}".format),
+            "CPU minutes": table["minutes"].map("{:.0f}".format),
+        }
+    )
+    machines = dict.fromkeys(
+        f"{record['machine']['cpu']}, {record['machine']['cores']} cores" for record in records
+    )
+    commits = dict.fromkeys(record["commit"][:7] for record in records)
+    return (
+        "# Full trainings\n\nAccuracy on CIFAR-10 with pixels that went through JPEG (docs/results.md): mean "
+        f"and standard deviation over n seeds. One thread a training, {'; '.join(machines)}; commits "
+        f"{', '.join(commits)}.\n\n{markdown_table(shown)}\n\n![Accuracy against CPU minutes](frontier.png)\n"
+    )
+
+
+def frontier(table: pd.DataFrame) -> Figure:
+    """Test accuracy, with its sd, against CPU minutes. A line joins the variants that none beats in both."""
+    figure = new_figure(8, 5)
+    axis = figure.subplots()
+    ordered = table.sort_values("minutes")
+    best = ordered[ordered["test"] > ordered["test"].cummax().shift(fill_value=0)]
+    axis.plot(best["minutes"], best["test"], color="tab:blue", linewidth=1, zorder=1)
+    axis.errorbar(
+        table["minutes"], table["test"], table["sd"].fillna(0), fmt="o", color="tab:blue", capsize=3
+    )
+    for name, row in table.iterrows():
+        axis.annotate(str(name), (row["minutes"], row["test"]), (5, -10), textcoords="offset points", size=8)
+    axis.set(xscale="log", xlabel="CPU minutes of training", ylabel="test accuracy, one view")
+    axis.grid(alpha=0.3)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
