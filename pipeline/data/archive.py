@@ -1,8 +1,8 @@
 """Find an archive with the right SHA-256 and read its pickles without trusting it.
 
 A pickle can run any code when it is read. So nothing is opened before its SHA-256 is right, and nothing is
-extracted to disk. Links, devices, paths outside the archive and large members are refused before they are
-unpacked. The unpickler knows arrays and nothing else.
+extracted to disk. Large archives are refused, and so are links, devices and paths outside the archive. The
+unpickler knows arrays and nothing else.
 """
 
 import gzip
@@ -19,7 +19,7 @@ import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from pipeline.shared.arrays import file_digest
-from pipeline.shared.errors import PipelineError
+from pipeline.shared.errors import PipelineError, masked
 
 LIMIT = 2**28  # bytes of the unpacked archive; CIFAR-10 has 186 million
 WAYS_OUT = "add a mirror or a local copy to data.archives in params.yaml, or set data.source to digits"
@@ -40,7 +40,7 @@ def find(archives: list[str], sha256: str, downloads: Path, waits: float) -> Pat
             return _local(Path(archive), sha256)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            failures.append(_without_credentials(f"{archive} ({reason})"))
+            failures.append(masked(f"{archive} ({reason})"))
     raise PipelineError(f"no intact archive: tried {'; '.join(failures)}; {WAYS_OUT}")
 
 
@@ -51,13 +51,15 @@ def unpickle(path: Path, folder: str, names: set[str]) -> dict[str, Any]:
     other exception if the archive or a pickle is damaged.
     """
     found = {}
-    with _opened(path) as file, tarfile.open(fileobj=_Limited(file), mode="r:") as tar:
+    with tarfile.open(fileobj=_unpacked(path), mode="r:") as tar:
         for member in tar:
-            _check(member, tar.offset)
+            if not (member.isreg() or member.isdir()):
+                raise ValueError(f"{member.name} is neither a file nor a folder")
+            if member.name.startswith("/") or ".." in member.name.split("/"):
+                raise ValueError(f"{member.name} lies outside the archive")
             parent, _, name = member.name.rpartition("/")
-            content = tar.extractfile(member) if parent == folder and name in names else None
-            if content is not None:
-                found[name] = _ArrayUnpickler(io.BytesIO(content.read()), encoding="bytes").load()
+            if parent == folder and name in names and (content := tar.extractfile(member)):
+                found[name] = _ArrayUnpickler(content, encoding="bytes").load()
     if missing := names - found.keys():
         raise ValueError(f"{folder} lacks {', '.join(sorted(missing))}")
     return found
@@ -71,7 +73,7 @@ def _download(url: str, sha256: str, downloads: Path, waits: float) -> Path:
         reraise=True,
     )
     pooch.get_logger().setLevel("WARNING")  # its message has the password of the URL
-    print(f"downloading {_without_credentials(url)}", flush=True)
+    print(f"downloading {masked(url)}", flush=True)
     path = retrying(
         pooch.retrieve,
         url,
@@ -91,46 +93,15 @@ def _local(path: Path, sha256: str) -> Path:
     return path
 
 
-def _without_credentials(text: str) -> str:
-    return re.sub(r"://[^/\s]+@", "://***@", text)
-
-
-def _check(member: tarfile.TarInfo, end: int) -> None:
-    """Refuse a member before its content, which ends at byte `end` of the archive, is unpacked."""
-    if not (member.isreg() or member.isdir()):
-        raise ValueError(f"{member.name} is neither a file nor a folder")
-    if Path(member.name).is_absolute() or ".." in Path(member.name).parts:
-        raise ValueError(f"{member.name} lies outside the archive")
-    if max(member.size, end) > LIMIT:
-        raise ValueError(f"{member.name} has {member.size:,} bytes; at most {LIMIT:,} in all are allowed")
-
-
-def _opened(path: Path) -> Any:
-    """The archive's file, unpacked as it is read if it is gzipped."""
+def _unpacked(path: Path) -> io.BytesIO:
+    """The archive in memory. Raises ValueError if it is too large."""
     with path.open("rb") as file:
-        gzipped = file.read(2) == b"\x1f\x8b"
-    return gzip.GzipFile(path) if gzipped else path.open("rb")
-
-
-class _Limited(io.BufferedIOBase):
-    """A file that refuses large reads, because tarfile reads a header whole, however long it is."""
-
-    def __init__(self, file: io.BufferedIOBase) -> None:
-        self.file = file
-
-    def read(self, size: int | None = -1) -> bytes:
-        """At most `size` bytes. Raises ValueError if `size` is too large."""
-        if size is None or not 0 <= size <= LIMIT:
-            raise ValueError(f"a header has {size} bytes; at most {LIMIT} are allowed")
-        return self.file.read(size)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Seek in the file."""
-        return self.file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """The position in the file."""
-        return self.file.tell()
+        is_gzipped = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if is_gzipped else path.open("rb") as file:
+        content = file.read(LIMIT + 1)
+    if len(content) > LIMIT:
+        raise ValueError(f"unpacked, it has more than {LIMIT:,} bytes")
+    return io.BytesIO(content)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
