@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.data import folders, sources
 from pipeline.params import Cifar10, Digits, Directory, Params
 from pipeline.shared.arrays import write_arrays
-from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.errors import one_line_errors
 from pipeline.shared.load_params import load_params
 from pipeline.shared.lock import single_instance
 from pipeline.shared.paths import DOWNLOADS, RAW
@@ -38,19 +38,8 @@ def fetch(data: Cifar10 | Digits | Directory) -> sources.RawDataset:
         case Digits():
             return sources.digits()
         case Directory():
-            return folders.read(folders_of(data), data.image_size)
-
-
-def folders_of(data: Directory) -> dict[str, Path]:
-    """The folder of each part: `data.folders`, or the train* and test folders in `data.directory`."""
-    if data.directory is None:
-        return {part: Path(folder) for part, folder in data.folders.items()}
-    root = Path(data.directory)
-    train = {path.name: path for path in root.glob("train*") if path.is_dir()}
-    if not train or not (root / "test").is_dir():
-        raise PipelineError(f"{root}: needs train*/CLASS and test/CLASS folders of images")
-    print(f"fetch: DVC does not watch data.directory: name the folders in {root} in data.folders instead")
-    return train | {"test": root / "test"}
+            parts = {part: Path(folder) for part, folder in data.folders.items()}
+            return folders.read(parts, data.image_size)
 
 
 if __name__ == "__main__":

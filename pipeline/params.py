@@ -37,7 +37,6 @@ class Source(Section):
     archives: list[str] = Field(default_factory=list)
     sha256: Sha256 | None = None
     folders: dict[PartName, FolderPath] = Field(default_factory=dict)
-    directory: str | None = None
     image_size: int = 32
 
     @property
@@ -63,11 +62,7 @@ class Digits(Source):
 
 
 class Directory(Source):
-    """The user's own images: a folder of CLASS folders for `test` and for `train` or several `train*`.
-
-    They become squares of `image_size` pixels. `directory` is a folder with train* and test folders, which
-    DVC does not watch.
-    """
+    """The user's own images: for each part, `test` and one or more `train*`, a folder of CLASS folders."""
 
     source: Literal["directory"]
     name: DatasetName
@@ -75,7 +70,7 @@ class Directory(Source):
 
     @model_validator(mode="after")
     def _has_its_folders(self) -> Self:
-        if self.directory is None and not {"test", "train"} <= {part[:5] for part in self.folders}:
+        if not {"test", "train"} <= {part[:5] for part in self.folders}:
             raise ValueError("folders must name a folder for test and one or more for train")
         return self
 

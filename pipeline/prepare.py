@@ -50,8 +50,9 @@ def main() -> None:
     write_arrays(PREPARED / "split", indices, **facts, **facts_of(indices, parts), duplicates=found)
     for part, arrays in parts.items():
         write_arrays(PREPARED / part, arrays)
-    balance = class_balance({part: arrays["labels"] for part, arrays in parts.items()}, classes)
-    balance.to_csv(PREPARED / "class_balance.csv", lineterminator="\n")
+    balance = {part: np.bincount(arrays["labels"], minlength=len(classes)) for part, arrays in parts.items()}
+    index = pd.Index(classes, name="class")
+    pd.DataFrame(balance, index).to_csv(PREPARED / "class_balance.csv", lineterminator="\n")
     sample_grid(parts["train"]["images"], parts["train"]["labels"], classes).savefig(PREPARED / "samples.png")
     print(f"prepare: {len(train):,} training, {len(validation):,} validation images")
 
@@ -117,18 +118,16 @@ def check_parts(labels: np.ndarray, train: np.ndarray, validation: np.ndarray, c
 
 
 def duplicates(train: np.ndarray, test: np.ndarray, validation: np.ndarray) -> dict[str, int]:
-    """The numbers of images with the same pixels as another one.
+    """Count images with the same pixels as another one.
 
-    `training`: of the raw training images, those that repeat an earlier one. `training_and_validation`: of
-    the validation images, those that are also in the rest of `train`. `test`: of `test`, those in `train`.
+    `training`: raw training images that repeat an earlier one; `training_and_validation`: validation images
+    that are also in the rest of `train`; `test`: test images that are also in `train`.
     """
-    digests = np.array([sha256(image.tobytes()).digest() for image in train])
-    tested = [sha256(image.tobytes()).digest() for image in test]
-    rest = np.delete(digests, validation)
+    known, tested = (pd.Series([sha256(image).digest() for image in part]) for part in (train, test))
     return {
-        "training": len(digests) - len(set(digests)),
-        "training_and_validation": int(np.isin(digests[validation], rest).sum()),
-        "test": int(np.isin(tested, digests).sum()),
+        "training": int(known.duplicated().sum()),
+        "training_and_validation": int(known[validation].isin(known.drop(validation)).sum()),
+        "test": int(tested.isin(known).sum()),
     }
 
 
@@ -153,12 +152,6 @@ def facts_of(indices: dict[str, np.ndarray], parts: dict[str, dict[str, np.ndarr
         "data_digest": data_digest,
         "split_digest": digest_of([data_digest, *(rows.tolist() for rows in indices.values())]),
     }
-
-
-def class_balance(labels: dict[str, np.ndarray], classes: list[str]) -> pd.DataFrame:
-    """The number of images of each class (rows) in each part of the data (columns)."""
-    counts = {part: np.bincount(values, minlength=len(classes)) for part, values in labels.items()}
-    return pd.DataFrame(counts, index=pd.Index(classes, name="class"))
 
 
 def sample_grid(images: np.ndarray, labels: np.ndarray, classes: list[str]) -> Figure:

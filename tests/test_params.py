@@ -102,7 +102,6 @@ def test_finetuning_is_optional(altered: Altered) -> None:
     "data",
     [
         {"source": "digits"},
-        {"source": "directory", "directory": "birds", "name": "b"},
         {"source": "directory", "folders": {"train": "birds", "test": "b"}, "name": "b", "image_size": 64},
     ],
 )
@@ -164,7 +163,7 @@ REFUSED = [
     ("data.name", "n" * 101, ": data.name: must be a letter or digit and at most 99 letters, "),
     ("variants", {"v" * 101: SHALLOW}, ": must be a lower-case letter and at most 99 "),
     ("variants.shallow.optimizer.learning_rate", 1e-320, "0.0000000001; received 1e-320"),
-    ("data", {"source": "directory", "directory": "birds"}, ": data.name: missing"),
+    ("data", {"source": "directory", "folders": {}}, ": data.name: missing"),
     (
         "data.source",
         "cifar100",

@@ -308,11 +308,11 @@ def test_a_class_with_a_single_image_is_named_before_anything_is_written(workpla
 def test_test_images_among_the_training_images_are_refused_unless_they_are_wanted(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine(workplace / "mine")
+    folders = mine(workplace / "mine")
     for number in range(3):
         shutil.copy(workplace / "mine/train/cat/0.png", workplace / f"mine/test/eel/copy{number}.png")
         shutil.copy(workplace / "mine/train/eel/1.png", workplace / f"mine/train/eel/copy{number}.png")
-    write_params(workplace, source="directory", directory="mine", name="mine", image_size=48)
+    write_params(workplace, source="directory", folders=folders, name="mine", image_size=48)
     fetch.main()
     with pytest.raises(SystemExit, match=r"^error: data/raw: 3 test images are also training images: "):
         prepare.main()
@@ -331,15 +331,6 @@ def test_test_images_among_the_training_images_are_refused_unless_they_are_wante
         "prepare: warning: 3 test images are also training images",
         f"prepare: warning: {both} validation images are also training images",
     ]
-
-
-def test_a_directory_without_its_folders_is_refused(workplace: Path) -> None:
-    (workplace / "mine/train/cat").mkdir(parents=True)
-    write_params(workplace, source="directory", directory="mine", name="mine")
-    with pytest.raises(
-        SystemExit, match=r"^error: mine: needs train\*/CLASS and test/CLASS folders of images$"
-    ):
-        fetch.main()
 
 
 def test_fetch_without_an_archive_ends_with_one_line(workplace: Path) -> None:
