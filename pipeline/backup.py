@@ -16,7 +16,6 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -65,28 +64,19 @@ def sqlite_file() -> Path:
 def write(database: Path, file: Path) -> dict[str, Any]:
     """Write the archive, all or nothing; its manifest."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=file.parent, prefix=".backup-") as folder:
-        copy, partial = Path(folder) / DATABASE, Path(folder) / file.name
+    with TemporaryDirectory(dir=file.parent, prefix=".backup-") as temporary:
+        folder = Path(temporary)
+        copy, partial = folder / DATABASE, folder / file.name
         copy_database(database, copy)
-        folders, skipped, runs = contents(copy, database.parent)
-        roots = {f"artifacts/{number}": root for number, root in enumerate(folders)}
-        files = {
-            f"{prefix}/{path.relative_to(root)}": path
-            for prefix, root in roots.items()
-            for path in files_of(root, Path(folder))
-        }
-        manifest = {
-            "mlflow": version("mlflow"),
-            "folder": str(database.parent),
-            "roots": {prefix: str(root) for prefix, root in roots.items()},
-            "skipped": skipped,
-            "runs": runs,
-            "files": len(files) + 1,
-        }
+        manifest = contents(copy, database.parent)
+        files = {DATABASE: copy}
+        for prefix, root in manifest["roots"].items():
+            files |= {f"{prefix}/{path.relative_to(root)}": path for path in files_of(root, but=folder)}
+        manifest["files"] = len(files)
         with zipfile.ZipFile(
             partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False
         ) as archive:
-            for name, path in ({DATABASE: copy} | files).items():
+            for name, path in files.items():
                 archive.write(path, name)
             archive.writestr(MANIFEST, json.dumps(manifest, indent=2))
         partial.replace(file)
@@ -105,18 +95,20 @@ def copy_database(database: Path, copy: Path) -> None:
         raise PipelineError(f"{database}: cannot be copied: {error}") from error
 
 
-def contents(database: Path, folder: Path) -> tuple[list[Path], list[str], int]:
-    """The local folders of a store's artifacts, none within another; the other places; the number of runs.
-
-    `folder` is the store's own.
-    """
+def contents(database: Path, folder: Path) -> dict[str, Any]:
+    """The manifest of a store in `folder`, with its local folders of artifacts, none within another."""
     with closing(sqlite3.connect(database)) as connection:
-        locations = {row[0] for row in connection.execute("SELECT artifact_location FROM experiments")}
+        rows = connection.execute("SELECT DISTINCT artifact_location FROM experiments ORDER BY 1").fetchall()
         [runs] = connection.execute("SELECT count(*) FROM runs").fetchone()
-    places = {location: place_of(location, folder) for location in locations}
+    places = {location: place_of(location, folder) for [location] in rows}
     folders = {path for path in places.values() if path is not None and path.is_dir()}
-    outermost = sorted(path for path in folders if not folders & {*path.parents})
-    return outermost, sorted(name for name, path in places.items() if path is None), runs
+    outermost = sorted(path for path in folders if folders.isdisjoint(path.parents))
+    return {
+        "folder": str(folder),
+        "roots": {f"artifacts/{number}": str(root) for number, root in enumerate(outermost)},
+        "skipped": [location for location, path in places.items() if path is None],
+        "runs": runs,
+    }
 
 
 def place_of(location: str, folder: Path) -> Path | None:
@@ -127,15 +119,15 @@ def place_of(location: str, folder: Path) -> Path | None:
     return Path(local_file_uri_to_path(location)) if scheme in {"", "file"} else None
 
 
-def files_of(root: Path, but: Path) -> Iterator[Path]:
+def files_of(root: str, but: Path) -> Iterator[Path]:
     """The files below a folder, in order, except those below `but`."""
-    for folder, names, files in os.walk(root, onerror=_raise):
+
+    def failed(error: OSError) -> None:
+        raise error
+
+    for folder, names, files in os.walk(root, onerror=failed):
         names[:] = sorted(name for name in names if Path(folder) / name != but)
         yield from (Path(folder) / name for name in sorted(files))
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 if __name__ == "__main__":

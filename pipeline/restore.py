@@ -18,9 +18,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import sqlalchemy
-from sqlalchemy import func
-
 from pipeline.backup import DATABASE, MANIFEST, sqlite_file
 from pipeline.records import store
 from pipeline.shared.errors import PipelineError, in_a_line, one_line_errors
@@ -61,10 +58,11 @@ def restore(file: Path, database: Path) -> dict[str, Any]:
         staged = Path(name)
         manifest = unpack(file, staged)
         old, new = Path(manifest["folder"]), database.parent
+        roots = {staged / prefix: Path(root) for prefix, root in manifest["roots"].items()}
         places = {
-            staged / prefix: moved(Path(root), old, new)
-            for prefix, root in manifest["roots"].items()
-            if (staged / prefix).is_dir()
+            source: new / root.relative_to(old) if root.is_relative_to(old) else root
+            for source, root in roots.items()
+            if source.is_dir()  # an archive does not hold empty folders
         }
         refuse_to_overwrite(list(places.values()))
         check_database(file, staged / DATABASE)
@@ -96,11 +94,6 @@ def unpack(file: Path, folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def moved(root: Path, old: Path, new: Path) -> Path:
-    """The new place of a folder of artifacts if the store's folder changes from `old` to `new`."""
-    return new / root.relative_to(old) if root.is_relative_to(old) else root
-
-
 def check_database(file: Path, database: Path) -> None:
     """Raise PipelineError if a backup's store is damaged or of a newer MLflow."""
     with closing(sqlite3.connect(database)) as connection:
@@ -116,18 +109,12 @@ def check_database(file: Path, database: Path) -> None:
 
 def relocate(database: Path, old: Path, new: Path) -> None:
     """Change the places of artifacts in a store from below `old` to below `new`."""
-    engine = sqlalchemy.create_engine(f"sqlite:///{database}")
-    with engine.begin() as connection:
-        for name, key in LOCATIONS:
-            table = sqlalchemy.table(name, sqlalchemy.column(key))
-            column = table.c[key]
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for table, column in LOCATIONS:
             for before, after in ((f"{old}/", f"{new}/"), (f"{old.as_uri()}/", f"{new.as_uri()}/")):
-                connection.execute(
-                    sqlalchemy.update(table)
-                    .where(func.substr(column, 1, len(before)) == before)
-                    .values({key: after + func.substr(column, len(before) + 1)})
-                )
-    engine.dispose()
+                moved = f":after || substr({column}, length(:before) + 1)"
+                update = f"UPDATE {table} SET {column} = {moved} WHERE instr({column}, :before) = 1"  # noqa: S608 # nosec B608
+                connection.execute(update, {"before": before, "after": after})
 
 
 def put(places: dict[Path, Path]) -> None:
@@ -140,10 +127,10 @@ def put(places: dict[Path, Path]) -> None:
                 target.rmdir()  # it is empty
             done.append(target)
             shutil.move(source, target)
-    except OSError as error:
+    except OSError:
         for path in done:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        raise PipelineError(f"{done[-1] if done else target}: cannot be written: {error}") from error
+        raise
 
 
 if __name__ == "__main__":
