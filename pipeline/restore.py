@@ -101,7 +101,7 @@ def check_database(file: Path, database: Path) -> None:
     if state != "ok":
         raise PipelineError(f"{file}: {DATABASE} is damaged in it: {state}")
     found = store.revision(f"sqlite:///{database}")
-    if found is None or store.is_newer(found):
+    if found not in store.known_revisions():
         raise PipelineError(
             f"{file}: of a newer MLflow: its schema, {found}, is unknown to the installed one"
         )

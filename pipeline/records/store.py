@@ -16,7 +16,6 @@ import mlflow
 import requests
 import sqlalchemy
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.tracking import DEFAULT_TRACKING_URI
@@ -49,14 +48,8 @@ def check() -> None:
     if root := checkout():
         uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
         os.environ["MLFLOW_TRACKING_URI"] = moved(uri, root)
-    check_uri(tracking := mlflow.get_tracking_uri())
-    if (registry := mlflow.get_registry_uri()) != tracking:
-        check_uri(registry)
-
-
-def check_uri(uri: str) -> None:
-    """Raise PipelineError if nothing answers at an address, or a store of another version of MLflow."""
-    check_database(uri) if is_database(uri) else check_server(uri)
+    for uri in dict.fromkeys([mlflow.get_tracking_uri(), mlflow.get_registry_uri()]):
+        check_database(uri) if is_database(uri) else check_server(uri)
 
 
 def checkout() -> Path | None:
@@ -67,9 +60,8 @@ def checkout() -> Path | None:
 
 def moved(uri: str, folder: Path) -> str:
     """A tracking URI, in which the path of an SQLite file, if it is relative, starts at `folder`."""
-    if not is_database(uri) or not (path := database_url(uri).database) or not uri.startswith("sqlite"):
-        return uri
-    return f"sqlite:///{folder / path}"
+    path = database_url(uri).database if uri.startswith("sqlite") else None
+    return f"sqlite:///{folder / path}" if path else uri
 
 
 def check_server(uri: str) -> None:
@@ -95,15 +87,15 @@ def check_server(uri: str) -> None:
 def check_database(uri: str) -> None:
     """Raise PipelineError if a database does not answer or has the schema of another version of MLflow."""
     with locked_on_this_machine(uri):  # while one process creates the store, the others wait
-        found = revision(uri)
+        found, known = revision(uri), known_revisions()
         if found is None:
             make(uri)
-        elif is_newer(found):
+        elif found not in known:
             raise PipelineError(
                 f"{uri}: a newer MLflow's store (its schema, {found}, is unknown to MLflow "
                 f"{version('mlflow')}): install the MLflow that made it, or restore a backup of before"
             )
-        elif is_older(found):
+        elif found != known[0]:
             raise PipelineError(
                 f"{uri}: an older MLflow's store (its schema is {found}, which MLflow {version('mlflow')} "
                 f"can upgrade): `make backup`, then `mlflow db upgrade {uri}`"
@@ -130,9 +122,7 @@ def database_url(uri: str) -> sqlalchemy.URL:
 def revision(uri: str) -> str | None:
     """The revision of a database's schema; None if it has no schema of MLflow yet."""
     url = database_url(uri)
-    if url.get_backend_name() == "sqlite" and not (file := Path(url.database or "")).is_file():
-        if not can_be_made(file):
-            raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {file} cannot be made")
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         return None
     try:
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
@@ -150,28 +140,16 @@ def make(uri: str) -> None:
     url = database_url(uri)
     if url.get_backend_name() == "sqlite" and url.database and not (file := Path(url.database)).exists():
         partial = file.absolute().with_name(f"{file.name}.partial")
-        partial.unlink(missing_ok=True)
+        try:
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(b"")
+        except OSError as error:
+            raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {error}") from error
         with chdir(partial.parent):  # where the experiment `Default` keeps its artifacts
             mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
         partial.rename(partial.with_name(file.name))
 
 
-def can_be_made(file: Path) -> bool:
-    """Whether a file may be written in its folder, which is created if missing."""
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    return os.access(file.parent, os.W_OK)
-
-
-def is_newer(found: str) -> bool:
-    """Whether the installed MLflow does not know a revision."""
-    try:
-        ScriptDirectory(str(MIGRATIONS)).get_revision(found)
-    except CommandError:
-        return True
-    return False
-
-
-def is_older(found: str) -> bool:
-    """Whether a revision, which the installed MLflow knows, is not its last."""
-    return found != ScriptDirectory(str(MIGRATIONS)).get_current_head()
+def known_revisions() -> list[str]:
+    """The revisions of a schema that the installed MLflow knows, its own first."""
+    return [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()]
