@@ -12,21 +12,35 @@ import argparse
 import glob
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from matplotlib.figure import Figure
+import numpy as np
+import pandas as pd
 from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.classification import inference
-from pipeline.classification.answers import Answers, Query
 from pipeline.classification.inference import LoadedModel
 from pipeline.data import images
+from pipeline.scoring import figures
+from pipeline.scoring.metrics import cross_entropy
 from pipeline.shared.errors import PipelineError, one_line_errors
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+
+
+@dataclass(frozen=True)
+class Query:
+    """An image, uint8 (size, size, 3), with its name, and its label if that is known."""
+
+    name: str
+    pixels: np.ndarray
+    label: int | None = None
 
 
 @one_line_errors
@@ -39,15 +53,19 @@ def main() -> None:
     queries, bad = read_files(arguments.images, model.size)
     queries += read_test_images(model, arguments.index)
     if queries:
-        answers = Answers.of(model, queries)
+        probabilities = model.probabilities(np.stack([query.pixels for query in queries]))
+        top = arguments.top or (None if arguments.json or arguments.csv else 5)
+        answers = list(answered(queries, probabilities, model.classes, top))
         if arguments.json:
-            print(json.dumps(list(answers.rows(arguments.top)), indent=2, ensure_ascii=False))
+            print(json.dumps(answers, indent=2, ensure_ascii=False))
         elif arguments.csv:
-            answers.table(arguments.top).to_csv(sys.stdout, index=False, lineterminator="\n")
+            table = pd.DataFrame(answers)
+            columns = table.drop(columns="probabilities"), pd.DataFrame(list(table["probabilities"]))
+            pd.concat(columns, axis=1).to_csv(sys.stdout, index=False, lineterminator="\n")
         else:
-            show(answers, arguments.top or 5)
+            show(answers)
         if arguments.plot:
-            save_figure(answers.plot(), arguments.plot)
+            save_figure(queries, probabilities, model.classes, arguments.plot)
     if bad:
         raise PipelineError("; ".join(bad))
 
@@ -101,11 +119,32 @@ def read_test_images(model: LoadedModel, indices: list[int]) -> list[Query]:
     return [Query(f"test image {i}", shown[i], int(labels[i])) for i in indices]
 
 
-def show(answers: Answers, top: int) -> None:
-    """The most probable classes of each image, as bars in the terminal."""
+def answered(
+    queries: list[Query], probabilities: np.ndarray, classes: list[str], top: int | None
+) -> Iterator[dict[str, Any]]:
+    """Each prediction as JSON-like data, with all classes in their order or the `top` most probable ones.
+
+    For a test image with its class, and the prediction's cross-entropy in nats.
+    """
+    for query, row in zip(queries, probabilities, strict=True):
+        shown = range(len(row)) if top is None else (-row).argsort(kind="stable")[:top]
+        answer: dict[str, Any] = {
+            "image": query.name,
+            "label": classes[int(row.argmax())],
+            "confidence": float(row.max()),
+            "probabilities": {classes[number]: float(row[number]) for number in shown},
+        }
+        if query.label is not None:
+            nats = cross_entropy(np.array([query.label]), row[None])[0]
+            answer |= {"actual": classes[query.label], "cross_entropy": float(nats)}
+        yield answer
+
+
+def show(answers: list[dict[str, Any]]) -> None:
+    """Print the probabilities of each image as bars."""
     console = Console(highlight=False, markup=False)
-    width = max(map(len, answers.classes))
-    for answer in answers.rows(top):
+    width = max(len(name) for answer in answers for name in answer["probabilities"])
+    for answer in answers:
         title = Text(answer["image"], "bold")
         if "actual" in answer:
             title.append(
@@ -119,8 +158,10 @@ def show(answers: Answers, top: int) -> None:
         console.print(table)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure. Raises PipelineError if the path or its suffix is not usable."""
+def save_figure(queries: list[Query], probabilities: np.ndarray, classes: list[str], path: Path) -> None:
+    """Draw images and their probabilities. Raises PipelineError if the path or its suffix is not usable."""
+    pixels, names, labels = zip(*((query.pixels, query.name, query.label) for query in queries), strict=True)
+    figure = figures.predictions(np.stack(pixels), probabilities, classes, list(names), list(labels))
     try:
         figure.savefig(path, dpi=100)
     except (OSError, ValueError) as error:

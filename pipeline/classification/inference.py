@@ -101,10 +101,8 @@ def load(uri: str) -> LoadedModel:
     model = _tried(uri, mlflow.pyfunc.load_model)
     metadata, config = model.metadata.metadata or {}, model.model_config or {}
     folder = next((f for f in DATA if _fits(f, metadata.get("data_digest"))), None)
-    checked = config.get("classes")  # which the served model checked
-    classes = (
-        checked or metadata.get("classes") or (read_facts(folder / "split")["classes"] if folder else None)
-    )
+    facts = read_facts(folder / "split") if folder else {}
+    classes = config.get("classes") or metadata.get("classes") or facts.get("classes")
     if classes is None:
         raise PipelineError(f"{uri}: names no classes, and {PREPARED}/split is not here to name them")
     test = read_arrays(folder / "test") if folder else None
