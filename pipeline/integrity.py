@@ -12,6 +12,7 @@ A change that DVC sees is an edit. It is reported and left alone, because DVC ha
 
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,13 +74,9 @@ def restore_cache(cache: Path, outs: Iterable[Out]) -> list[str]:
     lost = []
     for file in sorted(cache.glob("??/*")):
         md5 = (file.parent.name + file.name).removesuffix(FOLDER)
-        if not re.fullmatch(r"[0-9a-f]{32}", md5) or (found := file_md5(file)) == md5:
-            continue
-        if _replace(file, _content_of_outs(md5, outs), md5, file.parent):
-            file.chmod(0o444)  # the mode that DVC gives its copies
-            print(f"{file}: damaged, restored from the workspace")
-        else:
-            lost.append(_damaged(file, md5, found))
+        if re.fullmatch(r"[0-9a-f]{32}", md5) and file_md5(file) != md5:
+            copies = (content for out in outs if (content := out.content(md5)) is not None)
+            lost += _restore(file, md5, next(copies, None), "the workspace", file.parent)
     return lost
 
 
@@ -88,50 +85,40 @@ def _restore_out(out: Out, repo: "Repo") -> list[str]:
     lost = []
     for file, found in out.digests().items():
         _, recorded = repo.state.get(str(file.absolute()), repo.fs)
-        if recorded is None or recorded.name != "md5" or recorded.value == found:
+        if recorded is None or recorded.value == found:
             continue  # an edit, or as DVC last saw it
         cached = _cached(recorded.value, repo)
-        if _replace(file, cached.read_bytes() if cached.is_file() else None, recorded.value, out.path.parent):
-            repo.state.save(str(file.absolute()), repo.fs, recorded)  # or new damage would look like an edit
-            print(f"{file}: damaged, restored from DVC's cache")
-        else:
+        content = cached.read_bytes() if cached.is_file() else None
+        if lines := _restore(file, recorded.value, content, "DVC's cache", out.path.parent):
             cached.unlink(missing_ok=True)
-            lost.append(_damaged(file, recorded.value, found))
+            lost += lines
+        else:
+            repo.state.save(str(file.absolute()), repo.fs, recorded)  # or new damage would look like an edit
     return lost if lost or out.is_intact() else _explain_difference(out, _cached(out.md5, repo))
 
 
 def _explain_difference(out: Out, listing: Path) -> list[str]:
     """Remove the cached listing of a folder if it is damaged, and report an edit otherwise."""
     md5 = out.md5.removesuffix(FOLDER)
-    if out.path.is_dir() and listing.is_file() and (found := file_md5(listing)) != md5:
-        listing.unlink()
-        return [f"{_damaged(listing, md5, found)}, so files of {out.path} may be missing"]
+    if out.path.is_dir() and listing.is_file() and file_md5(listing) != md5:
+        return [f"{_remove(listing, md5)}, so files of {out.path} may be missing"]
     print(f"{out.path}: changed since {LOCK} was written; `dvc checkout --force {out.path}` restores it")
     return []
 
 
-def _content_of_outs(md5: str, outs: Iterable[Out]) -> bytes | None:
-    """The content in the workspace that has this MD5: of a file, or the listing of a folder."""
-    for out in outs:
-        digests = out.digests()
-        listing = out.listing(digests)
-        if md5_of(listing) == md5:
-            return listing
-        for file, found in digests.items():
-            if found == md5:
-                return file.read_bytes()
-    return None
+def _restore(file: Path, md5: str, copy: bytes | None, origin: str, folder: Path) -> list[str]:
+    """Replace a damaged file by its copy, by way of a temporary file in `folder`.
 
-
-def _replace(file: Path, content: bytes | None, md5: str, folder: Path) -> bool:
-    """Replace a file, by way of a temporary file in `folder`, or remove it if the content lacks this MD5."""
-    if content is None or md5_of(content) != md5:
-        file.unlink()
-        return False
+    If there is no intact copy, removes the file and returns a line that says so.
+    """
+    if copy is None or md5_of(copy) != md5:
+        return [_remove(file, md5)]
     partial = folder / f".{file.name}.{os.getpid()}"
-    partial.write_bytes(content)
+    partial.write_bytes(copy)
+    shutil.copymode(file, partial)
     partial.replace(file)
-    return True
+    print(f"{file}: damaged, restored from {origin}")
+    return []
 
 
 def _repo() -> "Repo":
@@ -148,8 +135,11 @@ def _cached(md5: str, repo: "Repo") -> Path:
     return Path(os.path.relpath(repo.cache.local.oid_to_path(md5)))
 
 
-def _damaged(file: Path, md5: str, found: str) -> str:
-    return f"{file}: damaged: expected MD5 {md5}, received {found}"
+def _remove(file: Path, md5: str) -> str:
+    """Remove a damaged file, and return a line that says so."""
+    line = f"{file}: damaged: expected MD5 {md5}, received {file_md5(file)}"
+    file.unlink()
+    return line
 
 
 def _raise_if_lost(lost: list[str]) -> None:

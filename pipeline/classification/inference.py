@@ -45,11 +45,6 @@ class LoadedModel:
     size: int  # images are size x size pixels
     test: dict[str, np.ndarray] | None
 
-    @property
-    def is_served_model(self) -> bool:
-        """Whether it takes the columns of the served model, and not a tensor."""
-        return "classes" in (self.model.metadata.metadata or {})
-
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (n, classes) of uint8 images (n, size, size, 3)."""
         size = (self.model.model_config or {}).get("batch_limit", BATCH)
@@ -57,7 +52,7 @@ class LoadedModel:
         return np.concatenate([self._of_batch(batch) for batch in batches])
 
     def _of_batch(self, images: np.ndarray) -> np.ndarray:
-        if not self.is_served_model:
+        if "classes" not in (self.model.model_config or {}):  # which the served model has
             with contextlib.redirect_stdout(io.StringIO()):  # Keras draws a progress bar
                 return np.asarray(self.model.predict(images))
         answers: Any = self.model.predict(pd.DataFrame({"pixels": list(images)}))
@@ -102,7 +97,7 @@ def load(uri: str) -> LoadedModel:
     metadata, config = model.metadata.metadata or {}, model.model_config or {}
     folder = next((f for f in DATA if _fits(f, metadata.get("data_digest"))), None)
     facts = read_facts(folder / "split") if folder else {}
-    classes = config.get("classes") or metadata.get("classes") or facts.get("classes")
+    classes = config.get("classes") or facts.get("classes")
     if classes is None:
         raise PipelineError(f"{uri}: names no classes, and {PREPARED}/split is not here to name them")
     test = read_arrays(folder / "test") if folder else None

@@ -33,6 +33,14 @@ class Out:
         files = [{"md5": md5, "relpath": f.relative_to(self.path).as_posix()} for f, md5 in digests.items()]
         return json.dumps(sorted(files, key=lambda file: file["relpath"]), sort_keys=True).encode()
 
+    def content(self, md5: str) -> bytes | None:
+        """The content that has this MD5: of a file, or the listing of the folder."""
+        digests = self.digests()
+        listing = self.listing(digests)
+        if md5_of(listing) == md5:
+            return listing
+        return next((file.read_bytes() for file, found in digests.items() if found == md5), None)
+
     def is_intact(self) -> bool:
         """Whether it has the MD5 of dvc.lock, or does not exist."""
         digests = self.digests()
