@@ -23,7 +23,8 @@ FILES: dict[str, Any] = {
     },
     "recipes/_index.json": [{"variant": "shallow", "seed": 0}],
     "champion.json": SECOND
-    | {"seed": 0, "seeds": 1, "validation_accuracy": 0.7, "test_accuracy": 0.6, "runner_up": SECOND},
+    | {"seed": 0, "seeds": 1, "validation_accuracy": 0.7, "test_accuracy": 0.6, "runner_up": SECOND}
+    | {"promoted": True, "reason": "best", "standing": None},
 }
 HISTORY = "epoch,accuracy,loss,val_accuracy,val_loss\n1,0.1,2.25,0.1,2.5\n2,0.1234567890123456,1e-9,1.0,3\n"
 READERS: dict[str, Callable[[], Any]] = {

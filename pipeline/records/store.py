@@ -48,8 +48,14 @@ def check() -> None:
     if root := checkout():
         uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
         os.environ["MLFLOW_TRACKING_URI"] = moved(uri, root)
-    for uri in dict.fromkeys([mlflow.get_tracking_uri(), mlflow.get_registry_uri()]):
-        check_database(uri) if is_database(uri) else check_server(uri)
+    check_uri(tracking := mlflow.get_tracking_uri())
+    if (registry := mlflow.get_registry_uri()) != tracking:
+        check_uri(registry)
+
+
+def check_uri(uri: str) -> None:
+    """Raise PipelineError if nothing answers at an address, or a store of another version of MLflow."""
+    check_database(uri) if is_database(uri) else check_server(uri)
 
 
 def checkout() -> Path | None:

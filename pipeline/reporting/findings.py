@@ -28,8 +28,10 @@ def findings(results: Results) -> Iterator[str]:
         if one in table.index and other in table.index:
             accuracy, compared = table["validation"][one], table["validation"][other]
             change = round(accuracy - compared, 3)  # as it is printed
-            noise = max(NOISE, standard_error(compared, results.facts["counts"]["validation"]))
-            verdict = "no more than noise" if abs(change) <= noise else "better" if change > 0 else "worse"
+            # The standard error of the difference of two accuracies (binomial, independent).
+            error = sqrt(2 * compared * (1 - compared) / results.facts["counts"]["validation"])
+            is_noise = abs(change) <= max(NOISE, error)
+            verdict = "no more than noise" if is_noise else "better" if change > 0 else "worse"
             yield (
                 f"**{title}**: `{one}` {accuracy:.4f}, `{other}` {compared:.4f} on validation images: "
                 f"{100 * change:+.1f} points, {verdict}."
@@ -56,11 +58,6 @@ def overfitting(table: pd.DataFrame) -> str:
         f"**Over-fitting**: training accuracy exceeds validation accuracy by {points} for {count} of "
         f"{len(table)} variants. The widest gap is that of `{gap.index[0]}`: {figures}."
     )
-
-
-def standard_error(accuracy: float, images: int) -> float:
-    """The standard error of the difference of two accuracies on so many images (binomial, independent)."""
-    return sqrt(2 * accuracy * (1 - accuracy) / images)
 
 
 def hardest(f1: pd.DataFrame) -> str:

@@ -11,11 +11,10 @@ from pipeline.reporting.results import Results
 
 COLUMNS, ROWS = 12, 20  # of a table; of more classes, only the hardest are shown
 FEWER = 10
-CIFAR10 = "The images are 32 x 32 pixels from the web of the 2000s"
 LIMITS = """\
 - Someone once chose the classes: an image of anything else still gets one of these names, often
   with high confidence.
-- {source}; results on other pictures will be worse, and
+- The images are {size} x {size} pixels {source}; results on other pictures will be worse, and
   worse for some kinds of pictures than for others.
 - Accuracy is an average. The tables by class show who bears the errors: look at them before relying on
   one label, and do not use this model where a wrong label harms a person.
@@ -26,59 +25,42 @@ LIMITS = """\
 
 def write(results: Results) -> str:
     """The whole report in Markdown, with figures beside it."""
-    size = results.facts["image_shape"][0]
-    source = (
-        CIFAR10
-        if results.facts["source"] == "cifar10"
-        else f"The images are {size} x {size} pixels of one dataset"
-    )
+    facts = results.facts
+    source = "from the web of the 2000s" if facts["source"] == "cifar10" else "of one dataset"
     sections = {
-        f"Results on {literal(results.facts['name'])}": _champion(results.champion),
-        "All variants": _variants(results),
-        "What the comparison shows": "\n".join(f"- {line}" for line in findings(results)),
-        "Results by class": _by_class(results),
-        f"Test images of {literal(results.candidate.name)}": _confusions(results),
-        "Data": _data(results),
-        "Limits": LIMITS.format(source=source),
+        f"# Results on {literal(facts['name'])}": _champion(results.champion),
+        "## All variants": _variants(results),
+        "## What the comparison shows": "\n".join(f"- {line}" for line in findings(results)),
+        "## Results by class": _by_class(results),
+        f"## Test images of {literal(results.candidate.name)}": _confused(results.confused),
+        "## Data": _data(results),
+        "## Limits": LIMITS.format(size=facts["image_shape"][0], source=source),
     }
-    return (
-        "\n\n".join(
-            f"{'#' if number == 0 else '##'} {title}\n\n{text.strip()}"
-            for number, (title, text) in enumerate(sections.items())
-        )
-        + "\n"
-    )
+    return "\n\n".join(f"{title}\n\n{text}" for title, text in sections.items())
 
 
 def _champion(decision: dict[str, Any]) -> str:
-    second, mean = decision["runner_up"], decision["mean_validation_accuracy"]
+    """What the registry made of the candidate, and why it was chosen."""
+    reason, standing, second = literal(decision["reason"]), decision["standing"], decision["runner_up"]
+    if decision["promoted"]:
+        verdict = [f"The champion is {_scored(decision)}.", f"It was promoted: {reason}."]
+    else:
+        verdict = [
+            f"The best model of this comparison is {_scored(decision)}.",
+            f"**It was not promoted**: {reason}.",
+            f"The champion is still {_scored(standing)}." if standing else "There is no champion.",
+            "",
+        ]
+    mean = decision["mean_validation_accuracy"]
     chosen = f"for the highest mean validation accuracy, {mean:.4f} over {_count(decision['seeds'], 'seed')}"
     if second and second["mean_validation_accuracy"] == mean:
         chosen += f"; {literal(second['variant'])} has the same, and comes later in params.yaml"
     elif second:
-        next_best = second["mean_validation_accuracy"]
-        chosen += f"; {literal(second['variant'])} comes next with {next_best:.4f}"
+        chosen += f"; {literal(second['variant'])} comes next with {second['mean_validation_accuracy']:.4f}"
+    verdict.append(f"It was chosen on validation images alone, {chosen}.")
     return "\n".join(
-        [
-            *_verdict(decision),
-            f"It was chosen on validation images alone, {chosen}.",
-            "The test images were read once for each model, after its training, to score it.",
-        ]
+        [*verdict, "The test images were read once for each model, after its training, to score it."]
     )
-
-
-def _verdict(decision: dict[str, Any]) -> Iterator[str]:
-    """What the registry made of the candidate; nothing if it was not recorded."""
-    promoted, standing = decision.get("promoted"), decision.get("standing")
-    if promoted:
-        yield f"The champion is {_scored(decision)}."
-        yield f"It was promoted: {literal(decision['reason'])}."
-        return
-    yield f"The best model of this comparison is {_scored(decision)}."
-    if promoted is not None:
-        yield f"**It was not promoted**: {literal(decision['reason'])}."
-        yield f"The champion is still {_scored(standing)}." if standing else "There is no champion."
-        yield ""
 
 
 def _scored(model: dict[str, Any]) -> str:
@@ -92,33 +74,32 @@ def _variants(results: Results) -> str:
     table = results.table
     rows = pd.DataFrame(
         {
-            "variant": table.index,
-            "parameters": [f"{value:,.0f}" for value in table["parameters"]],
-            "epochs": [f"{value:.3g}" for value in table["epochs"]],
+            "parameters": table["parameters"].map("{:,.0f}".format),
+            "epochs": table["epochs"].map("{:.3g}".format),
             "validation": list(_with_sd(table, "validation")),
             "test": list(_with_sd(table, "test")),
         }
     )
     counts, seeds = results.facts["counts"], int(table["seeds"].iloc[0])
     text = f"Accuracy on {counts['validation']:,} validation and {counts['test']:,} test images. "
-    text += "One training each. " if seeds == 1 else f"Mean and standard deviation of {seeds} seeds. "
+    text += "One training each." if seeds == 1 else f"Mean and standard deviation of {seeds} seeds."
     if table["published"].notna().any():
         rows["published (test)"] = [_or_none(value, ".4f") for value in table["published"]]
         differences = 100 * (table["test"] - table["published"])
         rows["difference"] = [_or_none(value, "+.1f") for value in differences]
         text += (
-            "The difference to the published figure is in percentage points; one run against one published "
+            " The difference to the published figure is in percentage points; one run against one published "
             f"run, up to {100 * NOISE:.1f} points are noise. The documents trained on up to 50,000 images."
         )
     diverged = [
         f"- `{name}` diverged, and is in no table: {literal(reason)}."
         for name, reason in results.diverged.items()
     ]
-    pictures = [
+    pictures = (
         "![Accuracy by variant](accuracies.png)",
         "![Validation accuracy and loss by epoch](curves.png)",
-    ]
-    return "\n\n".join([text.strip(), markdown_table(rows), *diverged, *pictures])
+    )
+    return "\n\n".join([text, markdown_table(rows), *diverged, *pictures])
 
 
 def _by_class(results: Results) -> str:
@@ -141,28 +122,23 @@ def _by_class(results: Results) -> str:
     )
 
 
-def _confusions(results: Results) -> str:
-    pairs = results.confused
+def _confused(pairs: pd.DataFrame) -> str:
     names = {"one": "A", "other": "B", "one_as_other": "A taken for B", "other_as_one": "B taken for A"}
     shown = pairs[pairs["images"] > 0].rename(columns=names)
     tables = [markdown_table(shown)] if len(shown) else []
-    pictures = [
-        "![Confusion matrix](confusion.png)",
-        "![ROC curves](roc.png)",
-        "![Right and wrong examples](examples.png)",
-    ]
+    files = {"Confusion matrix": "confusion", "ROC curves": "roc", "Right and wrong examples": "examples"}
+    pictures = (f"![{title}]({file}.png)" for title, file in files.items())
     return "\n\n".join([confusions(pairs), *tables, *pictures])
 
 
 def _data(results: Results) -> str:
-    text = f"One split for all variants, digest `{results.facts['split_digest'][:12]}`."
-    if (copies := results.facts.get("duplicates")) is not None:
-        text += (
-            " The pixels of all images were compared: "
-            f"{_count(copies['training_and_validation'], 'validation image')} also in training, "
-            f"{_count(copies['test'], 'test image')} also in training or validation."
-        )
-    balance = results.balance
+    copies, balance = results.facts["duplicates"], results.balance
+    text = (
+        f"One split for all variants, digest `{results.facts['split_digest'][:12]}`. "
+        "The pixels of all images were compared: "
+        f"{_count(copies['training_and_validation'], 'validation image')} also in training, "
+        f"{_count(copies['test'], 'test image')} also in training or validation."
+    )
     if len(balance) > ROWS:
         text += f" Images in each of the {len(balance)} classes:"
         spread = balance.drop(columns="class").agg(["min", "median", "max"])

@@ -25,23 +25,15 @@ KINDS = {
 
 
 def read_json(path: Path, expected: Any) -> Any:
-    """The content of a JSON file. Raises PipelineError unless it is as expected (see `require`)."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from error
-    return require(path, content, expected)
-
-
-def require(path: Path, content: Any, expected: Any) -> Any:
-    """The content of a file. Raises PipelineError unless it is as expected.
+    """The content of a JSON file. Raises PipelineError unless it is as expected.
 
     `expected` is a type; a dict of required keys and what is expected of each, or of every key for `...`; a
     list of what is expected of every item; or a tuple of what is expected unless the content is null.
     """
     try:
+        content = json.loads(path.read_text("utf-8"))
         _check(content, expected, [])
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
     return content
 
@@ -74,25 +66,12 @@ def read_table(path: Path, columns: dict[str, type], finite: bool = True) -> "pd
 
 
 def _check(content: Any, expected: Any, keys: list[str]) -> None:
+    """Raise ValueError, with the name of the key, unless a content is as expected."""
     if isinstance(expected, tuple):
         if content is not None:
             _check(content, expected[0], keys)
-    elif isinstance(expected, list):
-        _check_type(content, list, keys)
-        for number, item in enumerate(content):
-            _check(item, expected[0], [*keys, str(number)])
-    elif isinstance(expected, dict):
-        _check_type(content, dict, keys)
-        for key, kind in expected.items():
-            for name in content if key is ... else [key]:
-                if name not in content:
-                    raise ValueError(f"{'.'.join([*keys, name])}: missing")
-                _check(content[name], kind, [*keys, name])
-    else:
-        _check_type(content, expected, keys)
-
-
-def _check_type(content: Any, kind: type, keys: list[str]) -> None:
+        return
+    kind = expected if isinstance(expected, type) else type(expected)
     where, received = ".".join(keys) or "the file", reprlib.repr(content)
     is_kind = isinstance(content, int | float if kind is float else kind)
     if isinstance(content, bool) != (kind is bool):  # which Python counts among the integers
@@ -101,6 +80,13 @@ def _check_type(content: Any, kind: type, keys: list[str]) -> None:
         raise ValueError(f"{where}: {KINDS[kind]} is expected; received {received}")
     if where.endswith("accuracy") and not 0 <= content <= 1:
         raise ValueError(f"{where}: a number from 0 to 1 is expected; received {received}")
+    for number, item in enumerate(content if isinstance(expected, list) else []):
+        _check(item, expected[0], [*keys, str(number)])
+    for key, required in expected.items() if isinstance(expected, dict) else []:
+        for name in content if key is ... else [key]:
+            if name not in content:
+                raise ValueError(f"{'.'.join([*keys, name])}: missing")
+            _check(content[name], required, [*keys, name])
 
 
 def _unreadable(path: Path, error: Exception) -> PipelineError:

@@ -9,7 +9,7 @@ from pipeline.shared.arrays import file_digest
 from pipeline.shared.errors import PipelineError
 from pipeline.shared.lock import is_free
 from pipeline.shared.paths import CHAMPION, CHECKPOINTS, EVALUATION, METRICS, MODELS, PREDICTIONS, RECIPES
-from pipeline.shared.reading import read_json, read_table, require
+from pipeline.shared.reading import read_json, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,8 +70,8 @@ class Trained:
         path, tags, metrics = self.folder / "training.json", {"status": str, ...: str}, {...: float}
         record = read_json(path, {"tags": tags, "params": dict, "metrics": metrics})
         if record["tags"]["status"] == "diverged":
-            return require(path, record, {"tags": {"reason": str}})
-        return require(path, record, {"metrics": {"kept_val_accuracy": float, "parameters": float}})
+            return read_json(path, {"tags": {"reason": str}})
+        return read_json(path, {"metrics": {"kept_val_accuracy": float, "parameters": float}})
 
     def epochs(self) -> "pd.DataFrame":
         """The metrics of each epoch: a row each, in which `epoch` counts from 1."""
@@ -88,9 +88,10 @@ class Trained:
 
     def metrics(self) -> dict[str, Any]:
         """Its scores on `validation` and `test` images, by name; if it diverged, `status` and `reason`."""
-        scores, part = read_json(self.scores, dict), {"accuracy": float, ...: float}
-        diverged, scored = {"status": str, "reason": str}, {"validation": part, "test": part}
-        return require(self.scores, scores, diverged if "status" in scores else scored)
+        part = {"accuracy": float, ...: float}
+        diverged = "status" in read_json(self.scores, dict)
+        expected = {"status": str, "reason": str} if diverged else {"validation": part, "test": part}
+        return read_json(self.scores, expected)
 
     def divergence(self) -> str | None:
         """Why it has no scores, if its training diverged."""
@@ -112,12 +113,11 @@ def all_trained() -> list[Trained]:
 
 
 def read_champion() -> dict[str, Any]:
-    """The decision of `pipeline.promote`; of older ones, without the registry's answer."""
+    """The decision of `pipeline.promote`, with the registry's answer."""
     second = {"variant": str, "mean_validation_accuracy": float}
     model = {"variant": str, "seed": int, "validation_accuracy": float, "test_accuracy": float}
-    decision = read_json(CHAMPION, second | model | {"seeds": int, "runner_up": (second,)})
     answer = {"promoted": bool, "reason": str, "standing": (model,)}
-    return require(CHAMPION, decision, answer if "promoted" in decision else {})
+    return read_json(CHAMPION, second | model | {"seeds": int, "runner_up": (second,)} | answer)
 
 
 def remove_other_checkpoints(models: list[Trained]) -> list[str]:
