@@ -13,7 +13,6 @@ A change that DVC sees is an edit. It is reported and left alone, because DVC ha
 import os
 import re
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,12 +41,15 @@ def check_inputs(*paths: Path) -> None:
 
     Raises PipelineError with the name of every file without an intact copy. Does nothing without a dvc.lock.
     """
-    outs = [
+    damaged = [
         out
         for out in locked_outs()
         if any(out.path.is_relative_to(path) or path.is_relative_to(out.path) for path in paths)
+        and not out.is_intact()
     ]
-    _raise_if_lost(restore_workspace(outs))
+    if damaged:
+        with _repo() as repo:
+            _raise_if_lost([line for out in damaged for line in _restore_out(out, repo)])
 
 
 def check_everything() -> list[str]:
@@ -55,21 +57,12 @@ def check_everything() -> list[str]:
     outs = locked_outs()
     if not outs:
         return []
-    lost = restore_workspace(outs)
     with _repo() as repo:
-        return lost + restore_cache(Path(os.path.relpath(repo.cache.local.path)), outs)
+        lost = [line for out in outs if not out.is_intact() for line in _restore_out(out, repo)]
+        return lost + _restore_cache(Path(os.path.relpath(repo.cache.local.path)), outs)
 
 
-def restore_workspace(outs: Iterable[Out]) -> list[str]:
-    """Restore damaged files from DVC's cache, or remove them. Returns a line for each lost file."""
-    changed = [out for out in outs if not out.is_intact()]
-    if not changed:
-        return []
-    with _repo() as repo:
-        return [line for out in changed for line in _restore_out(out, repo)]
-
-
-def restore_cache(cache: Path, outs: Iterable[Out]) -> list[str]:
+def _restore_cache(cache: Path, outs: list[Out]) -> list[str]:
     """Restore damaged files of DVC's cache from `outs`, or remove them. Returns a line for each lost file."""
     lost = []
     for file in sorted(cache.glob("??/*")):
