@@ -89,7 +89,8 @@ def results_of(
 ) -> Results:
     scores = scores_of(seeds, validation)
     names = [f"{row.variant}-{row.seed}" for row in scores.itertuples()]
-    known = {"name": "pets", "source": "cifar10", "classes": classes, "split_digest": "0123456789abcdef"}
+    known: dict[str, Any] = {"name": "pets", "source": "cifar10", "classes": classes}
+    known["split_digest"] = "0123456789abcdef"
     counts = {"train": 45000, "validation": 5000, "test": 10000}
     known["duplicates"] = {"training_and_validation": 0, "test": 0}
     return Results(

@@ -4,9 +4,11 @@ import re
 import sys
 
 import altair as alt
+import mlflow
 import numpy as np
 import pandas as pd
 import streamlit as st
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from pipeline.classification import inference
@@ -69,12 +71,17 @@ def loaded(uri: str) -> LoadedModel:
 
 @st.cache_data(show_spinner=False)
 def confusion(uri: str) -> pd.DataFrame | None:
-    """The confusion matrix of the model's evaluation, once."""
-    return loaded(uri).confusion()
+    """The confusion matrix of the model's evaluation, actual classes in rows; None if there is none."""
+    run = loaded(uri).model.metadata.run_id
+    try:
+        path = mlflow.artifacts.download_artifacts(run_id=run, artifact_path="evaluation/confusion.csv")
+    except (MlflowException, OSError):
+        return None
+    return pd.read_csv(path, index_col=0, dtype={"actual": str})
 
 
 def chosen(model: LoadedModel) -> tuple[np.ndarray | None, str | None]:
-    """The uploaded or pasted image, or a test image with its class; None if there is none or it is bad."""
+    """The uploaded or pasted image, or a test image with its class; None without a readable image."""
     file = st.file_uploader("Drop an image here", type=TYPES)
     st.components.v2.component("paste", html="<small></small>", js=PASTE)()
     if file is not None:
@@ -112,7 +119,7 @@ def show_distribution(classes: list[str], probabilities: np.ndarray) -> None:
 
 
 def show_confusions(model: LoadedModel, label: str) -> None:
-    """The classes that it mixed up most with this one, both ways together, in its evaluation."""
+    """The classes that the model confused most with this one, in either direction, in its evaluation."""
     counts = confusion(model.uri)
     if counts is None or label not in counts.columns:
         return

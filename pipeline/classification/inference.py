@@ -1,4 +1,4 @@
-"""Loads any MLflow image classifier, with the classes and test images of its data.
+"""Load any MLflow image classifier, with the classes and test images of its data.
 
 For `pipeline.classify`, `pipeline.serve` and the page. Takes the served model, which names its classes and
 data, and any other that maps uint8 (n, size, size, 3) to probabilities (n, classes), as trainings log it.
@@ -34,7 +34,7 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that was loaded from `uri`, the classes' names, and the test split if it is here.
+    """A model that was loaded from `uri`, the names of its classes, and the test split if it is here.
 
     `test` has `images` uint8 (n, size, size, 3) and `labels` int64 (n,).
     """
@@ -58,16 +58,6 @@ class LoadedModel:
         answers: Any = self.model.predict(pd.DataFrame({"pixels": list(images)}))
         return np.array([list(answer["probabilities"].values()) for answer in answers])
 
-    def confusion(self) -> pd.DataFrame | None:
-        """The confusion matrix of its run's evaluation, actual classes in rows; None if there is none."""
-        if (run := self.model.metadata.run_id) is None:
-            return None
-        try:
-            path = mlflow.artifacts.download_artifacts(run_id=run, artifact_path="evaluation/confusion.csv")
-        except (MlflowException, OSError):
-            return None
-        return pd.read_csv(path, index_col=0, dtype={"actual": str})
-
 
 def champion_uri() -> str:
     """The champion of the dataset that params.yaml names."""
@@ -89,7 +79,7 @@ def check(uri: str) -> None:
 
 
 def load(uri: str) -> LoadedModel:
-    """Load any MLflow model that classifies images; raises PipelineError if that fails."""
+    """Load any MLflow model that classifies images. Raises PipelineError if that fails."""
     import pipeline.learning.backend  # noqa: F401  quiet, before MLflow imports TensorFlow
 
     check(uri)
@@ -105,7 +95,7 @@ def load(uri: str) -> LoadedModel:
 
 
 def _tried(uri: str, function: Callable[[str], Any]) -> Any:
-    """What a function of MLflow gives for a model; PipelineError if it fails."""
+    """The result of a function of MLflow for a model. Raises PipelineError if it fails."""
     try:
         return function(uri)
     except Exception as error:  # what MLflow raises depends on the kind of URI and of model
@@ -120,14 +110,14 @@ def _size(model: PyFuncModel) -> int:
 
 
 def _fits(folder: Path, data_digest: str | None) -> bool:
-    """Whether prepared data are there, and are the model's if it names its data."""
+    """Whether a folder holds prepared data, and those of the model if it names its data."""
     if not (folder / "split").is_dir():
         return False
     return data_digest is None or read_facts(folder / "split")["data_digest"] == data_digest
 
 
 def _champions() -> str:
-    """The champions that there are, for an error's end."""
+    """The names of all champions, to end an error with."""
     try:
         registered = mlflow.MlflowClient().search_registered_models()
     except MlflowException:

@@ -1,4 +1,4 @@
-"""Checks that MLflow's store answers and that its schema is the installed MLflow's.
+"""Check that MLflow's store answers and has the schema of the installed MLflow.
 
 MLflow retries for minutes if nothing answers. It upgrades an older store silently as soon as a table is
 missing, and calls a newer one out of date. So the stages check the store before they open it.

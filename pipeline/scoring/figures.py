@@ -86,8 +86,8 @@ def predictions(
     probabilities: np.ndarray,
     classes: list[str],
     names: list[str],
-    labels: list[int | None] | None = None,
-    title: str | None = None,
+    labels: list[int | None],
+    title: str = "",
 ) -> Figure:
     """Images (n, height, width, 3) beside their predicted distributions (n, classes), a named row each.
 
@@ -95,15 +95,14 @@ def predictions(
     Of many classes, the ten most probable are shown.
     """
     figure = new_figure(10, 1.9 * len(images) + 0.3)
-    figure.suptitle(title or "")
+    figure.suptitle(title)
     rows = figure.subplots(len(images), 2, squeeze=False, width_ratios=(1, 4))
-    for (left, right), image, row, name, label in zip(
-        rows, images, probabilities, names, labels or [None] * len(images), strict=True
-    ):
+    shown_with = zip(rows, images, probabilities, names, labels, strict=True)
+    for (left, right), image, row, name, label in shown_with:
         left.imshow(image)
         left.set_title(name, fontsize="medium")
         left.set_axis_off()
-        left.set(xticks=[], yticks=[])  # which would take their time even so
+        left.set(xticks=[], yticks=[])  # hidden, but laid out all the same
         shown = range(len(classes)) if len(classes) <= NAMED else (-row).argsort(kind="stable")[:10]
         places = range(len(shown))
         right.bar(places, row[shown], color=["tab:green" if i == label else "tab:grey" for i in shown])

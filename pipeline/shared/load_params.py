@@ -1,4 +1,4 @@
-"""Reading params.yaml, and wording what is wrong with it."""
+"""Read params.yaml and say what is wrong with it."""
 
 import reprlib
 from pathlib import Path

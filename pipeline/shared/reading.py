@@ -1,4 +1,4 @@
-"""Reads results back and checks them. What is missing, damaged or impossible is an error of one line.
+"""Read results and check them. What is missing, damaged or impossible is an error of one line.
 
 Every number is finite, and one whose name ends with `accuracy` lies between 0 and 1.
 """
