@@ -78,7 +78,7 @@ def read_files(patterns: list[str], size: int) -> tuple[list[Query], list[str]]:
         if not paths:
             bad.append(f"{pattern}: no such image" if not Path(pattern).is_dir() else f"{pattern}: no images")
         for path in paths:
-            name = printable(path)
+            name = str(path) if str(path).isprintable() else repr(str(path))[1:-1]
             try:
                 if not path.is_file():  # reading a pipe would wait for ever
                     raise images.ImageError("not a file")
@@ -86,14 +86,6 @@ def read_files(patterns: list[str], size: int) -> tuple[list[Query], list[str]]:
             except (OSError, images.ImageError) as error:
                 bad.append(f"{name}: {getattr(error, 'strerror', None) or error}")
     return queries, bad
-
-
-def printable(path: Path) -> str:
-    """A path in one line, with what is not UTF-8, or moves a terminal's cursor, escaped."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in str(path)
-    )
 
 
 def found(pattern: str) -> list[Path]:

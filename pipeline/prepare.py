@@ -132,8 +132,7 @@ def duplicates(train: np.ndarray, test: np.ndarray, validation: np.ndarray) -> d
 
 
 def check_duplicates(found: dict[str, int], wanted: Literal["error", "warn"]) -> None:
-    """Raise PipelineError if test images are among the training images, or print it if that is `wanted`.
-    Training images that are also validation images are printed."""
+    """Raise PipelineError for test images among the training images if that is `wanted`; warn of the rest."""
     if found["test"]:
         line = f"{found['test']:,} test images are also training images"
         if wanted == "error":

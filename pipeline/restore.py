@@ -99,12 +99,10 @@ def check_database(file: Path, database: Path) -> None:
     with closing(sqlite3.connect(database)) as connection:
         [state] = connection.execute("PRAGMA integrity_check").fetchone()
     if state != "ok":
-        raise PipelineError(f"{file}: {DATABASE} is damaged in it: {state}")
+        raise PipelineError(f"{file}: its {DATABASE} is damaged: {state}")
     found = store.revision(f"sqlite:///{database}")
     if found not in store.known_revisions():
-        raise PipelineError(
-            f"{file}: of a newer MLflow: its schema, {found}, is unknown to the installed one"
-        )
+        raise PipelineError(f"{file}: of a newer MLflow: the installed one does not know its schema, {found}")
 
 
 def relocate(database: Path, old: Path, new: Path) -> None:

@@ -72,7 +72,7 @@ def check(uri: str) -> None:
         tracking = mlflow.get_tracking_uri()
         if store.is_database(tracking) and store.revision(tracking) is None:
             raise PipelineError(
-                f"{uri}: there is no MLflow store yet in this folder; or set MLFLOW_TRACKING_URI"
+                f"{uri}: there is no MLflow store yet in this folder; train, or set MLFLOW_TRACKING_URI"
             )
         store.check()
     _tried(uri, mlflow.models.get_model_info)
