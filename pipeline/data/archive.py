@@ -19,7 +19,7 @@ import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from pipeline.shared.arrays import file_digest
-from pipeline.shared.errors import PipelineError, masked
+from pipeline.shared.errors import PipelineError, in_a_line, masked
 
 LIMIT = 2**28  # bytes of the unpacked archive; CIFAR-10 has 186 million
 WAYS_OUT = "add a mirror or a local copy to data.archives in params.yaml, or set data.source to digits"
@@ -39,8 +39,7 @@ def find(archives: list[str], sha256: str, downloads: Path, waits: float) -> Pat
                 return _download(archive, sha256, downloads, waits)
             return _local(Path(archive), sha256)
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            failures.append(masked(f"{archive} ({reason})"))
+            failures.append(masked(f"{archive} ({in_a_line(error) or type(error).__name__})"))
     raise PipelineError(f"no intact archive: tried {'; '.join(failures)}; {WAYS_OUT}")
 
 
