@@ -23,23 +23,18 @@ from pipeline.shared.paths import DOWNLOADS, RAW
 def main() -> None:
     """Fetch the dataset and write data/raw."""
     data = load_params(Params).data
-    raw = asdict(fetch(data))
-    classes = raw.pop("classes")
-    write_arrays(RAW, raw, name=data.dataset, source=data.source, classes=classes)
-    train, test = len(raw["train_labels"]), len(raw["test_labels"])
-    print(f"fetch: {data.dataset}: {train:,} training and {test:,} test images")
-
-
-def fetch(data: Cifar10 | Digits | Directory) -> sources.RawDataset:
-    """The dataset from its source. Raises PipelineError if the source is missing, damaged or incomplete."""
     match data:
         case Cifar10():
-            return sources.cifar10(data.archives, data.sha256, DOWNLOADS)
+            raw = sources.cifar10(data.archives, data.sha256, DOWNLOADS)
         case Digits():
-            return sources.digits()
+            raw = sources.digits()
         case Directory():
-            parts = {part: Path(folder) for part, folder in data.folders.items()}
-            return folders.read(parts, data.image_size)
+            raw = folders.read({part: Path(folder) for part, folder in data.folders.items()}, data.image_size)
+    arrays = asdict(raw)
+    classes = arrays.pop("classes")
+    write_arrays(RAW, arrays, name=data.dataset, source=data.source, classes=classes)
+    train, test = len(raw.train_labels), len(raw.test_labels)
+    print(f"fetch: {data.dataset}: {train:,} training and {test:,} test images")
 
 
 if __name__ == "__main__":
