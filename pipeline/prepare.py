@@ -157,15 +157,11 @@ def sample_grid(images: np.ndarray, labels: np.ndarray, classes: list[str]) -> F
     """The first eight images of each of the first ten classes, one row for each class."""
     shown = classes[:10]
     figure = new_figure(8, len(shown))
-    axes = figure.subplots(len(shown), 8, squeeze=False)
-    for label, row in enumerate(axes):
+    for label, row in enumerate(figure.subplots(len(shown), 8, squeeze=False)):
         for axis in row:
-            axis.set_axis_off()
+            axis.set(xticks=[], yticks=[], frame_on=False)
         for axis, index in zip(row, np.flatnonzero(labels == label), strict=False):
             axis.imshow(images[index])
-        row[0].set_axis_on()
-        row[0].set(xticks=[], yticks=[])
-        row[0].set_frame_on(False)
         row[0].set_ylabel(shown[label], rotation=0, ha="right", va="center")
     return figure
 
