@@ -4,6 +4,7 @@ import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
@@ -14,9 +15,8 @@ from pipeline.shared.paths import PARAMS
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 LIMIT = 10  # problems in one error
-SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxother = 120
-SHORT.maxlong, SHORT.maxlevel = 60, 2
+MAX_DEPTH = 50
+MAX_LENGTH = 100_000
 PLAIN = {  # pydantic's errors, by their type, in plain words
     "bool_type": "must be true or false",
     "dict_type": "must be a mapping of keys",
@@ -35,7 +35,9 @@ def load_params(model: type[AnyModel], path: Path = PARAMS) -> AnyModel:
     Raises PipelineError with every invalid key, what is allowed and what was received, in one line.
     """
     try:
-        content = YAML(typ="safe").load(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        _check_effort(text)
+        content = YAML(typ="safe").load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
@@ -50,12 +52,22 @@ def load_params(model: type[AnyModel], path: Path = PARAMS) -> AnyModel:
         raise PipelineError(f"{path}: {joined(problems, len(found))}") from error
 
 
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 120
+        self.maxlong, self.maxlevel = 60, 2
+
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # more digits than Python converts
+            return f"an integer of {x.bit_length()} bits"
+
+
 def shortened(value: Any) -> str:
     """A value's repr, shortened to fit on a line."""
-    try:
-        return SHORT.repr(value)
-    except ValueError:  # which Python raises to protect itself
-        return "an integer of thousands of digits"
+    return _Short().repr(value)
 
 
 def joined(problems: list[str], total: int | None = None) -> str:
@@ -63,6 +75,35 @@ def joined(problems: list[str], total: int | None = None) -> str:
     others = (total or len(problems)) - LIMIT
     more = f"; and {others} more" if others > 0 else ""
     return in_a_line("; ".join(problems[:LIMIT]) + more)
+
+
+def _check_effort(text: str) -> None:
+    """Raise ValueError if a text would keep DVC's parser busy: if it is long, nested deeply, or multiplied by
+    merge keys and aliases. PyYAML's parser, which is written in C, finds out in milliseconds."""
+    if len(text) > MAX_LENGTH:
+        raise ValueError(f"at most {MAX_LENGTH:,} characters are allowed; received {len(text):,}")
+    depth = 0
+    try:
+        for event in yaml.parse(text, yaml.CSafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ValueError(f"at most {MAX_DEPTH} levels are allowed; received more")
+        size = _size(yaml.compose(text, yaml.CSafeLoader), {})
+    except yaml.YAMLError:
+        return  # DVC's parser words the error
+    if size > MAX_LENGTH:
+        raise ValueError(f"at most {MAX_LENGTH:,} values are allowed; its aliases make more")
+
+
+def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """The number of values below a node, an alias counted as what it stands for."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 0  # for a node that contains itself
+        children = node.value if isinstance(node, yaml.SequenceNode) else [child for _, child in node.value]
+        known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(node)]
 
 
 def _worded(model: type[BaseModel], content: Any, problem: Any) -> str:
@@ -108,14 +149,18 @@ def _key(content: Any, location: tuple[str | int, ...]) -> list[str]:
 
 def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
     """The keys that the section at `location` knows."""
-    schema: Any = model.model_json_schema()
-    node = schema
+    schema: Any = model.model_json_schema(mode="validation")
+    definitions = schema.get("$defs", {})
+
+    def resolved(node: Any) -> Any:
+        choices = [choice for choice in node.get("anyOf", []) if "$ref" in choice]
+        node = choices[0] if choices else node
+        return definitions[node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node
+
     for part in location:
-        if part in (tags := node.get("discriminator", {}).get("mapping", {})):
-            node = {"$ref": tags[part]}
-        else:
-            node = node.get("properties", {}).get(part) or node["additionalProperties"]
-        node = next((choice for choice in node.get("anyOf", []) if "$ref" in choice), node)
-        if "$ref" in node:
-            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
-    return list(node["properties"])
+        tagged = schema.get("discriminator", {}).get("mapping", {})
+        patterned: Any = next(iter(schema.get("patternProperties", {}).values()), {})
+        children = schema.get("properties", {})
+        child = children.get(part, schema.get("additionalProperties") or patterned)
+        schema = resolved({"$ref": tagged[part]} if part in tagged else child)
+    return list(schema.get("properties", {}))
