@@ -94,25 +94,21 @@ def test_images_are_turned_as_exif_says(orientation: int, kind: str) -> None:
     assert np.abs(decoded[20:, :] - (255, 255, 255)).max() <= 40
 
 
-def exif_with(*entry: Any) -> bytes:
-    """EXIF with orientation 6 and another tag: its number, type, number of values, and 8 bytes of value."""
-    tag, kind, count, value = entry
-    entries = [struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0), struct.pack("<HHII", tag, kind, count, 38)]
-    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + b"".join(sorted(entries)) + bytes(4) + value
+ORIENTATION = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's
 @pytest.mark.parametrize(
-    ("exif", "turned"),
+    ("entries", "value", "turned"),
     [
-        (exif_with(0x0110, 5, 1, struct.pack("<II", 1, 2)), True),  # the model as a fraction
-        (exif_with(0x011A, 2, 8, b"72 dpi\0\0"), True),  # the resolution as text
-        (b"Exif\0\0II*\0\xff\xff\xff\xff", False),
-        (b"Exif\0\0nothing", False),
+        ([struct.pack("<HHII", 0x0110, 5, 1, 38), ORIENTATION], struct.pack("<II", 1, 2), True),
+        ([struct.pack("<HHII", 0x011A, 2, 8, 38), ORIENTATION][::-1], b"72 dpi\0\0", True),
+        ([], b"", False),
     ],
-    ids=["model", "resolution", "cut off", "nonsense"],
+    ids=["the model as a fraction", "the resolution as text", "cut off"],
 )
-def test_unexpected_exif_refuses_no_photo(exif: bytes, turned: bool) -> None:
+def test_unexpected_exif_refuses_no_photo(entries: list[bytes], value: bytes, turned: bool) -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0\2\0" + b"".join(entries) + bytes(4) + value
     image = Image.new("RGB", (64, 64), "white")
     image.paste(Image.new("RGB", (64, 20), "red"))
     decoded = decode(file(image, "JPEG", exif=exif)).astype(int)
@@ -120,24 +116,19 @@ def test_unexpected_exif_refuses_no_photo(exif: bytes, turned: bool) -> None:
     assert np.abs(right - (255, 0, 0)).max() <= 40
 
 
-def palette(**info: Any) -> Image.Image:
-    image = Image.new("RGB", (40, 40), RED).quantize(4)
-    image.info.update(info)
-    return image
-
-
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 FRAMES = [Image.new("RGB", (40, 40), colour) for colour in (RED, "blue", "green")]
 MORE_FRAMES: dict[str, Any] = {"save_all": True, "append_images": FRAMES[1:], "duration": 50}
 GREY = (77, 77, 77)
+PALETTE = Image.new("RGB", (40, 40), RED).quantize(4)
 COLOURS: dict[str, tuple[bytes, tuple[int, ...]]] = {
     "1 bit": (file(Image.new("1", (40, 40), 1)), (255, 255, 255)),
     "grey": (file(Image.new("L", (40, 40), 77)), GREY),
     "grey, alpha": (file(Image.new("LA", (40, 40), (77, 0))), GREY),
     "16 bits": (file(Image.fromarray(np.full((40, 40), 77 * 257, np.uint16))), GREY),
     "transparent": (file(Image.new("RGBA", (40, 40), (*RED, 0))), RED),
-    "palette": (file(palette()), RED),
-    "palette, alpha": (file(palette(transparency=1)), RED),
+    "palette": (file(PALETTE), RED),
+    "palette, alpha": (file(PALETTE, transparency=1), RED),
     "grey jpeg": (file(Image.new("L", (40, 40), 77), "JPEG"), GREY),
     "cmyk jpeg": (file(Image.new("CMYK", (40, 40), (0, 255, 255, 0)), "JPEG"), (255, 0, 0)),
     "profile": (file(Image.new("RGB", (40, 40), RED), icc_profile=PROFILE), RED),

@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,6 @@ from dvc.repo import Repo
 
 from pipeline import integrity, prepare
 from pipeline.integrity import check_everything, check_inputs
-from pipeline.shared.arrays import read_arrays
 from pipeline.shared.dvc_lock import Out, file_md5, locked_outs
 from pipeline.shared.paths import MODELS, PREPARED, RAW, REPORTS
 from tests.conftest import Clone, refusal
@@ -57,55 +56,51 @@ def cached(path: Path) -> Path:
     return CACHE / md5[:2] / md5[2:]
 
 
+def check_out(*targets: str) -> None:
+    """What `dvc checkout --force` does."""
+    with Repo() as repo:
+        repo.checkout(list(targets), force=True)
+
+
+def everything() -> dict[Path, bytes]:
+    """The content of all outs and of DVC's cache."""
+    return {path: path.read_bytes() for path in files_of(*outs(), CACHE)}
+
+
+@dataclass(frozen=True)
 class Project:
-    """A project with finished stages, and the content of all its files."""
+    """A project with finished stages as the working directory, and the content of all its files."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        with contextlib.chdir(job.folder):
-            self.content = {path: path.read_bytes() for path in files_of(*outs(), CACHE)}
-
-    def restore(self) -> None:
-        """Restore DVC's cache, and all other files from it."""
-        for path in {*files_of(*outs(), CACHE), *self.content}:
-            if path.is_file() and path.read_bytes() != self.content.get(path):
-                path.unlink()
-        for path, content in self.content.items():
-            if CACHE in path.parents and not path.is_file():
-                path.write_bytes(content)
-                path.chmod(0o444)
-        with Repo() as repo:
-            repo.checkout(force=True)
-        self.assert_unchanged()
+    job: Job
+    content: dict[Path, bytes]
 
     def assert_unchanged(self) -> None:
-        assert {path: path.read_bytes() for path in files_of(*outs(), CACHE)} == self.content
+        assert everything() == self.content
+
+
+def opened(job: Job, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.chdir(job.folder)
+    monkeypatch.setattr(sys, "argv", ["prepare"])
+    with Repo() as repo:
+        repo.status()  # which DVC needs in a copy, to know its files
+    return Project(job, everything())
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project in which the stages `fetch` and `prepare` have run."""
-    return Project(make(tmp_path_factory.mktemp("project"), small_params(shallow={}), "prepare"))
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A folder in which the stages `fetch` and `prepare` have run."""
+    return make(tmp_path_factory.mktemp("finished"), small_params(shallow={}), "prepare")
 
 
 @pytest.fixture
-def project(finished: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """The finished project as the working directory. It is restored after the test."""
-    monkeypatch.setattr(sys, "argv", ["prepare"])
-    with contextlib.chdir(finished.job.folder):
-        lock = Path("dvc.lock").read_bytes()
-        yield finished
-        Path("dvc.lock").write_bytes(lock)
-        finished.restore()
+def project(finished: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    return opened(copied(finished, tmp_path / "copy"), monkeypatch)
 
 
 @pytest.fixture
 def whole(clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A copy of the quickstart, in which all stages have run, as the working directory."""
-    project = Project(copied(Job(clone.folder / "quickstart"), tmp_path / "copy"))
-    project.job.run("dvc", "status")  # which DVC needs in a copy, to know its files
-    monkeypatch.chdir(project.job.folder)
-    return project
+    """A project in which all stages have run."""
+    return opened(copied(Job(clone.folder / "quickstart"), tmp_path / "copy"), monkeypatch)
 
 
 def error_of(*paths: Path) -> str:
@@ -142,8 +137,7 @@ def test_files_that_dvc_restored_from_damaged_copies_are_named_and_removed(proje
         flip(path)
     for path in files:
         path.unlink()
-    with Repo() as repo:
-        repo.checkout(force=True)
+    check_out("fetch", "prepare")
     assert all(path.read_bytes() != project.content[path] for path in files)
     error = error_of(*outs())
     assert all(f"{path}: damaged: expected MD5 " in error for path in files)
@@ -153,16 +147,11 @@ def test_files_that_dvc_restored_from_damaged_copies_are_named_and_removed(proje
 # Single changes
 
 
-def test_intact_data_print_nothing(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    check_inputs(*outs())
-    assert check_everything() == []
-    assert capsys.readouterr().out == ""
-    project.assert_unchanged()
-
-
 def test_restoring_a_file_is_reported_when_it_is_an_input(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    check_inputs(*outs())
+    assert check_everything() == []
     for seed in range(2):  # a restored file can be damaged again
         flip(IMAGES, seed)
         check_inputs(PREPARED)
@@ -172,59 +161,49 @@ def test_restoring_a_file_is_reported_when_it_is_an_input(
         project.assert_unchanged()
 
 
-@pytest.mark.usefixtures("project")
-def test_an_edit_is_reported_and_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_edit_is_reported_and_left_alone_and_damage_beside_it_restored(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     balance = PREPARED / "class_balance.csv"
     balance.write_text("class\n")
     (RAW / "notes.txt").write_text("mine")
+    flip(LABELS)
     check_inputs(PREPARED, RAW)
     assert set(capsys.readouterr().out.splitlines()) == {
-        f"{path}: changed since dvc.lock was written; `dvc checkout --force {path}` restores it"
-        for path in (RAW, balance)
+        f"{LABELS}: damaged, restored from DVC's cache",
+        f"{RAW}: changed since dvc.lock was written; `dvc checkout --force {RAW}` restores it",
+        f"{balance}: changed since dvc.lock was written; `dvc checkout --force {balance}` restores it",
     }
-    assert balance.read_text() == "class\n"
-    (RAW / "notes.txt").unlink()
+    assert everything() == project.content | {balance: b"class\n", RAW / "notes.txt": b"mine"}
 
 
-@pytest.mark.usefixtures("project")
-def test_damage_beside_an_edit_is_restored() -> None:
-    labels = LABELS.read_bytes()
-    (RAW / "manifest.json").write_text("mine")
-    flip(LABELS)
-    check_inputs(RAW)
-    assert LABELS.read_bytes() == labels
-    assert (RAW / "manifest.json").read_text() == "mine"
-
-
-@pytest.mark.parametrize("size", [None, 0, 5000], ids=["missing", "empty", "cut off"])
-def test_a_missing_or_truncated_file_is_named_and_the_printed_command_restores_it(
+@pytest.mark.parametrize("size", [None, 5000], ids=["missing", "cut off"])
+def test_a_missing_or_truncated_file_is_an_edit_and_the_printed_command_restores_it(
     project: Project, size: int | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     LABELS.unlink() if size is None else os.truncate(LABELS, size)
     check_inputs(RAW)
     assert f"`dvc checkout --force {RAW}`" in capsys.readouterr().out
-    assert refusal(read_arrays, RAW).startswith(f"{LABELS}: cannot be read: ")
-    with Repo() as repo:
-        repo.checkout([str(RAW)], force=True)
+    check_out(str(RAW))
     project.assert_unchanged()
 
 
 # dvc.lock
 
 
-@pytest.mark.parametrize("content", [None, ""], ids=["missing", "empty"])
-def test_without_dvc_lock_nothing_is_compared(content: str | None, workplace: Path) -> None:
-    if content is not None:
-        (workplace / "dvc.lock").write_text(content)
+def test_without_dvc_lock_or_with_an_empty_one_nothing_is_compared(workplace: Path) -> None:
+    check_inputs(RAW)
+    assert check_everything() == []
+    (workplace / "dvc.lock").touch()
     check_inputs(RAW)
     assert check_everything() == []
 
 
 @pytest.mark.usefixtures("project")
 def test_damage_outside_a_dvc_repository_is_refused_in_one_line(tmp_path: Path) -> None:
-    shutil.copytree(RAW, tmp_path / RAW)
-    shutil.copy("dvc.lock", tmp_path)
-    with contextlib.chdir(tmp_path):
+    shutil.copytree(RAW, tmp_path / "outside" / RAW)
+    shutil.copy("dvc.lock", tmp_path / "outside")
+    with contextlib.chdir(tmp_path / "outside"):
         check_inputs(RAW)
         flip(IMAGES)
         assert refusal(check_inputs, RAW).startswith("dvc: you are not inside of a DVC repository")

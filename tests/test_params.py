@@ -16,7 +16,7 @@ from pipeline.params import Params
 from pipeline.shared.errors import PipelineError
 from pipeline.shared.load_params import load_params
 from pipeline.shared.trained import Trained
-from pipeline.shared.variant import Variant, network_names
+from pipeline.shared.variant import network_names
 from tests.conftest import MISSING, ROOT, change, refusal
 
 ORIGINAL = (ROOT / "params.yaml").read_text()
@@ -237,7 +237,7 @@ def every_key(content: Any, prefix: str = "") -> Iterator[str]:
 
 
 TEXT = st.text(st.characters(codec="utf-8"))
-FEW = settings(max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=99, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JUNK = st.one_of(
     st.none(),
     st.booleans(),
@@ -281,30 +281,6 @@ def test_junk_in_any_place_is_taken_as_it_is_or_refused_by_its_key(
         assert key in refused or (parent in refused and last in refused)
 
 
-OPTIONAL = {"data.name", "data.folders", "data.image_size", "split.duplicates", "finetune", "published"}
-OPTIONAL_IN_A_BLOCK = {name for name, field in Variant.model_fields.items() if not field.is_required()}
-
-
-@given(key=st.sampled_from(sorted(every_key(tree()))))
-@FEW
-def test_any_key_left_out_is_named_unless_it_may_be(altered: Altered, key: str) -> None:
-    refused = taken_as_it_stands_or_refused(altered(key))
-    section, _, last = key.rpartition(".")
-    is_named = section.endswith((".network", ".optimizer", ".learning_rate"))
-    is_argument = is_named and last not in {"name", "learning_rate"}
-    may_be_left_out = (
-        key in OPTIONAL
-        or is_argument
-        or section in {"variants", "finetune.variants", "published"}
-        or (section.rpartition(".")[0].endswith("variants") and last in OPTIONAL_IN_A_BLOCK)
-    )
-    if not may_be_left_out:
-        assert refused is not None
-        assert last in refused
-    elif refused is not None:
-        assert key == "variants.batchnorm"  # which another starts from
-
-
 TOKENS = """
 1e-3 1E3 yes ~ 0x1F 0o17 010 1_000 .inf .NaN -0.0 1e400 2024-01-01 2001-12-14t21:59:43.1-05:00 '30' true
 { } [ ] [1,2 - : ? & * | > @ ` %YAML # *a &a *unknown <<: ! !!int'' !!str !!set !!binary !!omap
@@ -320,20 +296,11 @@ def mangled(draw: st.DrawFn) -> bytes:
     lines = ORIGINAL.splitlines(keepends=True)
     for _ in range(draw(st.integers(1, 3))):
         row, other = (draw(st.integers(0, len(lines) - 1)) for _ in range(2))
-        accident = draw(st.sampled_from(["deleted", "doubled", "swapped", "indented", "value", "token"]))
-        if accident == "deleted":
-            del lines[row]
-        elif accident == "doubled":
-            lines.insert(other, lines[row])
-        elif accident == "swapped":
-            lines[row], lines[other] = lines[other], lines[row]
-        elif accident == "indented":
-            lines[row] = " " * draw(st.integers(0, 7)) + lines[row].lstrip(" ")
-        elif accident == "value":
-            lines[row] = f"{lines[row].split(':')[0]}: {draw(st.sampled_from(PHRASES))}\n"
-        else:
-            at = draw(st.integers(0, len(lines[row])))
-            lines[row] = lines[row][:at] + draw(st.sampled_from(PHRASES)) + lines[row][at:]
+        line, phrase = lines[row], draw(st.sampled_from(PHRASES))
+        at = draw(st.integers(0, len(line)))
+        edits = ["", lines[other], line + lines[other], f"  {line}", line.lstrip()]
+        edits += [f"{line.split(':')[0]}: {phrase}\n", line[:at] + phrase + line[at:]]
+        lines[row] = draw(st.sampled_from(edits))
     content = "".join(lines).encode()
     at = draw(st.integers(0, len(content)))
     return content[:at] + draw(st.one_of(st.just(b""), st.binary(max_size=4))) + content[at:]
@@ -342,16 +309,6 @@ def mangled(draw: st.DrawFn) -> bytes:
 @given(content=mangled())
 @FEW
 def test_mangled_text_is_taken_as_dvc_takes_it_or_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_bytes(content)
-    taken_as_it_stands_or_refused(path)
-
-
-@pytest.mark.faults
-@pytest.mark.timeout(900)
-@given(content=mangled())
-@settings(max_examples=1_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_thousand_other_mangled_texts(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes(content)
     taken_as_it_stands_or_refused(path)

@@ -97,17 +97,6 @@ def sentence(results: Results, title: str) -> str | None:
     return found and found[1]
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_summary_has_means_and_deviations_over_seeds_best_variant_first(seeds: int) -> None:
-    table = summarize(scores_of(seeds), PUBLISHED)
-    assert list(table.index) == ["vgg3_early_stop", "vgg3", "batchnorm"]
-    assert table["validation"].tolist() == pytest.approx([0.77, 0.76, 0.70])
-    assert table["test"].tolist() == pytest.approx([0.75, 0.74, 0.68])
-    deviation = 0.01 if seeds == 3 else np.nan
-    assert table["validation_sd"].tolist() == pytest.approx([deviation] * 3, nan_ok=True)
-    assert table["published"].tolist() == pytest.approx([np.nan, 0.7678, np.nan], nan_ok=True)
-
-
 def test_all_sections_are_there_in_their_order_and_what_diverged_with_its_reason() -> None:
     sections = ["Results on pets", "All variants", "What the comparison shows", "Results by class"]
     sections += ["Test images of vgg3_early_stop-0", "Data", "Limits"]
@@ -146,10 +135,7 @@ def test_report_says_what_the_registry_says(answer: dict[str, Any], begin: str) 
         (results_of(), "0.7700 over 1 seed; vgg3 comes next with 0.7600."),
         (results_of(3), "0.7700 over 3 seeds; vgg3 comes next with 0.7600."),
         (results_of(1, {"vgg3": 0.76}), "0.7600 over 1 seed."),
-        (
-            results_of(1, {"a": 0.7, "b": 0.7}),
-            "0.7000 over 1 seed; b has the same, and comes later in params",
-        ),
+        (results_of(1, {"a": 0.7, "b": 0.7}), "0.7000 over 1 seed; b has the same, and comes later in "),
     ],
 )
 def test_reason_of_the_choice_is_given(results: Results, chosen: str) -> None:
@@ -167,9 +153,18 @@ def test_variants_stand_by_validation_accuracy_beside_their_published_figure() -
         ["vgg3", "550,570", "10", "0.7600", "0.7400", "0.7678", "-2.8"],
         ["batchnorm", "359,242", "10", "0.7000", "0.6800", "none", "none"],
     ]
-    text = write(results_of(3))
+
+
+def test_figures_of_several_seeds_are_means_and_deviations() -> None:
+    results = results_of(3)
+    text = write(results)
     assert "Mean and standard deviation of 3 seeds." in text
     assert table_rows(text, "variant")[1][2:5] == ["11", "0.7700 ± 0.0100", "0.7500 ± 0.0100"]
+    header, *rows = table_rows(text.split("## Results by class")[1], "variant")
+    assert header == ["variant", "cat", "dog"]
+    assert [row[0] for row in rows] == list(VALIDATION)
+    mean = np.mean([results.per_class[f"vgg3-{seed}"].loc["cat", "f1"] for seed in range(3)])
+    assert rows[0][1] == f"{mean:.3f}"
 
 
 @pytest.mark.parametrize(
@@ -235,15 +230,6 @@ def test_hardest_classes_are_few_or_none(f1: list[float], expected: str) -> None
 )
 def test_ties_are_not_called_most(images: tuple[int, ...], expected: str) -> None:
     assert confusions(pairs_of(*images)) == expected
-
-
-def test_f1_by_class_is_the_mean_over_seeds() -> None:
-    results = results_of(3)
-    rows = table_rows(write(results).split("## Results by class")[1], "variant")
-    assert rows[0] == ["variant", "cat", "dog"]
-    assert [row[0] for row in rows[1:]] == list(VALIDATION)
-    mean = np.mean([results.per_class[f"vgg3-{seed}"].loc["cat", "f1"] for seed in range(3)])
-    assert rows[1][1] == f"{mean:.3f}"
 
 
 def test_tables_of_a_hundred_classes_show_the_hardest_ten() -> None:
@@ -346,11 +332,9 @@ def test_report_reads_the_trainings_that_params_name_and_no_other() -> None:
     ("path", "old", "new", "problem"),
     [
         ("champion.json", '"seed": 0', '"seed": 7', "vgg3_early_stop-7: has no scores"),
-        ("models/vgg3-0/history.csv", "\n[^*]*", "\n", "no rows"),
         ("evaluation/vgg3-0/per_class.csv", "f1", "F1", "f1: missing"),
         ("evaluation/vgg3-0/per_class.csv", "dog", "cow", "its classes are not those of data/prepared/split"),
         ("evaluation/vgg3_early_stop-0/most_confused.csv", "12", "many", "cannot be read"),
-        ("data/prepared/class_balance.csv", "class", "name", "class: missing"),
     ],
 )
 def test_a_broken_edit_is_one_line(project: Path, path: str, old: str, new: str, problem: str) -> None:
@@ -361,13 +345,12 @@ def test_a_broken_edit_is_one_line(project: Path, path: str, old: str, new: str,
     assert re.match(f"{re.escape(path)}: .*{problem}", refusal(read_results, {}))
 
 
-def drawn(figure: Figure, folder: Path) -> np.ndarray:
-    """The pixels of a figure, written as a PNG."""
+def drawn(figure: Figure, folder: Path) -> None:
+    """Write a figure as a PNG, and look at its pixels."""
     figure.savefig(folder / "figure.png", dpi=20)
     pixels = imread(folder / "figure.png")
     assert max(pixels.shape) < 400  # 20 inches
     assert pixels.std() > 0.01
-    return pixels
 
 
 def test_curves_are_drawn(tmp_path: Path) -> None:
