@@ -1,7 +1,7 @@
 """params.yaml: a good one is read, and a bad one is refused in one line that says what to change."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,6 @@ from tests.conftest import MISSING, ROOT, change, refusal
 
 ORIGINAL = (ROOT / "params.yaml").read_text()
 
-Altered = Callable[..., Path]
-
 
 def tree() -> dict[str, Any]:
     return YAML(typ="safe").load(ORIGINAL)
@@ -35,16 +33,11 @@ def write(content: Any, folder: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def altered(tmp_path: Path) -> Altered:
-    """Writes the repository's params.yaml with one dotted key set to another value, or left out."""
-
-    def alter(key: str, value: Any = MISSING) -> Path:
-        content = tree()
-        change(content, key, value)
-        return write(content, tmp_path)
-
-    return alter
+def altered(folder: Path, key: str, value: Any = MISSING) -> Path:
+    """The repository's params.yaml with one dotted key set to another value, or left out."""
+    content = tree()
+    change(content, key, value)
+    return write(content, folder)
 
 
 def problem(path: Path) -> str:
@@ -71,9 +64,9 @@ def problem_of(text: str | bytes, folder: Path) -> str:
     ],
 )
 def test_every_variant_is_trained_with_every_seed(
-    altered: Altered, key: str, value: Any, count: int, first: Trained, last: Trained
+    tmp_path: Path, key: str, value: Any, count: int, first: Trained, last: Trained
 ) -> None:
-    trained = load_params(Params, altered(key, value)).trained
+    trained = load_params(Params, altered(tmp_path, key, value)).trained
     assert (len(trained), trained[0], trained[-1]) == (count, first, last)
 
 
@@ -87,19 +80,19 @@ def test_every_variant_is_trained_with_every_seed(
         ({"source": "directory", "folders": {"train": "a", "test": "c"}, "name": "b", "image_size": 64}, "b"),
     ],
 )
-def test_other_sources_need_only_their_own_keys(altered: Altered, data: dict[str, Any], name: str) -> None:
+def test_other_sources_need_only_their_own_keys(tmp_path: Path, data: dict[str, Any], name: str) -> None:
     data = data if "source" in data else tree()["data"] | data
-    assert load_params(Params, altered("data", data)).data.dataset == name
+    assert load_params(Params, altered(tmp_path, "data", data)).data.dataset == name
 
 
-def test_options_of_a_variant_are_read(altered: Altered) -> None:
+def test_options_of_a_variant_are_read(tmp_path: Path) -> None:
     rate = {"name": "cosine_decay", "initial_learning_rate": 0.1, "decay_steps": 100}
     block = tree()["variants"]["shallow"] | {
         "network": {"name": "vgg3", "width": 32},
         "optimizer": {"name": "sgd", "learning_rate": rate, "momentum": 0.9},
         "label_smoothing": 0.1,
     }
-    variant = load_params(Params, altered("variants.shallow", block)).variants["shallow"]
+    variant = load_params(Params, altered(tmp_path, "variants.shallow", block)).variants["shallow"]
     assert variant.model_dump(exclude_none=True) == block
     assert variant.network.arguments == {"width": 32}
     assert set(variant.optimizer.arguments) == {"learning_rate", "momentum"}
@@ -146,8 +139,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("key", "value", "message"), REFUSED)
-def test_a_wrong_value_is_refused_by_its_key(altered: Altered, key: str, value: Any, message: str) -> None:
-    assert message in problem(altered(key, value))
+def test_a_wrong_value_is_refused_by_its_key(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    assert message in problem(altered(tmp_path, key, value))
 
 
 def test_all_problems_are_in_the_one_line(tmp_path: Path) -> None:
@@ -273,9 +266,9 @@ def taken_as_it_stands_or_refused(path: Path) -> str | None:
 @given(key=st.sampled_from(sorted(every_key(tree()))), junk=JUNK)
 @FEW
 def test_junk_in_any_place_is_taken_as_it_is_or_refused_by_its_key(
-    altered: Altered, key: str, junk: Any
+    tmp_path: Path, key: str, junk: Any
 ) -> None:
-    refused = taken_as_it_stands_or_refused(altered(key, junk))
+    refused = taken_as_it_stands_or_refused(altered(tmp_path, key, junk))
     if refused is not None and not refused.startswith("cannot be read: "):  # a character that YAML has not
         parent, _, last = key.rpartition(".")
         assert key in refused or (parent in refused and last in refused)
@@ -321,7 +314,6 @@ def test_command_says_that_params_are_fine(workplace: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(("key", "value"), [("split.sed", 1), ("training.keras", "2.0.0")])
-@pytest.mark.usefixtures("workplace")
-def test_command_ends_with_one_line(altered: Altered, key: str, value: Any) -> None:
-    altered(key, value)
+def test_command_ends_with_one_line(workplace: Path, key: str, value: Any) -> None:
+    altered(workplace, key, value)
     assert refusal(params.main).startswith("error: params.yaml: ")
