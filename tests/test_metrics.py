@@ -54,7 +54,7 @@ def test_perfect_predictions_score_one_and_impossible_ones_have_a_finite_loss() 
 
 def test_class_that_is_never_predicted_scores_zero_without_a_warning() -> None:
     never_frog = np.array([[0.6, 0.3, 0.1], [0.3, 0.6, 0.1], [0.6, 0.3, 0.1], [0.3, 0.6, 0.1]], np.float32)
-    assert metrics.per_class(LABELS, never_frog, CLASSES).loc["frog"].tolist()[:3] == [0, 0, 0]
+    assert list(metrics.per_class(LABELS, never_frog, CLASSES).loc["frog"])[:3] == [0, 0, 0]
     assert metrics.scores(LABELS, never_frog)["precision_macro"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
 
 
@@ -64,8 +64,8 @@ def test_per_class_has_a_row_for_each_class(name: str) -> None:
     assert table.index.tolist() == [name, "dog", "frog"]
     assert table.index.name == "class"
     assert list(table.columns) == ["precision", "recall", "f1", "support", "auc"]
-    assert table.loc[name].tolist() == pytest.approx([1 / 2, 1, 2 / 3, 1, 1])
-    assert table.loc["frog"].tolist() == pytest.approx([1, 1 / 2, 2 / 3, 2, 3 / 4])
+    assert list(table.loc[name]) == pytest.approx([1 / 2, 1, 2 / 3, 1, 1])
+    assert list(table.loc["frog"]) == pytest.approx([1, 1 / 2, 2 / 3, 2, 3 / 4])
     assert table["support"].dtype.kind == "i"
 
 

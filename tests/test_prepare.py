@@ -238,7 +238,7 @@ def test_test_images_among_the_training_images_are_refused_unless_they_are_wante
     for number in range(3):
         shutil.copy(workplace / "mine/train/cat/0.png", workplace / f"mine/test/eel/copy{number}.png")
         shutil.copy(workplace / "mine/train/eel/1.png", workplace / f"mine/train/eel/copy{number}.png")
-    data = {"source": "directory", "directory": "mine", "name": "mine", "image_size": 48}
+    data: dict[str, Any] = {"source": "directory", "directory": "mine", "name": "mine", "image_size": 48}
     write_params(workplace, **data)
     fetch.main()
     assert refusal(prepare.main).startswith("error: data/raw: 3 test images are also training images: ")

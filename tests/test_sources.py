@@ -13,7 +13,7 @@ import tarfile
 import tracemalloc
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -322,7 +322,8 @@ def test_a_hostile_download_is_not_kept(server: str, downloads: Path) -> None:
 def test_digits_are_1797_grey_images_and_a_fifth_of_each_class_is_for_the_test() -> None:
     raw = digits()
     for images, labels in ((raw.train_images, raw.train_labels), (raw.test_images, raw.test_labels)):
-        assert (images.dtype, images.shape, labels.dtype) == (np.uint8, (len(labels), 32, 32, 3), np.int64)
+        assert (str(images.dtype), images.shape) == ("uint8", (len(labels), 32, 32, 3))
+        assert labels.dtype == np.int64
         assert (images == images[..., :1]).all()
         assert images.max() == 255
     assert raw.train_batches.tolist() == [0] * 1437
@@ -368,7 +369,7 @@ def test_train_folders_are_put_one_after_another_with_their_labels(root: Path, s
     for path in root.glob("*/cat"):
         path.rename(path.with_name("003_cat"))  # its number is dropped
     raw = directory(root, size)
-    assert (raw.train_images.dtype, raw.train_images.shape) == (np.uint8, (16, size, size, 3))
+    assert (str(raw.train_images.dtype), raw.train_images.shape) == ("uint8", (16, size, size, 3))
     assert raw.train_batches.tolist() == [0] * 8 + [1] * 8
     assert {raw.train_labels.dtype, raw.train_batches.dtype, raw.test_labels.dtype} == {np.dtype(np.int64)}
     assert len(set(raw.train_labels[:4])) == 2  # the classes of a folder are mixed
@@ -402,13 +403,21 @@ def test_all_unreadable_images_are_named(root: Path) -> None:
     assert str(root / "train1/dog/0.png") not in message
 
 
+def each(action: Callable[[Path], Any], paths: Iterable[Path]) -> None:
+    for path in list(paths):
+        action(path)
+
+
 PROBLEMS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda root: save(root / "train2/bird/0.png"), "lacks: bird (not in train1, test)"),
-    (lambda root: [path.unlink() for path in root.glob("train1/*/*.png")], "train1: no image "),
-    (lambda root: [path.unlink() for path in root.glob("test/*/*.png")], "test: no image "),
-    (lambda root: [shutil.rmtree(path) for path in root.glob("*/dog")], "two or more folders, one for each"),
-    (lambda root: [save(path / "1_cat/0.png") for path in root.iterdir()], "only in their number: cat"),
-    (lambda root: [save(path / "001_/0.png") for path in root.iterdir()], "printable text; received ''"),
+    (lambda root: each(Path.unlink, root.glob("train1/*/*.png")), "train1: no image "),
+    (lambda root: each(Path.unlink, root.glob("test/*/*.png")), "test: no image "),
+    (lambda root: each(shutil.rmtree, root.glob("*/dog")), "two or more folders, one for each"),
+    (lambda root: each(lambda path: save(path / "1_cat/0.png"), root.iterdir()), "only in their number: cat"),
+    (
+        lambda root: each(lambda path: save(path / "001_/0.png"), root.iterdir()),
+        "printable text; received ''",
+    ),
     (lambda root: (root / "test/two\nlines").mkdir(), "names that cannot be printed: "),
     (lambda root: (root / "test/cat" / os.fsdecode(b"\xff.png")).touch(), "names that cannot be printed: "),
     (lambda root: os.mkfifo(root / "test/cat/pipe.png"), "neither files nor folders: "),
