@@ -5,9 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import settings
 from playwright.sync_api import Page, expect, sync_playwright
 
 from pipeline.shared.arrays import read_arrays
+from pipeline.shared.errors import PipelineError
 
 # The machine may be busy, so examples have no deadline.
 settings.register_profile("no_deadline", deadline=None)
@@ -27,6 +29,7 @@ QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-back
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+MISSING = object()  # in place of a value, for a key that is left out
 
 
 LONGEST = ["kill", "disk", "repro", "recipes", "tracking_server", "reruns", "train", "checkpoint"]
@@ -133,6 +136,14 @@ def evaluated(clone: Clone) -> Evaluated:
 
 
 @pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, for commands without arguments."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["command"])
+    return tmp_path
+
+
+@pytest.fixture
 def page() -> Iterator[Page]:
     """A page of Debian's headless Chromium, without its background requests."""
     with sync_playwright() as playwright:
@@ -152,3 +163,29 @@ def screenshot(page: Page, name: str) -> None:
 def git(arguments: Sequence[str], folder: Path) -> str:
     """What a git command prints."""
     return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def refusal(action: Callable[..., Any], *arguments: Any) -> str:
+    """The one line with which a function or, after `error: `, a command refuses its work."""
+    with pytest.raises((PipelineError, SystemExit)) as caught:
+        action(*arguments)
+    line = str(caught.value)
+    assert len(line.splitlines()) == 1
+    return line
+
+
+def change(content: Any, key: str, value: Any = MISSING) -> None:
+    """Set a dotted key of nested dicts and lists to a value, or remove it."""
+    *outer, last = key.split(".")
+    for part in outer:
+        content = content[int(part) if isinstance(content, list) else part]
+    if value is MISSING:
+        del content[last]
+    else:
+        content[last] = value
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files in a folder, by their paths in it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

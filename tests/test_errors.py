@@ -12,30 +12,20 @@ from sqlalchemy.exc import OperationalError
 from pipeline.shared.errors import PipelineError, one_line
 from tests.conftest import ROOT
 
+USER = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+
 
 @pytest.mark.parametrize(
     ("error", "line"),
     [
         (PipelineError("params.yaml: seeds: missing"), "params.yaml: seeds: missing"),
-        (MlflowException("No such\n  run"), "MLflow: No such run"),
-        (
-            MlflowException("error code 401 != 200", UNAUTHENTICATED),
-            "MLflow: error code 401 != 200; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
-        ),
-        (
-            MlflowException("API request to http://ada:hunter2@there/api failed"),
-            "MLflow: API request to http://***@there/api failed",
-        ),
-        (
-            Timeout("No answer: /api/2.0/run?token=hunter2: too late"),
-            "MLflow: No answer: /api/2.0/run?***: too late",
-        ),
         (PipelineError("ftp://ada:a@hunter2@there/x?y=hunter2&z"), "ftp://***@there/x?***"),
         (PipelineError("sqlite:////home/a@b/mlflow.db: why?"), "sqlite:////home/a@b/mlflow.db: why?"),
-        (
-            OperationalError("SELECT 1", {}, Exception("disk is full")),
-            "MLflow: (builtins.Exception) disk is full",
-        ),
+        (MlflowException("No such\n  run"), "MLflow: No such run"),
+        (MlflowException("error 401", UNAUTHENTICATED), f"MLflow: error 401; {USER}"),
+        (MlflowException("to http://ada:hunter2@there/api failed"), "MLflow: to http://***@there/api failed"),
+        (Timeout("No answer: /api/run?token=hunter2: too late"), "MLflow: No answer: /api/run?***: too late"),
+        (OperationalError("SELECT 1", {}, Exception("full")), "MLflow: (builtins.Exception) full"),
         (ValueError("a fault of ours"), None),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
@@ -63,8 +53,7 @@ def test_status_and_last_line_of_a_command(raised: str, code: int, end: str) -> 
 
 
 def test_errors_are_worded_without_importing_what_raises_them() -> None:
-    code = (
-        "import sys, pipeline.shared.errors; print({'mlflow', 'requests', 'sqlalchemy'} & sys.modules.keys())"
-    )
+    heavy = {"mlflow", "requests", "sqlalchemy"}
+    code = f"import sys, pipeline.shared.errors; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -17,9 +17,9 @@ from pipeline.records import tracking
 from pipeline.scoring import metrics
 from pipeline.scoring.stored import check_scores, read_probabilities
 from pipeline.shared.arrays import read_arrays, write_arrays, write_json
-from pipeline.shared.errors import PipelineError
 from pipeline.shared.paths import PREPARED
 from pipeline.shared.trained import INDEX, Trained
+from tests.conftest import refusal
 
 GOOD, LOST = Trained("good", 0), Trained("lost", 0)
 CLASSES = ["$5_to_$10", "NA"]
@@ -58,10 +58,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def project(made: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy of the folder, with its store."""
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mlflow.db", "mlruns"))
-    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made, workplace, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mlflow.db", "mlruns"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{made / 'mlflow.db'}")
 
 
@@ -70,8 +69,8 @@ def run_stage(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     evaluate.main()
 
 
-def run_of(trained: Trained) -> Run:
-    found = tracking.find_run("pets", trained.tags())
+def run_of_good() -> Run:
+    found = tracking.find_run("pets", GOOD.tags())
     assert found is not None
     return found
 
@@ -96,7 +95,7 @@ def test_all_models_are_scored_and_logged_once(monkeypatch: pytest.MonkeyPatch) 
     assert GOOD.metrics()["test"]["accuracy"] == 0
     assert files(GOOD.evaluation) == files(LOST.evaluation) == TABLES | FIGURES
     assert files(Path("evaluation")) == {"good-0", "lost-0", *(f"{title}.csv" for title in COMPARED)}
-    run = run_of(GOOD)
+    run = run_of_good()
     assert run.data.metrics["validation/accuracy"] == 1
     artifacts = mlflow.MlflowClient().list_artifacts(run.info.run_id, "evaluation")
     assert {f"evaluation/{name}" for name in TABLES | FIGURES} <= {artifact.path for artifact in artifacts}
@@ -105,7 +104,7 @@ def test_all_models_are_scored_and_logged_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(mlflow, "log_metrics", lambda *arguments, **_: logged.append(arguments))
     run_stage(monkeypatch)
     assert not logged
-    assert run_of(GOOD).data.tags == run.data.tags
+    assert run_of_good().data.tags == run.data.tags
 
     # What `dvc plots show` draws: the curves of both models, the scores of the one that has some.
     assert table("curves")["model"].tolist() == ["good-0", "lost-0"]
@@ -117,8 +116,14 @@ def test_all_models_are_scored_and_logged_once(monkeypatch: pytest.MonkeyPatch) 
     ]
 
 
-def test_a_diverged_model_has_a_reason_and_empty_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_model_is_scored_beside_the_others_files_and_one_that_diverged_has_empty_tables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("metrics").mkdir()
+    Path("metrics/other-0.json").touch()
     run_stage(monkeypatch, "good", "0")
+    assert files(Path("metrics")) == {"good-0.json", "other-0.json"}
+    assert table("curves")["model"].tolist() == ["good-0"]
     run_stage(monkeypatch, "lost", "0")
     assert LOST.metrics() == DIVERGED
     for title in ("per_class", "confusion"):
@@ -127,21 +132,10 @@ def test_a_diverged_model_has_a_reason_and_empty_tables(monkeypatch: pytest.Monk
         assert (LOST.evaluation / f"{title}.csv").read_text().splitlines() == [header]
 
 
-def test_one_model_is_scored_beside_the_others_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("metrics").mkdir()
-    Path("metrics/other-0.json").touch()
-    shutil.rmtree(LOST.predictions)
-    run_stage(monkeypatch, "good", "0")
-    assert files(Path("metrics")) == {"good-0.json", "other-0.json"}
-    assert table("curves")["model"].tolist() == ["good-0"]
-
-
 def test_a_metric_that_is_not_a_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(metrics.METRICS, "undefined", lambda *_: np.nan)
-    with pytest.raises(
-        SystemExit, match="error: good-0: undefined of validation images: not a finite number"
-    ):
-        run_stage(monkeypatch, "good", "0")
+    line = refusal(run_stage, monkeypatch, "good", "0")
+    assert line == "error: good-0: undefined of validation images: not a finite number"
     assert not GOOD.scores.exists()
 
 
@@ -155,9 +149,7 @@ def test_a_metric_that_is_not_a_number_is_named(monkeypatch: pytest.MonkeyPatch)
 )
 def test_a_missing_model_is_refused(arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(LOST.predictions)
-    with pytest.raises(SystemExit) as ended:
-        run_stage(monkeypatch, *arguments)
-    assert str(ended.value.code).startswith(line)
+    assert refusal(run_stage, monkeypatch, *arguments).startswith(line)
     assert not Path("metrics").exists()
 
 
@@ -169,13 +161,12 @@ def test_a_plausible_edit_of_the_scores_is_found(edited: float) -> None:
         if accuracy == 1:
             check_scores([GOOD, LOST])
     message = f"metrics/good-0.json: validation accuracy {edited}, but predictions/good-0 gives 1.0: "
-    with pytest.raises(PipelineError, match=message):
-        check_scores([GOOD, LOST])
+    assert refusal(check_scores, [GOOD, LOST]).startswith(message)
 
 
 @pytest.mark.parametrize("change", [lambda p: p[:3], lambda p: p.T, lambda p: p * 2, lambda p: p * np.nan])
 def test_probabilities_must_fit_the_images(change: Any) -> None:
     stored = read_arrays(GOOD.predictions)
     write_arrays(GOOD.predictions, {"test": stored["test"], "validation": change(stored["validation"])})
-    with pytest.raises(PipelineError, match=r"predictions/good-0/validation.npy: expected .*\(20, 2\)"):
-        read_probabilities(GOOD, "validation")
+    line = refusal(read_probabilities, GOOD, "validation")
+    assert line.startswith("predictions/good-0/validation.npy: expected probabilities (20, 2); received ")

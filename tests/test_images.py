@@ -4,7 +4,6 @@ import contextlib
 import io
 import struct
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -44,6 +43,13 @@ def png(size: tuple[int, int], data: bytes, depth: int = 8, colours: int = 2, in
 def header_of(size: tuple[int, int]) -> bytes:
     """A small PNG whose header claims another size."""
     return png(size, bytes(200))
+
+
+def problem(content: bytes) -> str:
+    """What is wrong with an image."""
+    with pytest.raises(ImageError) as caught:
+        decode(content)
+    return str(caught.value)
 
 
 def assert_shows(content: bytes, colour: tuple[int, ...], by: int = 6) -> None:
@@ -88,20 +94,17 @@ def test_images_are_turned_as_exif_says(orientation: int, kind: str) -> None:
     assert np.abs(decoded[20:, :] - (255, 255, 255)).max() <= 40
 
 
-def exif_with(entry: tuple[int, int, int, bytes]) -> bytes:
-    """EXIF with orientation 6 and another tag: its number, type, number of values, and 8 bytes of value."""
-    tag, kind, count, value = entry
-    entries = [struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0), struct.pack("<HHII", tag, kind, count, 38)]
-    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + b"".join(sorted(entries)) + bytes(4) + value
+TWO_TAGS, ORIENTATION = b"Exif\0\0II*\0\x08\0\0\0\2\0", struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+MODEL, RESOLUTION = struct.pack("<HHII", 0x0110, 5, 1, 38), struct.pack("<HHII", 0x011A, 2, 8, 38)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's
 @pytest.mark.parametrize(
     ("exif", "turned"),
     [
-        (exif_with((0x0110, 5, 1, struct.pack("<II", 1, 2))), True),  # the model as a fraction
-        (exif_with((0x011A, 2, 8, b"72 dpi\0\0")), True),  # the resolution as text
-        (b"Exif\0\0II*\0\xff\xff\xff\xff", False),
+        (TWO_TAGS + MODEL + ORIENTATION + bytes(4) + struct.pack("<II", 1, 2), True),  # as a fraction
+        (TWO_TAGS + ORIENTATION + RESOLUTION + bytes(4) + b"72 dpi\0\0", True),  # as text
+        (b"Exif\0\0II*\0", False),
         (b"Exif\0\0nothing", False),
     ],
     ids=["model", "resolution", "cut off", "nonsense"],
@@ -109,30 +112,26 @@ def exif_with(entry: tuple[int, int, int, bytes]) -> bytes:
 def test_unexpected_exif_refuses_no_photo(exif: bytes, turned: bool) -> None:
     image = Image.new("RGB", (64, 64), "white")
     image.paste(Image.new("RGB", (64, 20), "red"))
-    decoded = decode(file(image, "JPEG", exif=exif)).astype(int)
+    kind = "JPEG" if turned else "PNG"  # of which Pillow refuses to read what is damaged
+    decoded = decode(file(image, kind, exif=exif)).astype(int)
     right = decoded[8:24, -6:] if turned else decoded[:6, 8:24]
     assert np.abs(right - (255, 0, 0)).max() <= 40
-
-
-def palette(**info: Any) -> Image.Image:
-    image = Image.new("RGB", (40, 40), RED).quantize(4)
-    image.info.update(info)
-    return image
 
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 FRAMES = [Image.new("RGB", (40, 40), colour) for colour in (RED, "blue", "green")]
 MORE_FRAMES: dict[str, Any] = {"save_all": True, "append_images": FRAMES[1:], "duration": 50}
+GREY = (77, 77, 77)
+PALETTE = Image.new("RGB", (40, 40), RED).quantize(4)
 COLOURS: dict[str, tuple[bytes, tuple[int, ...]]] = {
     "1 bit": (file(Image.new("1", (40, 40), 1)), (255, 255, 255)),
-    "grey": (file(Image.new("L", (40, 40), 77)), (77, 77, 77)),
-    "grey, alpha": (file(Image.new("LA", (40, 40), (77, 0))), (77, 77, 77)),
-    "16 bits": (file(Image.fromarray(np.full((40, 40), 77 * 257, np.uint16))), (77, 77, 77)),
+    "grey": (file(Image.new("L", (40, 40), 77)), GREY),
+    "grey, alpha": (file(Image.new("LA", (40, 40), (77, 0))), GREY),
+    "16 bits": (file(Image.fromarray(np.full((40, 40), 77 * 257, np.uint16))), GREY),
     "transparent": (file(Image.new("RGBA", (40, 40), (*RED, 0))), RED),
-    "half transparent": (file(Image.new("RGBA", (40, 40), (*RED, 128))), RED),
-    "palette": (file(palette()), RED),
-    "palette, alpha": (file(palette(transparency=1)), RED),
-    "grey jpeg": (file(Image.new("L", (40, 40), 77), "JPEG"), (77, 77, 77)),
+    "palette": (file(PALETTE), RED),
+    "palette, alpha": (file(PALETTE, transparency=1), RED),
+    "grey jpeg": (file(Image.new("L", (40, 40), 77), "JPEG"), GREY),
     "cmyk jpeg": (file(Image.new("CMYK", (40, 40), (0, 255, 255, 0)), "JPEG"), (255, 0, 0)),
     "profile": (file(Image.new("RGB", (40, 40), RED), icc_profile=PROFILE), RED),
     "animated png": (file(FRAMES[0], "PNG", **MORE_FRAMES), RED),
@@ -150,20 +149,18 @@ def test_every_kind_of_image_becomes_rgb(kind: str) -> None:
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.9])
 def test_a_cut_off_file_is_an_error(kind: str, part: float) -> None:
     whole = file(Image.fromarray(RNG.integers(0, 256, (200, 200, 3), dtype=np.uint8)), kind)
-    with pytest.raises(ImageError, match="damaged"):
-        decode(whole[: int(len(whole) * part)])
+    assert "damaged" in problem(whole[: int(len(whole) * part)])
 
 
-KINDS = [(8, 0, 1), (16, 0, 2), (8, 2, 3), (16, 2, 6), (8, 4, 2), (16, 4, 4), (8, 6, 4), (16, 6, 8)]
+KINDS = [(8, 0, 1), (16, 0, 2), (8, 2, 3), (16, 2, 6), (8, 4, 2), (8, 6, 4), (16, 6, 8), (1, 0, 1 / 8)]
 
 
-@pytest.mark.parametrize(("depth", "colours", "wide"), [*KINDS, (1, 0, 1 / 8), (2, 0, 1 / 4), (4, 0, 1 / 2)])
+@pytest.mark.parametrize(("depth", "colours", "wide"), KINDS)
 def test_a_png_without_its_last_row_is_an_error(depth: int, colours: int, wide: float) -> None:
     row = b"\0" + b"\x7f" * int(32 * wide)
     decode(png((32, 32), row * 32, depth, colours))
     for rows in (0, 1, 31):
-        with pytest.raises(ImageError, match="damaged or cut off"):
-            decode(png((32, 32), row * rows, depth, colours))
+        assert "damaged or cut off" in problem(png((32, 32), row * rows, depth, colours))
 
 
 def test_an_interlaced_png_without_its_last_row_is_an_error() -> None:
@@ -171,8 +168,7 @@ def test_an_interlaced_png_without_its_last_row_is_an_error() -> None:
     passes = [(1, 1), (1, 1), (0, 0), (1, 1), (3, 1), (2, 2), (5, 1)]
     data = b"".join((b"\0" + b"\x7f" * 3 * columns) * rows for columns, rows in passes)
     assert_shows(png((5, 3), data, interlaced=1), (127, 127, 127))
-    with pytest.raises(ImageError, match="damaged or cut off"):
-        decode(png((5, 3), data[:-16], interlaced=1))
+    assert "damaged or cut off" in problem(png((5, 3), data[:-16], interlaced=1))
 
 
 def test_rows_behind_another_chunk_do_not_count() -> None:
@@ -182,8 +178,7 @@ def test_rows_behind_another_chunk_do_not_count() -> None:
     second = stream.compress(row * 16) + stream.flush()
     whole = png((32, 32), b"")
     pixels = chunk(b"IDAT", first) + chunk(b"tIME", bytes(7)) + chunk(b"IDAT", second)
-    with pytest.raises(ImageError, match="damaged or cut off"):
-        decode(whole[:33] + pixels + chunk(b"IEND", b""))
+    assert "damaged or cut off" in problem(whole[:33] + pixels + chunk(b"IEND", b""))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -203,14 +198,12 @@ def much_text() -> bytes:
     return file(Image.fromarray(PIXELS), pnginfo=text)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [much_text, lambda: b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes(5)), lambda: png((32, 32), b"")[:40]],
-    ids=["3 MB of text", "short header", "header only"],
-)
-def test_a_strange_png_is_an_error(content: Callable[[], bytes]) -> None:
-    with pytest.raises(ImageError):
-        decode(content())
+SHORT = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes(5))
+
+
+@pytest.mark.parametrize("content", [much_text(), SHORT, png((32, 32), b"")[:40]], ids=range(3))
+def test_a_strange_png_is_an_error(content: bytes) -> None:
+    assert "damaged" in problem(content)
 
 
 OTHERS = [file(Image.fromarray(PIXELS), kind) for kind in ("GIF", "BMP", "TIFF", "TGA", "EPS", "PPM")]
@@ -218,8 +211,7 @@ OTHERS = [file(Image.fromarray(PIXELS), kind) for kind in ("GIF", "BMP", "TIFF",
 
 @pytest.mark.parametrize("content", [b"", bytes(100), b"<svg></svg>", b"text", *OTHERS], ids=range(10))
 def test_what_is_not_png_jpeg_or_webp_is_an_error(content: bytes) -> None:
-    with pytest.raises(ImageError, match="a PNG, JPEG or WebP image is allowed"):
-        decode(content)
+    assert "a PNG, JPEG or WebP image is allowed" in problem(content)
 
 
 @pytest.mark.parametrize("size", [(10_000, 4_001), (9_500, 9_500), (20_000, 20_000)])
@@ -240,8 +232,7 @@ def test_a_jpeg_of_many_scans_is_refused() -> None:
     whole = file(Image.fromarray(PIXELS), "JPEG", progressive=True)
     decode(whole)
     last = whole.rindex(b"\xff\xda")
-    with pytest.raises(ImageError, match="at most 100 scans of a JPEG are allowed"):
-        decode(whole[:last] + whole[last:-2] * 100 + whole[-2:])
+    assert "at most 100 scans" in problem(whole[:last] + whole[last:-2] * 100 + whole[-2:])
 
 
 def test_base64_with_and_without_line_breaks() -> None:

@@ -1,11 +1,8 @@
-"""Scores of predictions: by hand, and as scikit-learn's own functions have them."""
+"""Scores of predictions, by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
 from pipeline.scoring import metrics
 
@@ -16,16 +13,12 @@ PROBABILITIES = np.array(  # the third image, a frog, is taken for a cat
 )
 
 
-def random_predictions(seed: int, classes: int = 10, images: int = 200) -> tuple[np.ndarray, np.ndarray]:
+def random_predictions(seed: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels, with every class among them, and probabilities that lean towards them."""
     random = np.random.default_rng(seed)
-    labels = random.permutation(np.resize(np.arange(classes), images)).astype(np.int64)
-    raised = np.exp(random.normal(size=(images, classes)) + 2 * np.eye(classes)[labels])
+    labels = random.permutation(np.arange(500) % classes)
+    raised = np.exp(random.normal(size=(500, classes)) + 2 * np.eye(classes)[labels])
     return labels, (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def row_of(table: pd.DataFrame, name: str) -> list[float]:
-    return list(table.to_dict("index")[name].values())
 
 
 def test_scores_of_four_images_are_those_by_hand() -> None:
@@ -44,26 +37,8 @@ def test_scores_of_four_images_are_those_by_hand() -> None:
     )
 
 
-@settings(deadline=None, max_examples=25)
-@given(seed=st.integers(0, 2**32), classes=st.integers(3, 12))
-def test_scores_are_scikit_learns(seed: int, classes: int) -> None:
-    labels, probabilities = random_predictions(seed, classes)
-    found = metrics.scores(labels, probabilities)
-    predicted = probabilities.argmax(axis=1)
-    assert found["loss"] == pytest.approx(log_loss(labels, probabilities), rel=1e-5)
-    assert found["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
-    assert found["f1_macro"] == pytest.approx(f1_score(labels, predicted, average="macro"))
-    assert found["f1_weighted"] == pytest.approx(f1_score(labels, predicted, average="weighted"))
-    one_against_rest = roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
-    assert found["auc_macro"] == pytest.approx(one_against_rest)
-
-
 def test_cross_entropy_of_the_documents_example_is_as_published() -> None:
-    cat = [
-        *(3.8658531e-04, 5.9386297e-05, 3.1446539e-02, 3.6979440e-01, 1.3158613e-01),
-        *(3.3004549e-01, 7.3866270e-02, 6.2474739e-02, 6.3995300e-05, 2.7645109e-04),
-    ]
-    nats = metrics.cross_entropy(np.array([3]), np.array([cat], np.float32))
+    nats = metrics.cross_entropy(np.array([1]), np.array([[0.6302056, 0.3697944]], np.float32))
     assert nats.dtype == np.float64
     assert nats == pytest.approx([0.9948081], abs=5e-8)
 
@@ -77,18 +52,9 @@ def test_perfect_predictions_score_one_and_impossible_ones_have_a_finite_loss() 
     assert 80 < nats[0] < np.inf  # the most that float32 can tell from 0 is some 87 nats
 
 
-def test_two_classes_have_the_same_area_each() -> None:
-    labels, probabilities = random_predictions(0, classes=2)
-    area = roc_auc_score(labels, probabilities[:, 1])
-    assert metrics.class_auc(labels, probabilities) == pytest.approx({0: area, 1: area})
-    assert metrics.scores(labels, probabilities)["auc_macro"] == pytest.approx(area)
-    assert metrics.per_class(labels, probabilities, ["no", "yes"])["auc"].tolist() == [area, area]
-    assert set(metrics.roc_points(labels, probabilities, ["no", "yes"])["class"]) == {"no", "yes"}
-
-
 def test_class_that_is_never_predicted_scores_zero_without_a_warning() -> None:
     never_frog = np.array([[0.6, 0.3, 0.1], [0.3, 0.6, 0.1], [0.6, 0.3, 0.1], [0.3, 0.6, 0.1]], np.float32)
-    assert row_of(metrics.per_class(LABELS, never_frog, CLASSES), "frog")[:3] == [0, 0, 0]
+    assert list(metrics.per_class(LABELS, never_frog, CLASSES).loc["frog"])[:3] == [0, 0, 0]
     assert metrics.scores(LABELS, never_frog)["precision_macro"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
 
 
@@ -98,16 +64,9 @@ def test_per_class_has_a_row_for_each_class(name: str) -> None:
     assert table.index.tolist() == [name, "dog", "frog"]
     assert table.index.name == "class"
     assert list(table.columns) == ["precision", "recall", "f1", "support", "auc"]
-    assert row_of(table, name) == pytest.approx([1 / 2, 1, 2 / 3, 1, 1])
-    assert row_of(table, "frog") == pytest.approx([1, 1 / 2, 2 / 3, 2, 3 / 4])
+    assert list(table.loc[name]) == pytest.approx([1 / 2, 1, 2 / 3, 1, 1])
+    assert list(table.loc["frog"]) == pytest.approx([1, 1 / 2, 2 / 3, 2, 3 / 4])
     assert table["support"].dtype.kind == "i"
-
-
-def test_report_is_scikit_learns_with_the_classes_names() -> None:
-    lines = metrics.report(LABELS, PROBABILITIES, CLASSES).splitlines()
-    assert lines[0].split() == ["precision", "recall", "f1-score", "support"]
-    assert lines[2].split() == ["cat", "0.500", "1.000", "0.667", "1"]
-    assert "accuracy" in lines[6]
 
 
 def test_confusion_has_a_row_for_each_actual_class() -> None:
@@ -128,14 +87,14 @@ def test_most_confused_counts_both_ways_and_has_the_worst_pair_first(pairs: int)
     assert metrics.most_confused(counts, pairs).to_dict("records") == expected[:pairs]
 
 
-@settings(deadline=None, max_examples=25)
-@given(seed=st.integers(0, 2**32))
-def test_roc_points_rise_from_rate_0_to_1_and_enclose_the_area(seed: int) -> None:
-    labels, probabilities = random_predictions(seed, classes=3, images=500)
-    points = metrics.roc_points(labels, probabilities, CLASSES)
-    areas = metrics.per_class(labels, probabilities, CLASSES)["auc"]
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_roc_points_rise_from_rate_0_to_1_and_enclose_the_area(seed: int, classes: int) -> None:
+    labels, probabilities = random_predictions(seed, classes)
+    points = metrics.roc_points(labels, probabilities, CLASSES[:classes])
+    areas = metrics.per_class(labels, probabilities, CLASSES[:classes])["auc"]
     assert list(points.columns) == ["class", "false_positive_rate", "true_positive_rate"]
-    assert points["class"].unique().tolist() == CLASSES
+    assert points["class"].unique().tolist() == CLASSES[:classes]
     for name, curve in points.groupby("class"):
         false, true = curve["false_positive_rate"], curve["true_positive_rate"]
         assert len(curve) == 100

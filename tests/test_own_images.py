@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from pipeline.quickstart import lay_out
 from tests.conftest import ROOT
@@ -14,31 +14,22 @@ from tests.jobs import Job
 
 pytestmark = pytest.mark.timeout(900)
 
-SIZES = [(64, 48), (90, 120), (200, 150), (48, 48)]
+KINDS = ("red", "green", "blue")
+SIZES = [(48, 64), (120, 90), (150, 200), (48, 48)]
 
 
 def photograph(kind: str, random: np.random.Generator) -> Image.Image:
-    """A coloured shape on a coloured ground, of one of several sizes."""
-    width, height = SIZES[random.integers(len(SIZES))]
-    ground, colour = (tuple(random.integers(low, low + 100, 3).tolist()) for low in (0, 150))
-    image = Image.new("RGB", (width, height), ground)
-    side = min(width, height) * random.uniform(0.6, 0.8)
-    box = [(width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2]
-    draw = ImageDraw.Draw(image)
-    if kind == "disc":
-        draw.ellipse(box, fill=colour)
-    elif kind == "bar":
-        draw.rectangle([box[0], height * 0.42, box[2], height * 0.58], fill=colour)
-    else:
-        draw.rectangle(box, outline=colour, width=int(side / 6))
-    return image
+    """Noise of one of several sizes, in which one colour is the brightest."""
+    pixels = random.integers(0, 128, (*SIZES[random.integers(len(SIZES))], 3), np.uint8)
+    pixels[..., KINDS.index(kind)] += 127
+    return Image.fromarray(pixels)
 
 
 def lay_out_photographs(folder: Path, train: int, test: int) -> Job:
     """A folder with docs/own-images.yaml and so many photographs of each of three classes in each part."""
     random = np.random.default_rng(0)
     for part, count in (("train", train), ("test", test)):
-        for kind in ("disc", "bar", "frame"):
+        for kind in KINDS:
             (folder / "photos" / part / kind).mkdir(parents=True)
             for number in range(count):
                 suffix = "jpg" if number % 2 else "png"
@@ -56,26 +47,26 @@ def test_photographs_become_a_served_champion_and_a_report(tmp_path: Path) -> No
     made = lay_out_photographs(tmp_path, train=45, test=15)
     made.run("dvc", "repro")
     facts = read(made, "data/prepared/split/manifest.json")["facts"]
-    assert (facts["image_shape"], facts["classes"]) == ([48, 48, 3], ["bar", "disc", "frame"])
+    assert (facts["image_shape"], facts["classes"]) == ([48, 48, 3], sorted(KINDS))
     assert facts["counts"] == {"train": 108, "validation": 27, "test": 45}
     champion = read(made, "champion.json")
     scores = read(made, f"metrics/{champion['variant']}-{champion['seed']}.json")
     assert scores["test"]["accuracy"] > 0.6
     report = (made.folder / "reports/report.md").read_text()
     assert all(word in report for word in ("# Results on mine", "| augmented |", "| vgg3 |"))
-    photograph = next((made.folder / "photos/test/disc").iterdir())
+    photograph = next((made.folder / "photos/test/red").iterdir())
     [answer] = json.loads(made.run("python", "-m", "pipeline.classify", "--json", str(photograph)))
-    assert set(answer["probabilities"]) == {"bar", "disc", "frame"}
+    assert set(answer["probabilities"]) == set(KINDS)
 
 
 def test_every_edit_of_a_photograph_is_noticed(tmp_path: Path) -> None:
     job = lay_out_photographs(tmp_path, train=4, test=2)
     job.run("dvc", "repro", "fetch")
-    folder = job.folder / "photos/train/disc"
+    folder = job.folder / "photos/train/red"
     for edit, expected in (
-        (lambda: photograph("disc", np.random.default_rng(7)).save(folder / "new.png"), 13),
+        (lambda: photograph("red", np.random.default_rng(7)).save(folder / "new.png"), 13),
         (lambda: (folder / "0.png").unlink(), 12),
-        (lambda: photograph("disc", np.random.default_rng(8)).save(folder / "2.png"), 12),
+        (lambda: photograph("red", np.random.default_rng(8)).save(folder / "2.png"), 12),
     ):
         before = (job.folder / "data/raw/train_images.npy").read_bytes()
         edit()
@@ -84,6 +75,6 @@ def test_every_edit_of_a_photograph_is_noticed(tmp_path: Path) -> None:
         assert read(job, "data/raw/manifest.json")["arrays"]["train_labels"]["shape"] == [expected]
     (folder / "empty.png").touch()
     assert "watch@train" in job.run("dvc", "status")
-    assert "images that cannot be read: photos/train/disc/empty.png" in job.run(
+    assert "images that cannot be read: photos/train/red/empty.png" in job.run(
         "dvc", "repro", "fetch", check=False
     )

@@ -1,10 +1,7 @@
 """params.yaml: a good one is read, and a bad one is refused in one line that says what to change."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +11,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from pipeline import params
 from pipeline.params import Params
 from pipeline.shared.errors import PipelineError
 from pipeline.shared.load_params import load_params
 from pipeline.shared.trained import Trained
-from pipeline.shared.variant import Variant, network_names
-from tests.conftest import ROOT
+from pipeline.shared.variant import network_names
+from tests.conftest import MISSING, ROOT, change, refusal
 
 ORIGINAL = (ROOT / "params.yaml").read_text()
-MISSING = object()
-
-Altered = Callable[..., Path]
 
 
 def tree() -> dict[str, Any]:
     return YAML(typ="safe").load(ORIGINAL)
-
-
-def place(content: Any, key: str) -> tuple[Any, str]:
-    """The section that holds a dotted key, and the key's last part."""
-    *parents, last = key.split(".")
-    for parent in parents:
-        content = content[parent]
-    return content, last
 
 
 def write(content: Any, folder: Path) -> Path:
@@ -46,145 +33,103 @@ def write(content: Any, folder: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def altered(tmp_path: Path) -> Altered:
-    """Writes the repository's params.yaml with one dotted key set to another value, or left out."""
-
-    def alter(key: str, value: Any = MISSING) -> Path:
-        content = tree()
-        section, last = place(content, key)
-        if value is MISSING:
-            del section[last]
-        else:
-            section[last] = value
-        return write(content, tmp_path)
-
-    return alter
+def altered(folder: Path, key: str, value: Any = MISSING) -> Path:
+    """The repository's params.yaml with one dotted key set to another value, or left out."""
+    content = tree()
+    change(content, key, value)
+    return write(content, folder)
 
 
 def problem(path: Path) -> str:
-    """What is said about a params.yaml that is wrong, always in one line that names the file."""
-    with pytest.raises(PipelineError) as caught:
-        load_params(Params, path)
-    message = str(caught.value)
+    """What is wrong with a params.yaml, always in one line that names the file."""
+    message = refusal(load_params, Params, path)
     assert message.startswith(f"{path}: ")
-    assert len(message.splitlines()) == 1
-    return message
+    return message.removeprefix(f"{path}: ")
 
 
-def test_repository_params_name_sixteen_trainings() -> None:
-    params = load_params(Params, ROOT / "params.yaml")
-    assert len(params.trained) == 16
-    assert [params.trained[0], params.trained[-1]] == [
-        Trained("translate", 0),
-        Trained("batchnorm_subset", 0),
-    ]
-    assert params.data.dataset == "cifar10"
-
-
-def test_every_variant_is_trained_with_every_seed(altered: Altered) -> None:
-    params = load_params(Params, altered("seeds", [5, 7]))
-    assert len(params.trained) == 32
-    assert params.trained[:2] == [Trained("translate", 5), Trained("translate", 7)]
-
-
-def test_name_of_the_data_names_the_dataset(altered: Altered) -> None:
-    assert load_params(Params, altered("data.name", "my-birds")).data.dataset == "my-birds"
-
-
-def test_finetuning_is_optional(altered: Altered) -> None:
-    assert len(load_params(Params, altered("finetune")).trained) == 15
-    none = altered("finetune", {"init_from": "none", "variants": {}})
-    assert len(load_params(Params, none).trained) == 15
+def problem_of(text: str | bytes, folder: Path) -> str:
+    """What is wrong with a params.yaml of this text."""
+    path = folder / "params.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return problem(path)
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("key", "value", "count", "first", "last"),
     [
-        {"source": "digits"},
-        {"source": "directory", "folders": {"train": "birds", "test": "b"}, "name": "b", "image_size": 64},
+        ("seeds", [0], 16, Trained("translate", 0), Trained("batchnorm_subset", 0)),
+        ("seeds", [5, 7], 32, Trained("translate", 5), Trained("batchnorm_subset", 7)),
+        ("finetune", MISSING, 15, Trained("translate", 0), Trained("speedrun_full", 0)),
+        ("finetune.variants", {}, 15, Trained("translate", 0), Trained("speedrun_full", 0)),
     ],
 )
-def test_other_sources_need_only_their_own_keys(altered: Altered, data: dict[str, Any]) -> None:
-    assert load_params(Params, altered("data", data)).data.source == data["source"]
+def test_every_variant_is_trained_with_every_seed(
+    tmp_path: Path, key: str, value: Any, count: int, first: Trained, last: Trained
+) -> None:
+    trained = load_params(Params, altered(tmp_path, key, value)).trained
+    assert (len(trained), trained[0], trained[-1]) == (count, first, last)
 
 
-def test_options_of_a_variant_are_read(altered: Altered) -> None:
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ({}, "cifar10"),
+        ({"name": "my-birds"}, "my-birds"),
+        ({"source": "digits"}, "digits"),
+        ({"source": "directory", "folders": {"train": "a", "test": "c"}, "name": "b", "image_size": 64}, "b"),
+    ],
+)
+def test_other_sources_need_only_their_own_keys(tmp_path: Path, data: dict[str, Any], name: str) -> None:
+    data = data if "source" in data else tree()["data"] | data
+    assert load_params(Params, altered(tmp_path, "data", data)).data.dataset == name
+
+
+def test_options_of_a_variant_are_read(tmp_path: Path) -> None:
+    rate = {"name": "cosine_decay", "initial_learning_rate": 0.1, "decay_steps": 100}
     block = tree()["variants"]["shallow"] | {
         "network": {"name": "vgg3", "width": 32},
-        "optimizer": {
-            "name": "sgd",
-            "learning_rate": {"name": "cosine_decay", "initial_learning_rate": 0.1, "decay_steps": 100},
-            "momentum": 0.9,
-        },
+        "optimizer": {"name": "sgd", "learning_rate": rate, "momentum": 0.9},
         "label_smoothing": 0.1,
     }
-    variant = load_params(Params, altered("variants.shallow", block)).variants["shallow"]
+    variant = load_params(Params, altered(tmp_path, "variants.shallow", block)).variants["shallow"]
     assert variant.model_dump(exclude_none=True) == block
     assert variant.network.arguments == {"width": 32}
     assert set(variant.optimizer.arguments) == {"learning_rate", "momentum"}
 
 
 SHALLOW = tree()["variants"]["shallow"]
+BIRDS = {"source": "directory", "name": "birds"}
+RATE = "variants.shallow.optimizer.learning_rate"
 REFUSED = [
-    (
-        "spilt",
-        1,
-        ": spilt: unknown key; allowed: data, split, training, seeds, ",
-    ),
-    ("split.sed", 1, ": split.sed: unknown key; allowed: strategy, fraction, seed, duplicates"),
-    (
-        "data.directories",
-        "x",
-        ": data.directories: unknown key; allowed: source, name, archives, sha256, folders,",
-    ),
-    ("variants.shallow.epoch", 1, ": variants.shallow.epoch: unknown key; allowed: network, optimizer, "),
+    ("spilt", 1, "spilt: unknown key; allowed: data, split, training, seeds, "),
+    ("two\nlines", 1, "two lines: unknown key"),
+    ("split.sed", 1, "split.sed: unknown key; allowed: strategy, fraction, seed, duplicates"),
+    ("data.dir", "x", "data.dir: unknown key; allowed: source, name, archives, sha256, folders,"),
+    ("variants.shallow.epoch", 1, "variants.shallow.epoch: unknown key; allowed: network, optimizer, "),
     ("variants.baseline.early_stopping.patient", 1, "allowed: monitor, patience, restore_best_weights"),
     ("finetune.variants.batchnorm_subset.epoch", 1, ".epoch: unknown key; allowed: network, optimizer, "),
-    ("training", MISSING, ": training: missing"),
-    ("variants.shallow.network", MISSING, ": variants.shallow.network: missing"),
-    (
-        "variants.shallow.optimizer.learning_rate",
-        MISSING,
-        ": variants.shallow.optimizer.learning_rate: missing",
-    ),
-    ("finetune.init_from", MISSING, ": finetune.init_from: missing"),
-    ("data.source", MISSING, ": data.source: missing"),
-    ("data.sha256", MISSING, ": data.sha256: missing"),
-    ("data", {"source": "directory", "name": "birds"}, ": data: folders must name a folder for test and "),
-    ("data", {"source": "directory", "name": "b", "folders": {"test": "a"}}, ": data: folders must name "),
-    (
-        "data",
-        {"source": "directory", "name": "b", "folders": {"val": "a"}},
-        ".folders.val: must be test, train,",
-    ),
-    ("data.image_size", 64, ": data.image_size: must be 32; received 64"),
-    ("data.archives", [], ": data.archives: must not be empty; received []"),
-    ("data.name", "n" * 101, ": data.name: must be a letter or digit and at most 99 letters, "),
+    ("training", MISSING, "training: missing"),
+    (RATE, MISSING, "variants.shallow.optimizer.learning_rate: missing"),
+    (RATE, {"decay": 1}, ".learning_rate.name: missing"),
+    (RATE, "fast", "must be a number; received 'fast'"),
+    (RATE, 0, ".learning_rate: must be greater than or equal to 0.0000000001; received 0"),
+    ("data.source", MISSING, "data.source: missing"),
+    ("data.source", "cifar100", "data.source: allowed: 'cifar10', 'digits', 'directory'; "),
+    ("data.sha256", MISSING, "data.sha256: missing"),
+    ("data.image_size", 64, "data.image_size: must be 32; received 64"),
+    ("data.archives", [], "data.archives: must not be empty; received []"),
+    ("data.name", "n" * 101, "data.name: must be a letter or digit and at most 99 letters, "),
+    ("data", {"source": "directory", "folders": {}}, "data.name: missing"),
+    ("data", BIRDS, "data: folders must name a folder for test and "),
+    ("data", BIRDS | {"folders": {"test": "a"}}, "data: folders must name "),
+    ("data", BIRDS | {"folders": {"val": "a"}}, ".folders.val: must be test, train,"),
     ("variants", {"v" * 101: SHALLOW}, ": must be a lower-case letter and at most 99 "),
-    ("variants.shallow.optimizer.learning_rate", 1e-320, "0.0000000001; received 1e-320"),
-    ("data", {"source": "directory", "folders": {}}, ": data.name: missing"),
-    (
-        "data.source",
-        "cifar100",
-        ": data.source: allowed: 'cifar10', 'digits', 'directory'; ",
-    ),
+    ("variants", {"two-words": SHALLOW}, "variants.two-words: must be a lower-case letter and "),
+    ("variants.shallow", None, "variants.shallow: must be a mapping of keys; received None"),
     ("variants.shallow.epochs", "30", ".epochs: must be a whole number; received '30'"),
-    ("variants.shallow.epochs", 1.5, ".epochs: must be a whole number; received 1.5"),
-    ("variants.shallow", None, ": variants.shallow: must be a mapping of keys; received None"),
-    ("variants.shallow.optimizer", "adam", ".optimizer: must be a mapping of keys; received 'adam'"),
-    ("variants.shallow.optimizer.learning_rate", "fast", "must be a number; received 'fast'"),
-    (
-        "variants.shallow.optimizer.learning_rate",
-        0,
-        ".learning_rate: must be greater than or equal to 0.0000000001; received 0",
-    ),
-    ("variants.shallow.optimizer.learning_rate", {"decay": 1}, ".learning_rate.name: missing"),
-    ("variants.shallow.network", "resnet", "received 'resnet'"),
-    ("variants.shallow.label_smoothing", 1, ".label_smoothing: must be less than 1; received 1"),
-    ("variants", {"two-words": SHALLOW}, ": variants.two-words: must be a lower-case letter and "),
-    ("variants", {}, ": variants: must not be empty; received {}"),
+    ("variants.shallow.network", "cnn", f"allowed: {', '.join(network_names())}; received 'cnn'"),
     ("seeds", [0, 1, 0], "seeds: each is allowed once; received [0, 1, 0]"),
+    ("seeds", [-1] * 1_000, "seeds.9: must be greater than or equal to 0; received -1; and 990 more"),
     ("finetune.variants.shallow", SHALLOW, "finetune.variants: in variants too: shallow"),
     ("finetune.init_from", "resnet", "finetune.init_from: allowed: translate, shallow, augmented,"),
     ("finetune.init_from", "batchnorm_subset", "finetune.init_from: allowed: translate, "),
@@ -193,13 +138,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("key", "value", "message"), REFUSED)
-def test_a_wrong_value_is_refused_by_its_key(altered: Altered, key: str, value: Any, message: str) -> None:
-    assert message in problem(altered(key, value))
-
-
-def test_unknown_network_is_refused_with_the_networks_there_are(altered: Altered) -> None:
-    allowed = f": variants.shallow.network: allowed: {', '.join(network_names())}; received 'resnet'"
-    assert problem(altered("variants.shallow.network", "resnet")).endswith(allowed)
+def test_a_wrong_value_is_refused_by_its_key(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    assert message in problem(altered(tmp_path, key, value))
 
 
 def test_all_problems_are_in_the_one_line(tmp_path: Path) -> None:
@@ -210,88 +150,56 @@ def test_all_problems_are_in_the_one_line(tmp_path: Path) -> None:
     assert all(found in message for found in ("seeds: missing", "sedes: unknown key", "split.seed: "))
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "line", "key"),
-    [
-        ("\nseeds:", "\nseeds: [1]\nseeds:", 27, "seeds"),
-        ("  seed: 0 ", "  seed: 1\n  seed: 0 ", 18, "seed"),
-        ("  shallow:\n", "  shallow: {}\n  shallow:\n", 39, "shallow"),
-    ],
-)
-def test_duplicated_key_is_named_with_its_line(
-    tmp_path: Path, old: str, new: str, line: int, key: str
-) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text(ORIGINAL.replace(old, new, 1))
-    assert f': cannot be read: line {line}: found duplicate key "{key}"' in problem(path)
+def laughs(first: str, row: str) -> str:
+    """Nine rows, each of which repeats the row before it ten times."""
+    return first + "".join(row.format(n, ", ".join([f"*a{n - 1}"] * 10)) for n in range(1, 9))
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("text", "reason"),
     [
-        b"\xff\xfe",
-        b"a: [",
-        b"a: 'open",
-        b"a:\n\t- b",
-        b"a: \x00",
-        b"a: *unknown",
-        b"a: !!python/object:os.system x",
-        b"---\na: 1\n---\nb: 2\n",
-        b"a: 2024-99-99",
-        b"a: !!int ''",
-        b"a: !!bool maybe",
-        b"a: !!timestamp x",
-        b"{a: 1}: b",
-        b"a: " + b"9" * 5_000,
-        b"[" * 5_000,
-        b"".join(b"unknown%d: 1\n" % n for n in range(20_000)),
-        b"a0: &a0 {x: 1}\n"
-        + b"".join(
-            b"a%d: &a%d {<<: [%s]}\n" % (n, n, b", ".join([b"*a%d" % (n - 1)] * 10)) for n in range(1, 9)
-        ),
+        (ORIGINAL.replace("\nseeds:", "\nseeds: [1]\nseeds:"), 'line 27: found duplicate key "seeds"'),
+        (ORIGINAL.replace("  shallow:\n", "  shallow: {}\n  shallow:\n", 1), "line 39: found duplicate key"),
+        (b"\xff\xfe", ""),
+        ("a: [", "line 1: "),
+        ("a: *unknown", "line 1: "),
+        ("a: !!python/object:os.system x", "line 1: could not determine a constructor"),
+        ("---\na: 1\n---\nb: 2\n", "line 3: "),
+        ("a: !!int ''", ""),
+        ("a: " + "9" * 5_000, ""),
+        ("[" * 5_000, "at most 50 levels are allowed"),
+        ("".join(f"unknown{n}: 1\n" for n in range(20_000)), "at most 100,000 characters are allowed"),
+        (laughs("a0: &a0 {x: 1}\n", "a{0}: &a{0} {{<<: [{1}]}}\n"), "at most 100,000 values are allowed; "),
+        (laughs("- &a0 [x]\n", "- &a{0} [{1}]\n"), "at most 100,000 values are allowed; "),
     ],
-    ids=lambda content: repr(content[:12]),
+    ids=range(13),
 )
-def test_file_that_is_no_yaml_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_bytes(content)
-    assert problem(path).startswith(f"{path}: cannot be read: ")
+def test_file_that_is_no_yaml_is_refused(tmp_path: Path, text: str | bytes, reason: str) -> None:
+    assert problem_of(text, tmp_path).startswith(f"cannot be read: {reason}")
 
 
-def test_missing_file_is_refused(tmp_path: Path) -> None:
-    assert "cannot be read" in problem(tmp_path / "params.yaml")
+@pytest.mark.parametrize("content", ["", "# nothing but this\n", "- a\n- b\n", "3\n"])
+def test_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
+    assert problem_of(content, tmp_path).startswith("the file: must be a mapping of keys; received")
 
 
-def test_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
-    assert "cannot be read" in problem(tmp_path)
-
-
-def test_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text(ORIGINAL)
-    path.chmod(0)
-    user = os.geteuid()
-    if user == 0:  # may read everything
-        os.seteuid(65534)
-    try:
-        assert "cannot be read: [Errno 13] Permission denied" in problem(path)
-    finally:
-        os.seteuid(user)
+@pytest.mark.parametrize("name", ["missing.yaml", "."])
+def test_missing_file_or_a_folder_in_its_place_is_refused(tmp_path: Path, name: str) -> None:
+    assert problem(tmp_path / name).startswith("cannot be read: ")
 
 
 @pytest.mark.parametrize(
     ("key", "text", "expected"),
     [
-        ("seeds", "2024-01-01", "must be a list; received datetime.date(2024, 1, 1)"),
+        ("seeds", "2024-01-01", "seeds: must be a list; received datetime.date(2024, 1, 1)"),
         ("seeds", "[0x" + "f" * 5_000 + "]", "less than 2147483648; received an integer of 20000 bits"),
-        ("seeds", "!!set {0, 1}", "must be a list; received {"),
-        ("seeds", "&seeds [0, *seeds]", "must be a whole number; received "),
-        ("data", "&data {source: digits, name: *data}", "must be text; received "),
-        ("promotion", "{margin: .NaN}", "must be a finite number; received nan"),
+        ("seeds", "&seeds [0, *seeds]", "seeds.1: must be a whole number; received "),
+        ("data", '"\\ud800"', "data: must be a mapping of keys; received "),
+        ("data", "&data {source: digits, name: *data}", "data.name: must be text; received "),
+        ("promotion", "{margin: .NaN}", "promotion.margin: must be a finite number; received nan"),
         ("promotion", "{1: 2, margin: 0.1}", "received 1"),
-        ("promotion", "{margin: yes}", "must be a number; received 'yes'"),
-        ("promotion", "{margin: 0.1, <<: {margins: 1}}", "unknown key; allowed: margin"),
-        ("promotion", "!!python/tuple [1]", "could not determine a constructor"),
+        ("promotion", "{margin: yes}", "promotion.margin: must be a number; received 'yes'"),
+        ("promotion", "{margin: 0.1, <<: {margins: 1}}", "promotion.margins: unknown key; allowed: margin"),
     ],
 )
 def test_what_only_yaml_can_say_is_refused_by_its_key(
@@ -299,12 +207,9 @@ def test_what_only_yaml_can_say_is_refused_by_its_key(
 ) -> None:
     content = tree()
     del content[key]
-    path = write(content, tmp_path)
-    path.write_text(f'{path.read_text()[:-1]},\n "{key}": {text}}}\n')
-    message = problem(path)
+    message = problem_of(f'{json.dumps(content)[:-1]},\n "{key}": {text}}}\n', tmp_path)
     assert expected in message
-    assert f": {key}" in message or "line 2: " in message
-    assert len(message) < 600
+    assert len(message.encode()) < 600  # and it can be printed
 
 
 def test_anchors_and_merge_keys_are_read(tmp_path: Path) -> None:
@@ -312,33 +217,8 @@ def test_anchors_and_merge_keys_are_read(tmp_path: Path) -> None:
     old = "    optimizer: {name: adam, learning_rate: 0.001}\n"
     text = ORIGINAL.replace(old, "    optimizer: &adam {name: adam, learning_rate: 1e-3}\n", 1)
     path.write_text(text.replace(old, "    optimizer: {<<: *adam}\n", 1))
-    assert "<<" in path.read_text()
+    assert "{<<: *adam}" in path.read_text()
     assert load_params(Params, path) == load_params(Params, ROOT / "params.yaml")
-
-
-def test_a_thousand_laughs_are_refused_in_a_short_line(tmp_path: Path) -> None:
-    rows = ["seeds: [&a0 [x, x, x, x, x, x, x, x, x, x]"]
-    rows += [f", &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    (tmp_path / "params.yaml").write_text("\n".join([*rows, "]\n"]))
-    assert len(problem(tmp_path / "params.yaml")) < 5_000
-
-
-def test_many_problems_are_reported_by_the_first_ten(altered: Altered) -> None:
-    message = problem(altered("seeds", [-1] * 1_000))
-    assert "seeds.9: " in message
-    assert "seeds.10: " not in message
-    assert message.endswith("; and 990 more")
-
-
-@pytest.mark.parametrize("content", ["", "# nothing but this\n", "- a\n- b\n", "just words\n", "3\n"])
-def test_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text(content)
-    assert ": the file: must be a mapping of keys; received" in problem(path)
-
-
-def test_key_with_a_line_break_is_refused_in_one_line(altered: Altered) -> None:
-    assert "unknown key" in problem(altered("two\nlines", 1))
 
 
 def every_key(content: Any, prefix: str = "") -> Iterator[str]:
@@ -349,6 +229,7 @@ def every_key(content: Any, prefix: str = "") -> Iterator[str]:
 
 
 TEXT = st.text(st.characters(codec="utf-8"))
+FEW = settings(max_examples=99, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JUNK = st.one_of(
     st.none(),
     st.booleans(),
@@ -365,7 +246,7 @@ def taken_as_it_stands_or_refused(path: Path) -> str | None:
     """The line, without the path, with which a file is refused; where it is taken, what is read is exactly
     what DVC reads."""
     try:
-        params = load_params(Params, path)
+        taken = load_params(Params, path)
     except PipelineError as error:
         message = str(error)
         assert message.startswith(f"{path}: ")
@@ -373,51 +254,23 @@ def taken_as_it_stands_or_refused(path: Path) -> str | None:
         assert len(message) < 5_000
         return message.removeprefix(f"{path}: ")
     expected = load_yaml(str(path))
-    for block in [
-        *expected["variants"].values(),
-        *(expected.get("finetune") or {}).get("variants", {}).values(),
-    ]:
+    finetuned = (expected.get("finetune") or {}).get("variants", {})
+    for block in [*expected["variants"].values(), *finetuned.values()]:
         if isinstance(block["network"], dict) and block["network"].keys() == {"name"}:
             block["network"] = block["network"]["name"]  # which means the same
-    assert params.model_dump(exclude_unset=True) == expected
+    assert taken.model_dump(exclude_unset=True) == expected
     return None
 
 
 @given(key=st.sampled_from(sorted(every_key(tree()))), junk=JUNK)
-@settings(max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@FEW
 def test_junk_in_any_place_is_taken_as_it_is_or_refused_by_its_key(
-    altered: Altered, key: str, junk: Any
+    tmp_path: Path, key: str, junk: Any
 ) -> None:
-    refused = taken_as_it_stands_or_refused(altered(key, junk))
+    refused = taken_as_it_stands_or_refused(altered(tmp_path, key, junk))
     if refused is not None and not refused.startswith("cannot be read: "):  # a character that YAML has not
         parent, _, last = key.rpartition(".")
         assert key in refused or (parent in refused and last in refused)
-
-
-OPTIONAL = {"data.name", "data.folders", "data.image_size", "split.duplicates", "finetune", "published"}
-OPTIONAL_IN_A_BLOCK = {name for name, field in Variant.model_fields.items() if not field.is_required()}
-
-
-@given(key=st.sampled_from(sorted(every_key(tree()))))
-@settings(max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_key_left_out_is_named_unless_it_may_be(altered: Altered, key: str) -> None:
-    refused = taken_as_it_stands_or_refused(altered(key))
-    section, _, last = key.rpartition(".")
-    is_argument = section.endswith((".network", ".optimizer", ".learning_rate")) and last not in {
-        "name",
-        "learning_rate",
-    }
-    may_be_left_out = (
-        key in OPTIONAL
-        or is_argument
-        or section in {"variants", "finetune.variants", "published"}
-        or (section.rpartition(".")[0].endswith("variants") and last in OPTIONAL_IN_A_BLOCK)
-    )
-    if not may_be_left_out:
-        assert refused is not None
-        assert last in refused
-    elif refused is not None:
-        assert key == "variants.batchnorm"  # which another starts from
 
 
 TOKENS = """
@@ -435,69 +288,31 @@ def mangled(draw: st.DrawFn) -> bytes:
     lines = ORIGINAL.splitlines(keepends=True)
     for _ in range(draw(st.integers(1, 3))):
         row, other = (draw(st.integers(0, len(lines) - 1)) for _ in range(2))
-        accident = draw(st.sampled_from(["deleted", "doubled", "swapped", "indented", "value", "token"]))
-        if accident == "deleted":
-            del lines[row]
-        elif accident == "doubled":
-            lines.insert(other, lines[row])
-        elif accident == "swapped":
-            lines[row], lines[other] = lines[other], lines[row]
-        elif accident == "indented":
-            lines[row] = " " * draw(st.integers(0, 7)) + lines[row].lstrip(" ")
-        elif accident == "value":
-            lines[row] = f"{lines[row].split(':')[0]}: {draw(st.sampled_from(PHRASES))}\n"
-        else:
-            at = draw(st.integers(0, len(lines[row])))
-            lines[row] = lines[row][:at] + draw(st.sampled_from(PHRASES)) + lines[row][at:]
+        line, phrase = lines[row], draw(st.sampled_from(PHRASES))
+        at = draw(st.integers(0, len(line)))
+        edits = ["", lines[other], line + lines[other], f"  {line}", line.lstrip()]
+        edits += [f"{line.split(':')[0]}: {phrase}\n", line[:at] + phrase + line[at:]]
+        lines[row] = draw(st.sampled_from(edits))
     content = "".join(lines).encode()
     at = draw(st.integers(0, len(content)))
     return content[:at] + draw(st.one_of(st.just(b""), st.binary(max_size=4))) + content[at:]
 
 
 @given(content=mangled())
-@settings(max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@FEW
 def test_mangled_text_is_taken_as_dvc_takes_it_or_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes(content)
     taken_as_it_stands_or_refused(path)
 
 
-@pytest.mark.faults
-@pytest.mark.timeout(900)
-@given(content=mangled())
-@settings(max_examples=1_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_thousand_other_mangled_texts(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_bytes(content)
-    taken_as_it_stands_or_refused(path)
+def test_command_says_that_params_are_fine(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tree(), workplace)
+    params.main()
+    assert capsys.readouterr().out == "params.yaml: fine: 16 trainings on cifar10\n"
 
 
-def check_command(folder: Path) -> subprocess.CompletedProcess[str]:
-    """`python -m pipeline.params` as a person runs it in `folder`."""
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline.params"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-
-
-def test_command_says_that_params_are_fine(tmp_path: Path) -> None:
-    write(tree(), tmp_path)
-    done = check_command(tmp_path)
-    assert (done.returncode, done.stdout) == (0, "params.yaml: fine: 16 trainings on cifar10\n")
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("split.sed", 1), ("training.keras", "2.0.0"), ("data", "\ud800")]
-)
-def test_command_ends_with_one_line_and_no_traceback(tmp_path: Path, key: str, value: Any) -> None:
-    content = tree()
-    section, last = place(content, key)
-    section[last] = value
-    (tmp_path / "params.yaml").write_text(json.dumps(content))
-    done = check_command(tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: params.yaml: ")
-    assert done.stderr.count("\n") == 1
+@pytest.mark.parametrize(("key", "value"), [("split.sed", 1), ("training.keras", "2.0.0")])
+def test_command_ends_with_one_line(workplace: Path, key: str, value: Any) -> None:
+    altered(workplace, key, value)
+    assert refusal(params.main).startswith("error: params.yaml: ")

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,87 +20,90 @@ from pipeline.learning.backend import keras
 from pipeline.learning.recipe import Recipe
 from pipeline.params import Params
 from pipeline.shared.arrays import write_arrays
-from pipeline.shared.errors import PipelineError
 from pipeline.shared.load_params import load_params
 from pipeline.shared.variant import Network, Optimizer
 from pipeline.training.layers import RandomShift
-from tests.conftest import ROOT
+from tests.conftest import ROOT, contents, refusal
 from tests.jobs import small_params
 
 layers = keras.layers
-FACTS = {"classes": list("abc"), "image_shape": [32, 32, 3], "counts": {"train": 100}}
 SCHEDULE = {"name": "cosine_decay", "initial_learning_rate": 0.1, "decay_steps": 100}
 STOPPING = {"monitor": "val_loss", "patience": 2, "restore_best_weights": True}
 REDUCING = {"monitor": "val_loss", "factor": 0.5, "patience": 1}
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with params.yaml for three variants and the facts of 100 prepared images."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["recipes"])
-    write_params()
-    write_arrays(Path("data/prepared/split"), {}, **FACTS)
-    return tmp_path
+def write_inputs(params: str, images: int = 45_000) -> None:
+    """Write params.yaml, and the facts of so many prepared images of three classes."""
+    Path("params.yaml").write_text(params)
+    facts = {"classes": list("abc"), "image_shape": [32, 32, 3], "counts": {"train": images}}
+    write_arrays(Path("data/prepared/split"), {}, **facts)
 
 
-def write_params(**shallow: Any) -> None:
-    params = small_params(shallow=shallow, translate={}, model_s={})
-    Path("params.yaml").write_text(yaml.safe_dump(params))
+def params_of(**variants: dict[str, Any]) -> str:
+    return yaml.safe_dump(small_params(**variants))
 
 
-def contents() -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in Path("recipes").iterdir()}
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the recipes of the repository's params.yaml."""
+    folder = tmp_path_factory.mktemp("recipes")
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["recipes"])
+        write_inputs((ROOT / "params.yaml").read_text())
+        recipes.main()
+    return folder
 
 
-@pytest.mark.usefixtures("project")
-def test_recipes_are_the_same_bytes_in_another_process() -> None:
-    recipes.main()
-    here = contents()
-    assert set(here) == {"_index.json", "shallow.json", "translate.json", "model_s.json"}
+def test_the_repositorys_params_make_sixteen_recipes(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made)
+    blocks = load_params(Params).blocks
+    assert contents(Path("recipes")).keys() - {"_index.json"} == {f"{k.split('.')[-1]}.json" for k in blocks}
+    assert len(blocks) == 16
+    for key, block in blocks.items():
+        recipe = Recipe.read(key.rpartition(".")[2])
+        assert recipe.share_batches
+        assert recipe.init_from == ("batchnorm" if key.startswith("finetune.") else None)
+        assert recipe.settings == json.loads(block.model_dump_json(exclude_none=True))
+
+
+@pytest.mark.usefixtures("workplace")
+def test_recipes_are_the_same_bytes_in_another_process(made: Path) -> None:
+    write_inputs(params_of(translate={}, shallow={}))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-m", "pipeline.recipes"], env=environment, check=True)
-    assert contents() == here
+    here, there = contents(Path("recipes")), contents(made / "recipes")
+    assert here.keys() == {"_index.json", "shallow.json", "translate.json"}
+    assert all(here[name] == there[name] for name in ("shallow.json", "translate.json"))
 
 
-@pytest.mark.usefixtures("project")
-def test_only_the_recipe_of_a_changed_variant_changes() -> None:
+@pytest.mark.usefixtures("workplace")
+def test_only_the_recipe_of_a_changed_variant_changes(made: Path) -> None:
+    changes = {"network": {"name": "vgg3"}, "label_smoothing": 0.1, "early_stopping": STOPPING}
+    write_inputs(params_of(translate={}, shallow=changes))
     recipes.main()
-    before = contents()
-    write_params(optimizer={"name": "adam", "learning_rate": 0.5})
-    recipes.main()
-    after = contents()
-    assert {name for name in before if before[name] != after[name]} == {"shallow.json"}
-
-
-@pytest.mark.usefixtures("project")
-def test_recipe_is_read_and_built_as_it_was_written() -> None:
-    write_params(network={"name": "vgg3"}, label_smoothing=0.1, early_stopping=STOPPING)
-    recipes.main()
+    assert contents(Path("recipes"))["translate.json"] == contents(made / "recipes")["translate.json"]
     recipe = Recipe.read("shallow")
     assert recipe.build().count_params() < 550_570  # for three classes
     assert (recipe.label_smoothing, recipe.early_stopping) == (0.1, STOPPING)
-    assert recipe.share_batches
     recipe.check_machine()
 
 
+ADAM, SGD = ({"name": name, "learning_rate": 0.1} for name in ("adam", "sgd"))
+SHORT = {"name": "cosine_decay", "decay_steps": 3}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"network": {"name": "shallow", "width": 3}}, "network.width: unknown argument; allowed: none"),
-    ({"optimizer": {"name": "adamm", "learning_rate": 0.1}}, "optimizer.name: allowed: Adadelta, "),
-    ({"optimizer": {"name": "adam", "learning_rate": 0.1, "beta": 1}}, "optimizer.beta: unknown argument; "),
-    ({"optimizer": {"name": "adam", "learning_rate": 0.1, "beta_1": "x"}}, "optimizer: "),
-    ({"optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 2}}, "optimizer: "),
-    ({"optimizer": {"name": "sgd", "learning_rate": {"name": "cosine"}}}, "optimizer.learning_rate.name: "),
+    ({"optimizer": ADAM | {"name": "adamm"}}, "optimizer.name: allowed: Adadelta, "),
+    ({"optimizer": ADAM | {"beta": 1}}, "optimizer.beta: unknown argument; "),
+    ({"optimizer": ADAM | {"beta_1": "x"}}, "optimizer: "),
+    ({"optimizer": SGD | {"momentum": 2}}, "optimizer: "),
+    ({"optimizer": SGD | {"learning_rate": {"name": "cosine"}}}, "optimizer.learning_rate.name: "),
+    ({"optimizer": SGD | {"learning_rate": SHORT}}, "optimizer.learning_rate.initial_learning_rate: missing"),
     (
-        {"optimizer": {"name": "sgd", "learning_rate": {"name": "cosine_decay", "decay_steps": 3}}},
-        "optimizer.learning_rate.initial_learning_rate: missing",
-    ),
-    (
-        {"optimizer": {"name": "sgd", "learning_rate": SCHEDULE}, "reduce_learning_rate": REDUCING},
+        {"optimizer": SGD | {"learning_rate": SCHEDULE}, "reduce_learning_rate": REDUCING},
         "reduce_learning_rate: cannot lower a learning rate that follows a schedule",
     ),
     (
-        {"optimizer": {"name": "sgd", "learning_rate": 0.1, "use_ema": True}, "early_stopping": STOPPING},
+        {"optimizer": SGD | {"use_ema": True}, "early_stopping": STOPPING},
         "early_stopping.restore_best_weights: must be false with optimizer.use_ema",
     ),
     ({"whitening": {"images": 10, "epochs": 1}}, "whitening: needs a list of layers in which a Conv2D named"),
@@ -111,18 +113,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.usefixtures("project")
+@pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize(("changes", "reason"), REFUSED)
 def test_an_impossible_variant_is_refused_by_its_key(changes: dict[str, Any], reason: str) -> None:
-    write_params(**changes)
+    write_inputs(params_of(shallow=changes), images=100)
     Path("recipes").mkdir()
     Path("recipes/kept.json").touch()
-    with pytest.raises(SystemExit) as ended:
-        recipes.main()
-    line = str(ended.value.code)
-    assert line.startswith(f"error: params.yaml: variants.shallow.{reason}")
-    assert "\n" not in line
-    assert set(contents()) == {"kept.json"}
+    assert refusal(recipes.main).startswith(f"error: params.yaml: variants.shallow.{reason}")
+    assert contents(Path("recipes")) == {"kept.json": b""}
 
 
 def of_tensor(inputs: Any, width: int = 4) -> Any:
@@ -145,10 +143,7 @@ def raises() -> list[keras.Layer]:
 BAD_NETWORKS: dict[str, tuple[Callable[..., Any], str]] = {
     "raises": (raises, "pixels (data.image_size): out of ideas"),
     "returns nothing": (lambda: None, "cannot be built for images of 32 pixels (data.image_size): "),
-    "does not fit": (
-        lambda: [layers.Flatten(), layers.Conv2D(4, 3)],
-        "cannot be built for images of 32 pixels (data.image_size): ",
-    ),
+    "does not fit": (lambda: [layers.Flatten(), layers.Conv2D(4, 3)], "cannot be built for images of 32 "),
     "ends in an image": (lambda: [layers.Conv2D(4, 3)], "must end in one vector for each image"),
     "own layer": (lambda: [Doubled(), layers.Flatten()], "'Doubled' is not Keras's own"),
     "function": (lambda: [layers.Lambda(abs), layers.Flatten()], "is not Keras's own"),
@@ -156,21 +151,19 @@ BAD_NETWORKS: dict[str, tuple[Callable[..., Any], str]] = {
 }
 
 
+def configuration(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]) -> dict[str, Any]:
+    """The configuration of a network that is this function."""
+    monkeypatch.setattr(networks, "shallow", function)
+    return architecture.configuration("key", Network(name="shallow"), [32, 32, 3], 10, "shallow")
+
+
 @pytest.mark.parametrize(("function", "reason"), BAD_NETWORKS.values(), ids=BAD_NETWORKS)
 def test_a_network_that_cannot_be_trained_or_served_is_refused(
     function: Callable[..., Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(networks, "shallow", function)
-    with pytest.raises(PipelineError) as refused:
-        architecture.configuration("key", Network(name="shallow"), [32, 32, 3], 10, "shallow")
-    assert str(refused.value).startswith("key")
-    assert reason in str(refused.value)
-    assert "\n" not in str(refused.value)
-
-
-def configuration(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]) -> dict[str, Any]:
-    monkeypatch.setattr(networks, "shallow", function)
-    return architecture.configuration("key", Network(name="shallow"), [32, 32, 3], 10, "shallow")
+    line = refusal(configuration, monkeypatch, function)
+    assert line.startswith("key")
+    assert reason in line
 
 
 def test_a_network_may_be_a_function_of_a_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,10 +174,10 @@ def test_a_network_may_be_a_function_of_a_tensor(monkeypatch: pytest.MonkeyPatch
 
 
 def test_seeds_that_layers_draw_are_left_to_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = configuration(
-        monkeypatch,
-        lambda: [layers.RandomCrop(30, 30), RandomShift(2), layers.Flatten(), layers.Dropout(0.5, seed=7)],
-    )
+    def network() -> list[keras.Layer]:
+        return [layers.RandomCrop(30, 30), RandomShift(2), layers.Flatten(), layers.Dropout(0.5, seed=7)]
+
+    config = configuration(monkeypatch, network)
     by_class = {part["class_name"]: part["config"] for part in config["config"]["layers"]}
     assert by_class["RandomCrop"]["seed"] is None
     assert by_class["Dropout"]["seed"] == 7
@@ -194,10 +187,9 @@ def test_a_network_fits_other_sizes_of_images_or_is_refused_by_the_key() -> None
     config = architecture.configuration("key", Network(name="shallow"), [48, 48, 3], 3, "shallow")
     model = keras.saving.deserialize_keras_object(config)
     assert (model.input_shape, model.output_shape) == ((None, 48, 48, 3), (None, 3))
-    with pytest.raises(
-        PipelineError, match=r"^key: cannot be built for images of 8 pixels \(data.image_size\): "
-    ):
-        architecture.configuration("key", Network(name="deep_dropout"), [8, 8, 3], 3, "deep_dropout")
+    deep = Network(name="deep_dropout")
+    line = refusal(architecture.configuration, "key", deep, [8, 8, 3], 3, "deep_dropout")
+    assert line.startswith("key: cannot be built for images of 8 pixels (data.image_size): ")
 
 
 OPTIMIZERS: list[dict[str, Any]] = [
@@ -221,7 +213,6 @@ def test_all_arguments_arrive_in_the_optimizer(given: dict[str, Any]) -> None:
         assert float(built.learning_rate) == pytest.approx(rate)
 
 
-@pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
@@ -230,10 +221,11 @@ def test_all_arguments_arrive_in_the_optimizer(given: dict[str, Any]) -> None:
         ("versions", {"keras": "2.0"}, "made with keras 2.0, but "),
     ],
 )
-def test_another_machine_is_refused(key: str, value: Any, reason: str) -> None:
-    recipes.main()
-    with pytest.raises(PipelineError, match=reason):
-        replace(Recipe.read("shallow"), **{key: value}).check_machine()
+def test_another_machine_is_refused(
+    made: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: Any, reason: str
+) -> None:
+    monkeypatch.chdir(made)
+    assert reason in refusal(replace(Recipe.read("shallow"), **{key: value}).check_machine)
 
 
 @pytest.mark.parametrize(("flags", "precision"), [("fma avx512_bf16", "mixed_bfloat16"), ("fma", "float32")])
@@ -244,18 +236,3 @@ def test_auto_is_bfloat16_if_the_cpu_has_it(
     monkeypatch.setattr(hardware, "CPU", tmp_path / "cpuinfo")
     assert hardware.resolve_precision("auto") == precision
     assert hardware.resolve_precision("float32") == "float32"
-
-
-def test_the_repositorys_params_make_sixteen_recipes(project: Path) -> None:
-    facts = FACTS | {"counts": {"train": 45_000}}
-    write_arrays(Path("data/prepared/split"), {}, **facts)
-    shutil.copy(ROOT / "params.yaml", project)
-    with contextlib.redirect_stdout(None):
-        recipes.main()
-    made = [Recipe.read(path.stem) for path in Path("recipes").glob("[!_]*.json")]
-    assert len(made) == 16
-    assert all(recipe.share_batches for recipe in made)
-    blocks = load_params(Params).blocks
-    for recipe in made:
-        key = f"finetune.variants.{recipe.variant}" if recipe.init_from else f"variants.{recipe.variant}"
-        assert recipe.settings == json.loads(blocks[key].model_dump_json(exclude_none=True))

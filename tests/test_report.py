@@ -21,31 +21,14 @@ from pipeline.reporting.report_text import write
 from pipeline.reporting.results import Results, read_results, summarize
 from pipeline.scoring import figures, metrics
 from pipeline.shared.arrays import write_arrays, write_json
-from pipeline.shared.errors import PipelineError
+from tests.conftest import refusal
 
 CLASSES = ["cat", "dog"]
 PUBLISHED = {"vgg3": 0.7678, "model_s": 0.8155, "of_nobody": 0.5}
 VALIDATION = {"vgg3": 0.76, "vgg3_early_stop": 0.77, "batchnorm": 0.70}
 PARAMETERS = {"vgg3": 550570, "vgg3_early_stop": 550571}
-ODD_NAMES = [
-    "variant",
-    "NA",
-    "a|b",
-    "a*b*c",
-    "_a_",
-    "__b__",
-    "a__",
-    "<b>a",
-    "a&amp;b",
-    "`a`",
-    "[a](b)",
-    "a\\b",
-    "a\\|b",
-    "$5_to_$10",
-    "~~a~~",
-    "![a](b)",
-]
-ODD_NAMES += ["a\nb", " a "]
+ODD = r"NA a|b a*b*c _a_ __b__ a__ <b>a a&amp;b `a` [a](b) a\b a\|b $5_to_$10 ~~a~~ ![a](b)"
+ODD_NAMES = [*ODD.split(), "variant", "a\nb", " a "]
 
 
 def scores_of(seeds: int, validation: dict[str, float] = VALIDATION) -> pd.DataFrame:
@@ -90,9 +73,8 @@ def results_of(
     scores = scores_of(seeds, validation)
     names = [f"{row.variant}-{row.seed}" for row in scores.itertuples()]
     known: dict[str, Any] = {"name": "pets", "source": "cifar10", "classes": classes}
-    known["split_digest"] = "0123456789abcdef"
+    known |= {"split_digest": "0123456789abcdef", "duplicates": {"training_and_validation": 0, "test": 0}}
     counts = {"train": 45000, "validation": 5000, "test": 10000}
-    known["duplicates"] = {"training_and_validation": 0, "test": 0}
     return Results(
         facts=known | {"image_shape": [32, 32, 3], "counts": counts} | facts,
         balance=pd.DataFrame({"class": classes, "train": 20, "validation": 5, "test": 5}),
@@ -100,7 +82,7 @@ def results_of(
         histories={name: history(3) for name in names},
         per_class={name: per_class(classes) for name in names},
         confused=pairs_of(12).assign(one=classes[1], other=classes[0]),
-        champion=choose(scores) | {"promoted": True, "reason": "best", "standing": None},
+        champion=choose(scores) | PROMOTED,
         diverged={},
     )
 
@@ -116,33 +98,20 @@ def sentence(results: Results, title: str) -> str | None:
     return found and found[1]
 
 
-def test_what_diverged_is_reported_with_its_reason() -> None:
+def test_all_sections_are_there_in_their_order_and_what_diverged_with_its_reason() -> None:
+    sections = ["Results on pets", "All variants", "What the comparison shows", "Results by class"]
+    sections += ["Test images of vgg3_early_stop-0", "Data", "Limits"]
     text = write(replace(results_of(), diverged={"runaway-0": "its loss is nan in epoch 3"}))
+    assert re.findall("^##? (.*)$", text, re.MULTILINE) == sections
     assert "- `runaway-0` diverged, and is in no table: its loss is nan in epoch 3." in text
     assert text.count("runaway") == 1
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_summary_has_means_and_deviations_over_seeds_best_variant_first(seeds: int) -> None:
-    table = summarize(scores_of(seeds), PUBLISHED)
-    assert list(table.index) == ["vgg3_early_stop", "vgg3", "batchnorm"]
-    assert table["validation"].tolist() == pytest.approx([0.77, 0.76, 0.70])
-    assert table["test"].tolist() == pytest.approx([0.75, 0.74, 0.68])
-    deviation = 0.01 if seeds == 3 else np.nan
-    assert table["validation_sd"].tolist() == pytest.approx([deviation] * 3, nan_ok=True)
-    assert table["seeds"].tolist() == [seeds] * 3
-    assert table["published"].tolist() == pytest.approx([np.nan, 0.7678, np.nan], nan_ok=True)
-
-
-def test_all_sections_are_there_in_their_order() -> None:
-    sections = ["Results on pets", "All variants", "What the comparison shows", "Results by class"]
-    sections += ["Test images of vgg3_early_stop-0", "Data", "Limits"]
-    assert re.findall("^##? (.*)$", write(results_of()), re.MULTILINE) == sections
-
-
 SECOND = {"variant": "second", "seed": 2, "validation_accuracy": 0.9, "test_accuracy": 0.89}
 SCORED = "**vgg3_early_stop** (seed 0): validation accuracy 0.7700, test accuracy 0.7500.\n"
-WORSE = f"The best model of this comparison is {SCORED}**It was not promoted**: it is worse.\n"
+BEST = f"The best model of this comparison is {SCORED}"
+STILL = "The champion is still **second** (seed 2): validation accuracy"
+PROMOTED = {"promoted": True, "reason": "best", "standing": None}
 REFUSED = {"promoted": False, "reason": "it is worse"}
 
 
@@ -150,11 +119,8 @@ REFUSED = {"promoted": False, "reason": "it is worse"}
     ("answer", "begin"),
     [
         ({}, f"The champion is {SCORED}It was promoted: best.\nIt was chosen"),
-        (
-            REFUSED | {"standing": SECOND},
-            f"{WORSE}The champion is still **second** (seed 2): validation accuracy",
-        ),
-        (REFUSED | {"standing": None}, f"{WORSE}There is no champion."),
+        (REFUSED | {"standing": SECOND}, f"{BEST}**It was not promoted**: it is worse.\n{STILL}"),
+        (REFUSED | {"standing": None}, f"{BEST}**It was not promoted**: it is worse.\nThere is no champion."),
     ],
 )
 def test_report_says_what_the_registry_says(answer: dict[str, Any], begin: str) -> None:
@@ -169,15 +135,12 @@ def test_report_says_what_the_registry_says(answer: dict[str, Any], begin: str) 
         (results_of(), "0.7700 over 1 seed; vgg3 comes next with 0.7600."),
         (results_of(3), "0.7700 over 3 seeds; vgg3 comes next with 0.7600."),
         (results_of(1, {"vgg3": 0.76}), "0.7600 over 1 seed."),
-        (
-            results_of(1, {"a": 0.7, "b": 0.7}),
-            "0.7000 over 1 seed; b has the same, and comes later in params.yaml.",
-        ),
+        (results_of(1, {"a": 0.7, "b": 0.7}), "0.7000 over 1 seed; b has the same, and comes later in "),
     ],
 )
 def test_reason_of_the_choice_is_given(results: Results, chosen: str) -> None:
     reason = "It was chosen on validation images alone, for the highest mean validation accuracy, "
-    assert f"{reason}{chosen}\n" in write(results)
+    assert f"{reason}{chosen}" in write(results)
 
 
 def test_variants_stand_by_validation_accuracy_beside_their_published_figure() -> None:
@@ -190,16 +153,24 @@ def test_variants_stand_by_validation_accuracy_beside_their_published_figure() -
         ["vgg3", "550,570", "10", "0.7600", "0.7400", "0.7678", "-2.8"],
         ["batchnorm", "359,242", "10", "0.7000", "0.6800", "none", "none"],
     ]
-    text = write(results_of(3))
+
+
+def test_figures_of_several_seeds_are_means_and_deviations() -> None:
+    results = results_of(3)
+    text = write(results)
     assert "Mean and standard deviation of 3 seeds." in text
     assert table_rows(text, "variant")[1][2:5] == ["11", "0.7700 ± 0.0100", "0.7500 ± 0.0100"]
+    header, *rows = table_rows(text.split("## Results by class")[1], "variant")
+    assert header == ["variant", "cat", "dog"]
+    assert [row[0] for row in rows] == list(VALIDATION)
+    mean = np.mean([results.per_class[f"vgg3-{seed}"].loc["cat", "f1"] for seed in range(3)])
+    assert rows[0][1] == f"{mean:.3f}"
 
 
 @pytest.mark.parametrize(
     ("early", "images", "verdict"),
     [
         (0.77, 5000, "+1.0 points, no more than noise."),
-        (0.745, 5000, "-1.5 points, no more than noise."),
         (0.775, 5000, "+1.5 points, no more than noise."),
         (0.7754, 5000, "+1.5 points, no more than noise."),
         (0.80, 5000, "+4.0 points, better."),
@@ -213,23 +184,15 @@ def test_verdict_agrees_with_the_numbers(early: float, images: int, verdict: str
     assert found == f"`vgg3_early_stop` {early:.4f}, `vgg3` 0.7600 on validation images: {verdict}"
 
 
-@pytest.mark.parametrize(
-    ("validation", "expected"),
-    [
-        (
-            VALIDATION,
-            "training accuracy exceeds validation accuracy by more than 1.5 points for 1 of 3 variants. "
-            "The widest gap is that of `vgg3`: 0.990 in the last epoch, 0.760 on validation images.",
-        ),
-        (
-            {"a": 0.7, "b": 0.6},
-            "no training accuracy exceeds the validation accuracy by more than 1.5 points.",
-        ),
-    ],
-)
-def test_overfitting_is_named_only_where_it_is(validation: dict[str, float], expected: str) -> None:
-    assert sentence(results_of(1, validation), "Over-fitting") == expected
-    assert (sentence(results_of(1, validation), "Early stopping") is None) == ("vgg3" not in validation)
+def test_overfitting_is_named_only_where_it_is() -> None:
+    assert sentence(results_of(), "Over-fitting") == (
+        "training accuracy exceeds validation accuracy by more than 1.5 points for 1 of 3 variants. "
+        "The widest gap is that of `vgg3`: 0.990 in the last epoch, 0.760 on validation images."
+    )
+    others = results_of(1, {"a": 0.7, "b": 0.6})
+    expected = "no training accuracy exceeds the validation accuracy by more than 1.5 points."
+    assert sentence(others, "Over-fitting") == expected
+    assert sentence(others, "Early stopping") is None
 
 
 def test_size_is_a_rank_correlation_of_enough_variants(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +209,6 @@ def test_size_is_a_rank_correlation_of_enough_variants(monkeypatch: pytest.Monke
     ("f1", "expected"),
     [
         ([0.9, 0.3, 0.5, 0.1, 0.8, 0.9, 0.9], "mean over all variants: d (0.100), b (0.300), c (0.500)."),
-        ([0.9, 0.3, 0.5], "mean over all variants: b (0.300)."),
         ([0.9, 0.3], "mean over all variants: b (0.300)."),
         ([0.9, 0.3, 0.3, 0.8, 0.9], "mean over all variants: b (0.300), c (0.300)."),
         ([0.9, 0.9, 0.9], "No class is clearly the hardest."),
@@ -270,15 +232,6 @@ def test_ties_are_not_called_most(images: tuple[int, ...], expected: str) -> Non
     assert confusions(pairs_of(*images)) == expected
 
 
-def test_f1_by_class_is_the_mean_over_seeds() -> None:
-    results = results_of(3)
-    rows = table_rows(write(results).split("## Results by class")[1], "variant")
-    assert rows[0] == ["variant", "cat", "dog"]
-    assert [row[0] for row in rows[1:]] == list(VALIDATION)
-    mean = np.mean([results.per_class[f"vgg3-{seed}"].loc["cat", "f1"] for seed in range(3)])
-    assert rows[1][1] == f"{mean:.3f}"
-
-
 def test_tables_of_a_hundred_classes_show_the_hardest_ten() -> None:
     results = results_of(classes=[f"class {number}" for number in range(100)])
     text = write(results)
@@ -291,20 +244,13 @@ def test_tables_of_a_hundred_classes_show_the_hardest_ten() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("facts", "expected"),
-    [
-        ({}, "digest `0123456789ab`. The pixels of all images were compared: 0 validation images also"),
-        (
-            {"duplicates": {"training_and_validation": 0, "test": 1}},
-            "The pixels of all images were compared: 0 validation images also in training, "
-            "1 test image also in training or validation.\n",
-        ),
-    ],
-)
-def test_data_says_what_was_checked(facts: dict[str, Any], expected: str) -> None:
-    text = write(results_of(**facts))
-    assert expected in text
+def test_data_says_what_was_checked() -> None:
+    text = write(results_of(duplicates={"training_and_validation": 0, "test": 1}))
+    assert "digest `0123456789ab`" in text
+    assert (
+        "The pixels of all images were compared: 0 validation images also in training, "
+        "1 test image also in training or validation.\n"
+    ) in text
     assert "| cat | 20 | 5 | 5 |" in text
 
 
@@ -334,15 +280,13 @@ def test_page_opens_by_itself_and_shows_tables_as_tables(reports: Path) -> None:
     assert ["dog", "cat", "12", "12", "0"] in rows
 
 
-@pytest.mark.parametrize("name", ODD_NAMES)
-def test_names_are_shown_as_they_are_written(name: str, tmp_path: Path) -> None:
-    table = markdown_table(pd.DataFrame({"class": [name], "test": ["5"]}))
-    page, rows = parsed(to_html(f"# Title\n\n{table}\n\nThe class {literal(name)}, again.\n", tmp_path, ""))
-    assert rows == [["class", "test"], [name, "5"]]
-    assert f"The class {name}, again." in "".join(page.itertext())
-
-
-def test_report_shows_every_class_whatever_its_name(reports: Path) -> None:
+def test_names_are_shown_as_they_are_written(reports: Path) -> None:
+    table = markdown_table(pd.DataFrame({"class": ODD_NAMES, "test": "5"}))
+    named = "\n\n".join(f"The class {literal(name)}, again." for name in ODD_NAMES)
+    page, rows = parsed(to_html(f"# Title\n\n{table}\n\n{named}\n", reports, ""))
+    assert rows == [["class", "test"], *([name, "5"] for name in ODD_NAMES)]
+    paragraphs = ["".join(paragraph.itertext()) for paragraph in page.iter("p")]
+    assert paragraphs == [f"The class {name}, again." for name in ODD_NAMES]
     page, rows = parsed(to_html(write(results_of(classes=ODD_NAMES)), reports, ""))
     assert [row[0] for row in rows if row[1:] == ["20", "5", "5"]] == ODD_NAMES
     pair = f"{ODD_NAMES[1]} and {ODD_NAMES[0]}"
@@ -350,9 +294,8 @@ def test_report_shows_every_class_whatever_its_name(reports: Path) -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(workplace: Path) -> Path:
     """A project with all that the report reads; one of its classes is called NA."""
-    monkeypatch.chdir(tmp_path)
     classes = ["NA", "dog"]
     results = results_of(classes=classes)
     write_arrays(Path("data/prepared/split"), {}, **results.facts)
@@ -369,7 +312,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Path("evaluation", name).mkdir(parents=True)
         per_class(classes).to_csv(Path("evaluation") / name / "per_class.csv")
         results.confused.to_csv(Path("evaluation") / name / "most_confused.csv", index=False)
-    return tmp_path
+    return workplace
 
 
 @pytest.mark.usefixtures("project")
@@ -388,11 +331,9 @@ def test_report_reads_the_trainings_that_params_name_and_no_other() -> None:
     ("path", "old", "new", "problem"),
     [
         ("champion.json", '"seed": 0', '"seed": 7', "vgg3_early_stop-7: has no scores"),
-        ("models/vgg3-0/history.csv", "\n[^*]*", "\n", "no rows"),
         ("evaluation/vgg3-0/per_class.csv", "f1", "F1", "f1: missing"),
         ("evaluation/vgg3-0/per_class.csv", "dog", "cow", "its classes are not those of data/prepared/split"),
         ("evaluation/vgg3_early_stop-0/most_confused.csv", "12", "many", "cannot be read"),
-        ("data/prepared/class_balance.csv", "class", "name", "class: missing"),
     ],
 )
 def test_a_broken_edit_is_one_line(project: Path, path: str, old: str, new: str, problem: str) -> None:
@@ -400,30 +341,25 @@ def test_a_broken_edit_is_one_line(project: Path, path: str, old: str, new: str,
     edited = re.sub(old, new, text, count=1)
     assert edited != text
     (project / path).write_text(edited)
-    with pytest.raises(PipelineError, match=f"^{re.escape(path)}: .*{problem}") as raised:
-        read_results({})
-    assert "\n" not in str(raised.value)
+    assert re.match(f"{re.escape(path)}: .*{problem}", refusal(read_results, {}))
 
 
-def drawn(figure: Figure, folder: Path) -> np.ndarray:
-    """The pixels of a figure, written as a PNG."""
+def drawn(figure: Figure, folder: Path) -> None:
+    """Write a figure as a PNG, and look at its pixels."""
     figure.savefig(folder / "figure.png", dpi=20)
     pixels = imread(folder / "figure.png")
     assert max(pixels.shape) < 400  # 20 inches
     assert pixels.std() > 0.01
-    return pixels
 
 
-@pytest.mark.parametrize("epochs", [1, 5])
-def test_curves_are_drawn(epochs: int, tmp_path: Path) -> None:
-    many = {f"v{n}-{seed}": history(epochs) for n in range(14) for seed in range(3)}
+def test_curves_are_drawn(tmp_path: Path) -> None:
+    many = {f"v{n}-0": history(1) for n in range(14)} | {"v0-1": history(5)}
     compared = report_figures.all_curves(many | {"diverged-0": history(2).assign(val_loss=np.nan)})
-    for figure in (figures.training_curves(history(epochs), "vgg3-0"), compared):
+    for figure in (figures.training_curves(history(5), "vgg3-0"), compared):
         assert all(line.get_marker() == "." for axis in figure.axes for line in axis.lines)
         drawn(figure, tmp_path)
-    assert [text.get_text() for text in compared.legends[0].get_texts()] == [f"v{n}" for n in range(14)] + [
-        "diverged"
-    ]
+    names = [text.get_text() for text in compared.legends[0].get_texts()]
+    assert names == [*(f"v{n}" for n in range(14)), "diverged"]
 
 
 def test_losses_rise_upwards_even_where_none_is_small() -> None:
@@ -432,8 +368,7 @@ def test_losses_rise_upwards_even_where_none_is_small() -> None:
     assert bottom < 4 < top
 
 
-@pytest.mark.parametrize("published", [PUBLISHED, {}])
-@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(("seeds", "published"), [(1, PUBLISHED), (3, {})])
 def test_accuracies_are_drawn(seeds: int, published: dict[str, float], tmp_path: Path) -> None:
     drawn(report_figures.accuracies(summarize(scores_of(seeds), published)), tmp_path)
 
@@ -453,6 +388,5 @@ def test_figures_of_few_and_of_many_classes_are_drawn(count: int, tmp_path: Path
 
 
 def test_a_thousand_classes_take_no_larger_figure(tmp_path: Path) -> None:
-    classes = [str(number) for number in range(1010)]
-    counts = pd.DataFrame(np.eye(len(classes), dtype=int), columns=classes)
+    counts = pd.DataFrame(np.eye(1010, dtype=int), columns=[str(number) for number in range(1010)])
     drawn(figures.confusion_heat_map(counts, "confusion"), tmp_path)

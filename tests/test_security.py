@@ -1,16 +1,13 @@
 """What listens where, what is kept of the environment, what is unpickled, and `make audit`."""
 
-import http.server
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +17,24 @@ import pytest
 
 from pipeline.learning import model_file
 from pipeline.learning.backend import keras
-from pipeline.shared.errors import PipelineError
 from tests import jobs
-from tests.conftest import BIN, ROOT, Clone, git
-from tests.servers import answers, free_port, server
-
-PATH = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-
-
-def clean() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "GIT_"))}
-
+from tests.conftest import ROOT, Clone, git, refusal
+from tests.servers import answering, answers, free_port, server
 
 # What listens where
 
 
 def recipe(target: str) -> list[str]:
     """The command that a target of the Makefile ends with."""
-    printed = subprocess.run(
-        ["make", "--no-print-directory", "--dry-run", target, "MODEL=digits"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = ["make", "--no-print-directory", "--dry-run", target, "MODEL=digits"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return shlex.split(printed.stdout.splitlines()[-1])
 
 
 def addresses_of_children() -> set[str]:
     """The addresses that processes which this one started listen on."""
-    found = set()
-    for process in psutil.Process().children(recursive=True):
-        for connection in process.net_connections("inet"):
-            if connection.status == psutil.CONN_LISTEN:
-                found.add(connection.laddr.ip)
-    return found
+    sockets = [found for one in psutil.Process().children(recursive=True) for found in one.net_connections()]
+    return {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
 
 
 @pytest.mark.timeout(900)  # it may wait for the quickstart
@@ -69,7 +49,7 @@ def addresses_of_children() -> set[str]:
 def test_servers_listen_on_this_machine_alone(clone: Clone, tmp_path: Path, target: str, path: str) -> None:
     port = str(free_port())
     command = [*recipe(target), "--port", port]
-    environment = clean() | PATH | {"MLFLOW_TRACKING_URI": clone.store, "PYTHONPATH": str(ROOT)}
+    environment = clone.environment | {"MLFLOW_TRACKING_URI": clone.store, "PYTHONPATH": str(ROOT)}
     address = f"http://127.0.0.1:{port}/{path}"
     with server(command, tmp_path, environment, tmp_path / "log", lambda: answers(address)):
         assert addresses_of_children() == {"127.0.0.1"}
@@ -131,27 +111,25 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Observed:
     params = jobs.small_params(shallow={"epochs": 3})
     params["data"]["archives"] = [ARCHIVE]
     params["promotion"]["margin"] = 0.0
-    project = jobs.make(folder / "project", params).folder
-    git(["init", "--quiet"], project)
-    git(["remote", "add", "origin", REMOTE], project)
-    git(["add", "params.yaml"], project)
-    git(["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "start"], project)
+    project = Clone(jobs.make(folder / "project", params).folder)
+    for command in (
+        ["init", "--quiet"],
+        ["remote", "add", "origin", REMOTE],
+        ["add", "params.yaml"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "start"],
+    ):
+        git(command, project.folder)
     (folder / "sitecustomize.py").write_text(AUDIT)
     (folder / "unpickled").touch()
-    environment = clean() | SECRETS | PATH
-    environment |= {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{project / 'mlflow.db'}",
+    more = SECRETS | {
+        "MLFLOW_TRACKING_URI": project.store,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "PYTHONPATH": str(folder),
         "UNPICKLED": str(folder / "unpickled"),
     }
-    output = ""
-    for program in PROGRAMS:
-        command = [sys.executable, "-c", *program]
-        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, (done.stdout, done.stderr)
-        output += done.stdout + done.stderr
-    return Observed(project, output, (folder / "unpickled").read_text())
+    done = [project.run(sys.executable, "-c", *program, more=more) for program in PROGRAMS]
+    output = "".join(one.stdout + one.stderr for one in done)
+    return Observed(project.folder, output, (folder / "unpickled").read_text())
 
 
 @pytest.mark.faults
@@ -186,36 +164,33 @@ def test_what_is_unpickled_would_be_seen(tmp_path: Path) -> None:
 def test_a_model_file_with_code_in_it_is_refused(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((1,)), keras.layers.Lambda(lambda x: x)])
     model_file.save(model, tmp_path / "model.keras")
-    with pytest.raises(PipelineError, match=r"model\.keras: not a readable Keras model: .*Lambda"):
-        model_file.load(tmp_path / "model.keras")
+    line = refusal(model_file.load, tmp_path / "model.keras")
+    assert "model.keras: not a readable Keras model: " in line
+    assert "Lambda" in line
 
 
 # make audit
 
 
-@contextmanager
-def advisories(vulnerable: str, status: int) -> Iterator[str]:
-    """A server that answers like osv.dev, which knows one vulnerable package."""
+GHSA = "GHSA-0000-1111-2222"
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+
+def advisories(vulnerable: str, code: int) -> type[BaseHTTPRequestHandler]:
+    """Answers like those of osv.dev, which knows one vulnerable package."""
+    affected = {
+        "package": {"name": vulnerable, "ecosystem": "PyPI"},
+        "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "999"}]}],
+    }
+    advisory = {"id": GHSA, "summary": "bad", "affected": [affected], "published": "2026-01-01T00:00:00Z"}
+
+    class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            name, version = query["package"]["name"], query["version"]
-            affected = {
-                "package": {"name": name, "ecosystem": "PyPI"},
-                "versions": [version],
-                "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "999"}]}],
-            }
-            advisory = {
-                "id": "GHSA-0000-1111-2222",
-                "summary": "bad",
-                "affected": [affected],
-                "published": "2026-01-01T00:00:00Z",
-            }
-            body = json.dumps({"vulns": [advisory]} if name == vulnerable else {}).encode()
-            self.send_response(status)
+            known = {"vulns": [advisory]} if query["package"]["name"] == vulnerable else {}
+            body = json.dumps(known).encode()
+            self.send_response(code)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -223,25 +198,18 @@ def advisories(vulnerable: str, status: int) -> Iterator[str]:
         def log_message(self, *arguments: Any) -> None:
             """Print nothing."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}/v1/query"
-        running.shutdown()
-        thread.join()
+    return Handler
 
 
 def audit(folder: Path, service: str, acknowledged: str = "") -> subprocess.CompletedProcess[str]:
     """`make audit`'s script on a copy of what it reads."""
-    shutil.copytree(ROOT / ".ci", folder / ".ci", dirs_exist_ok=True)
-    shutil.copytree(ROOT / "pipeline", folder / "pipeline", dirs_exist_ok=True)
+    for name in (".ci", "pipeline"):
+        shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
     for name in ("pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, folder)
     with (folder / ".ci/acknowledged").open("a") as file:
         file.write(acknowledged)
-    environment = clean() | PATH | {"PIP_AUDIT_OSV_URL": service}
-    command = [str(folder / ".ci/audit")]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+    return Clone(folder).run(".ci/audit", more={"PIP_AUDIT_OSV_URL": service}, check=False)
 
 
 def test_audit_reports_that_advisories_cannot_be_reached_and_continues(tmp_path: Path) -> None:
@@ -266,17 +234,17 @@ def test_audit_fails_on_unsafe_code(tmp_path: Path) -> None:
     ("vulnerable", "status", "acknowledged", "code", "printed"),
     [
         ("nothing", 200, "", 0, "audit: requirements.lock: No known vulnerabilities found\n"),
-        ("mlflow", 200, "", 1, "GHSA-0000-1111-2222"),
-        ("mlflow", 200, "GHSA-0000-1111-2222 a test\n", 0, "No known vulnerabilities found, 1 ignored\n"),
-        ("mlflow", 200, "GHSA-0000-1111-2222\n", 1, "GHSA-0000-1111-2222"),  # without a reason
+        ("mlflow", 200, "", 1, GHSA),
+        ("mlflow", 200, f"{GHSA} a test\n", 0, "No known vulnerabilities found, 1 ignored\n"),
+        ("mlflow", 200, f"{GHSA}\n", 1, GHSA),  # without a reason
         ("nothing", 503, "", 0, "not compared with osv.dev, which cannot be reached: "),
     ],
 )
 def test_audit_fails_on_a_known_vulnerability_that_nobody_acknowledged(
     tmp_path: Path, vulnerable: str, status: int, acknowledged: str, code: int, printed: str
 ) -> None:
-    with advisories(vulnerable, status) as service:
-        done = audit(tmp_path, service, acknowledged)
+    with answering(advisories(vulnerable, status)) as address:
+        done = audit(tmp_path, f"{address}/v1/query", acknowledged)
     assert done.returncode == code, done.stderr
     assert printed in done.stdout
     assert "Traceback" not in done.stdout + done.stderr

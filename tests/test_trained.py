@@ -5,12 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from pipeline.shared.arrays import write_json
-from pipeline.shared.errors import PipelineError
 from pipeline.shared.trained import Trained, all_trained, read_champion
+from tests.conftest import MISSING, change, refusal
 
 ONE = Trained("shallow", 0)
 SECOND = {"variant": "translate", "mean_validation_accuracy": 0.6}
@@ -37,21 +36,17 @@ READERS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def results(workplace: Path) -> None:
     for path, content in FILES.items():
-        write_json(Path(path), content)
+        write_json(workplace / path, content)
     ONE.history.write_text(HISTORY)
 
 
 def problem(path: str) -> str:
     """What is wrong with a file."""
-    with pytest.raises(PipelineError) as caught:
-        READERS[path]()
-    message = str(caught.value)
+    message = refusal(READERS[path])
     assert message.startswith(f"{path}: cannot be read: ")
     assert message.endswith("; run `dvc repro` to make it again")
-    assert len(message.splitlines()) == 1
     return message.split(": ", 2)[2].rpartition(";")[0]
 
 
@@ -59,19 +54,15 @@ def test_results_are_read_as_they_were_written() -> None:
     for path in ("metrics/shallow-0.json", "models/shallow-0/training.json", "champion.json"):
         assert READERS[path]() == FILES[path]
     assert all_trained() == [ONE]
-    pd.testing.assert_frame_equal(
-        ONE.epochs(),
-        pd.DataFrame(
-            {
-                "epoch": [1, 2],
-                "accuracy": [0.1, 0.1234567890123456],
-                "loss": [2.25, 1e-9],
-                "val_accuracy": [0.1, 1.0],
-                "val_loss": [2.5, 3.0],
-            }
-        ),
-        check_exact=True,
-    )
+    epochs = ONE.epochs()
+    assert epochs.to_dict("list") == {
+        "epoch": [1, 2],
+        "accuracy": [0.1, 0.1234567890123456],
+        "loss": [2.25, 1e-9],
+        "val_accuracy": [0.1, 1.0],
+        "val_loss": [2.5, 3.0],
+    }
+    assert epochs["epoch"].dtype == int
 
 
 def test_a_training_that_diverged_has_a_reason_and_may_have_infinite_losses() -> None:
@@ -85,50 +76,41 @@ def test_a_training_that_diverged_has_a_reason_and_may_have_infinite_losses() ->
 
 
 @pytest.mark.parametrize("path", READERS)
-@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe", b"[" * 100_000, b'"text"', b"null\n1"])
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe", b"[" * 100_000, b'"text"'])
 def test_a_file_without_the_right_form_is_named(path: str, content: bytes | None) -> None:
     Path(path).unlink() if content is None else Path(path).write_bytes(content)
     problem(path)
 
 
+SCORES, RECORD = "metrics/shallow-0.json", "models/shallow-0/training.json"
 EDITS = [
-    ("metrics/shallow-0.json", "validation.accuracy", 1e9, "a number from 0 to 1 is expected; received 1"),
-    ("metrics/shallow-0.json", "test.accuracy", -0.1, "a number from 0 to 1 is expected; received -0.1"),
-    ("metrics/shallow-0.json", "test.accuracy", float("nan"), "a finite number is expected; received nan"),
-    ("metrics/shallow-0.json", "validation.loss", float("inf"), "a finite number is expected; received inf"),
-    ("metrics/shallow-0.json", "validation.loss", "low", "a finite number is expected; received 'low'"),
-    ("metrics/shallow-0.json", "validation", [0.7], "an object is expected; received [0.7]"),
-    ("metrics/shallow-0.json", "test.accuracy", None, "missing"),
-    ("metrics/shallow-0.json", "test", None, "missing"),
-    ("metrics/shallow-0.json", "status", "diverged", "reason: missing"),
-    ("models/shallow-0/training.json", "tags.status", None, "missing"),
-    ("models/shallow-0/training.json", "tags.seed", 0, "a text is expected; received 0"),
-    ("models/shallow-0/training.json", "tags.status", "diverged", "tags.reason: missing"),
-    ("models/shallow-0/training.json", "metrics.kept_val_accuracy", 7, "a number from 0 to 1 is expected"),
-    ("models/shallow-0/training.json", "params", None, "missing"),
-    ("recipes/_index.json", "0.variant", 3, "a text is expected; received 3"),
-    ("recipes/_index.json", "0.seed", True, "an integer is expected; received True"),
-    ("champion.json", "seed", 0.5, "an integer is expected; received 0.5"),
-    ("champion.json", "runner_up", None, "missing"),
-    ("champion.json", "runner_up.variant", 1, "a text is expected; received 1"),
-    ("champion.json", "mean_validation_accuracy", 2, "a number from 0 to 1 is expected; received 2"),
+    (SCORES, "validation.accuracy", 1e9, "validation.accuracy: a number from 0 to 1 is expected; received 1"),
+    (SCORES, "test.accuracy", -0.1, "test.accuracy: a number from 0 to 1 is expected; received -0.1"),
+    (SCORES, "test.accuracy", float("nan"), "test.accuracy: a finite number is expected; received nan"),
+    (SCORES, "validation.loss", float("inf"), "validation.loss: a finite number is expected; received inf"),
+    (SCORES, "validation.loss", "low", "validation.loss: a finite number is expected; received 'low'"),
+    (SCORES, "validation", [0.7], "validation: an object is expected; received [0.7]"),
+    (SCORES, "test", MISSING, "test: missing"),
+    (SCORES, "status", "diverged", "reason: missing"),
+    (RECORD, "tags.status", MISSING, "tags.status: missing"),
+    (RECORD, "tags.seed", 0, "tags.seed: a text is expected; received 0"),
+    (RECORD, "tags.status", "diverged", "tags.reason: missing"),
+    (RECORD, "metrics.kept_val_accuracy", 7, "metrics.kept_val_accuracy: a number from 0 to 1 is expected"),
+    (RECORD, "params", MISSING, "params: missing"),
+    ("recipes/_index.json", "0.variant", 3, "0.variant: a text is expected; received 3"),
+    ("recipes/_index.json", "0.seed", True, "0.seed: an integer is expected; received True"),
+    ("champion.json", "seed", 0.5, "seed: an integer is expected; received 0.5"),
+    ("champion.json", "runner_up", MISSING, "runner_up: missing"),
+    ("champion.json", "runner_up.variant", 1, "runner_up.variant: a text is expected; received 1"),
 ]
 
 
 @pytest.mark.parametrize(("path", "key", "value", "expected"), EDITS)
 def test_an_impossible_edit_is_named_with_its_key(path: str, key: str, value: Any, expected: str) -> None:
     content = json.loads(Path(path).read_text())
-    *outer, last = key.split(".")
-    place = content
-    for part in outer:
-        place = place[int(part) if isinstance(place, list) else part]
-    if value is None:
-        del place[last]
-    else:
-        place[last] = value
+    change(content, key, value)
     Path(path).write_text(json.dumps(content))
-    where = "" if "missing" in expected and expected != "missing" else f"{key}: "
-    assert problem(path).startswith(f"{where}{expected}")
+    assert problem(path).startswith(expected)
 
 
 @pytest.mark.parametrize(
