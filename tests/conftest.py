@@ -18,6 +18,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from pipeline.shared.arrays import read_arrays
 from pipeline.shared.errors import PipelineError
+from tests.servers import http_server
 
 # The machine may be busy, so examples have no deadline.
 settings.register_profile("no_deadline", deadline=None)
@@ -30,9 +31,10 @@ QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-back
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 MISSING = object()  # in place of a value, for a key that is left out
+SERVE = "mlflow models serve -m models:/digits@champion --env-manager local -p {port}"
 
 
-LONGEST = ["kill", "disk", "repro", "recipes", "tracking_server", "reruns", "train", "checkpoint"]
+LONGEST = ["kill", "disk", "repro", "tracking_server", "recipes", "train", "fitting", "checkpoint", "serving"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -114,6 +116,18 @@ def copy_checkout(folder: Path) -> None:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
+
+
+@pytest.fixture(scope="session")
+def champion(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the quickstart's champion, served as documented, by a server that unpickles nothing."""
+    environment = clone.environment | {
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": "300",  # for a busy machine
+    }
+    log = tmp_path_factory.mktemp("champion") / "log"
+    with http_server(SERVE, "ping", clone.folder, environment, log) as address:
+        yield address
 
 
 @dataclass(frozen=True)

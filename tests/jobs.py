@@ -1,16 +1,24 @@
-"""A small project in a folder of its own: DVC, params.yaml, an MLflow store."""
+"""A small project in a folder of its own: DVC, params.yaml, an MLflow store; its commands and processes."""
 
+import importlib
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import yaml
@@ -18,7 +26,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pipeline import quickstart
+from pipeline.champion import serving, trial
 from pipeline.quickstart import lay_out
+from pipeline.running import worker
 from tests.conftest import BIN, ROOT, Clone
 
 NAME = "batchnorm-0"  # the model that most tests train
@@ -98,6 +108,15 @@ def make(folder: Path, params: dict[str, Any], *targets: str, **more: str) -> Jo
     return job
 
 
+def prepared(folder: Path, params: dict[str, Any], **more: str) -> Job:
+    """A job before its trainings, without DVC."""
+    folder.mkdir(parents=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for stage in ("fetch", "prepare", "recipes"):
+        assert call(folder, stage).error is None
+    return Job(folder, {"PYTHONPATH": str(ROOT)} | more)
+
+
 def before_training(clone: Clone, folder: Path, params: dict[str, Any]) -> Job:
     """A job whose data the quickstart has prepared: `dvc repro` begins with `recipes`."""
     folder.mkdir()
@@ -111,19 +130,96 @@ def before_training(clone: Clone, folder: Path, params: dict[str, Any]) -> Job:
     return Job(folder)
 
 
+def start_training(job: Job, name: str = NAME) -> BaseProcess:
+    """Start `python -m pipeline.train` in a fork of a process that has imported TensorFlow already.
+
+    What it prints is in NAME.log.
+    """
+    worker.FORKS.set_forkserver_preload(["pipeline.training.body", "tests.jobs"])
+    process = worker.FORKS.Process(target=_train, args=(job, name))
+    process.start()
+    return process
+
+
+def _train(job: Job, name: str) -> None:
+    os.chdir(job.folder)
+    os.environ["MLFLOW_TRACKING_URI"] = job.store
+    sys.argv = ["train", *name.split("-")]
+    with Path(f"{name}.log").open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+        importlib.import_module("pipeline.train").main()
+
+
 def copied(job: Job, folder: Path, **more: str) -> Job:
     """A copy of a job in `folder`."""
     return Job(Path(shutil.copytree(job.folder, folder)), more)
 
 
-def processes(job: Job, module: str) -> list[psutil.Process]:
-    """The processes of a job that run `python -m pipeline.MODULE`."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "cwd"]):
-        command = process.info["cmdline"] or []
-        if f"pipeline.{module}" in command and "-m" in command and process.info["cwd"] == str(job.folder):
-            found.append(process)
-    return found
+@dataclass(frozen=True)
+class Called:
+    """What a command printed, and its exit status or error; None if it ended well."""
+
+    out: str
+    err: str
+    error: Any
+
+    @property
+    def refusal(self) -> str:
+        """The one line that it was refused with, without "error: "."""
+        assert str(self.error).startswith("error: "), self
+        assert "\n" not in self.error
+        return str(self.error.removeprefix("error: "))
+
+
+def call(folder: Path, name: str, *arguments: str, **environment: str) -> Called:
+    """Call the main function of `python -m pipeline.NAME` in this process, in a folder with its own store.
+
+    Of MLflow's settings it has only those of the `environment`.
+    """
+    ours = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"} | environment
+    error = None
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(io.StringIO()) as out,
+        redirect_stderr(io.StringIO()) as err,
+    ):
+        for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
+            patch.delenv(key)
+        for key, value in ours.items():
+            patch.setenv(key, value)
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [name, *arguments])
+        try:
+            importlib.import_module(f"pipeline.{name}").main()
+        except SystemExit as ended:
+            error = ended.code or None
+    return Called(out.getvalue(), err.getvalue(), error)
+
+
+@contextmanager
+def this_process() -> Iterator[trial.Answers]:
+    """As `trial.new_process`, for tests in which the process does not matter."""
+
+    def answers(uri: str, images: np.ndarray) -> np.ndarray:
+        rows: Any = pd.concat([serving.example_request(image) for image in images])
+        found: Any = mlflow.pyfunc.load_model(uri).predict(rows)
+        return np.array([list(answer["probabilities"].values()) for answer in found])
+
+    yield answers
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def processes(folder: Path, module: str = "") -> list[psutil.Process]:
+    """The processes that work in a folder, except this one; with `module`, of `python -m pipeline.MODULE`."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if process.info["cwd"] == str(folder) and process.pid != os.getpid()
+        if not module or {"-m", f"pipeline.{module}"} <= {*(process.info["cmdline"] or [])}
+    ]
 
 
 def trained_epochs(job: Job) -> int:
@@ -135,12 +231,15 @@ def trained_epochs(job: Job) -> int:
         return 0
 
 
-def wait_for(condition: Any, seconds: float = 300) -> Any:
-    """The value of `condition` once it is true."""
+def wait_for(condition: Any, seconds: float = 300, process: "subprocess.Popen[str] | None" = None) -> Any:
+    """The value of `condition` once it is true; a `process` that ends before fails the test."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
+        ended = process and process.poll() is not None
         if found := condition():
             return found
+        if process and ended:
+            pytest.fail(f"ended with {process.returncode}:\n{process.communicate()[0]}")
         time.sleep(0.05)
     pytest.fail(f"did not come true in {seconds} s")
 
@@ -152,6 +251,6 @@ def kill(job: Job, dvc: "subprocess.Popen[str]", what: str, module: str = "train
     elif what == "dvc":
         dvc.kill()
     else:
-        for process in processes(job, module):
+        for process in processes(job.folder, module):
             if process.is_running() and Path(process.exe()).name.startswith("python"):
                 process.kill()

@@ -1,6 +1,7 @@
 """Small Keras models and recipes that several test files train."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,18 @@ from pipeline.training import fitting
 from pipeline.training.body import make_twin, starting_model
 from pipeline.training.fitting import Images
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]  # conftest, which has it too, imports much
 FACTS = {"image_shape": [32, 32, 3], "classes": range(10), "counts": {"train": 1000}}
 
+# What may happen to the bytes of a file.
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "another file": lambda _: b"text" * 100,
+    "cut off": lambda content: content[: len(content) // 2],
+    "flipped": lambda content: content.replace(middle := content[len(content) // 2 :][:9], middle[::-1]),
+}
+
 layers = keras.layers
-RNG = np.random.default_rng(0)
 
 
 def optimizer(name: str = "Adam", learning_rate: Any = 0.01, **arguments: Any) -> dict[str, Any]:
@@ -91,6 +99,19 @@ def residual_model() -> keras.Model:
     branch = keras.Sequential([keras.Input((8, 8, 4)), *block], name="block")(stem)
     joined = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(stem + branch))
     return keras.Model(inputs, layers.Dense(2, activation="softmax")(joined), name="residual")
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Ctrl-C at the begin of an epoch; of none by default."""
+
+    def __init__(self, epoch: int | None = None) -> None:
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Press it."""
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
 
 
 def images(count: int, size: int = 8, classes: int = 2) -> Images:

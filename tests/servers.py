@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import requests
 
 POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path())  # its programs
@@ -55,15 +56,12 @@ def server(
             time.sleep(0.2)
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, number)
-                process.wait(20)
-                break
-            except ProcessLookupError:
-                break
-            except subprocess.TimeoutExpired:
-                continue
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            started = psutil.Process(process.pid).children(recursive=True)
+            os.killpg(process.pid, signal.SIGTERM)
+            psutil.wait_procs(started, 20)  # one that is left may keep the port, and answer nobody
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def answers(address: str) -> bool:
@@ -75,14 +73,26 @@ def answers(address: str) -> bool:
 
 
 @contextmanager
-def mlflow_server(folder: Path, port: int, store: str, *more: str) -> Iterator[str]:
+def http_server(
+    command: str, path: str, folder: Path, environment: Mapping[str, str], log: Path, port: int = 0
+) -> Iterator[str]:
+    """Run a server, whose command has {port} for its port, once it answers at `path`; gives its address."""
+    port = port or free_port()
+    address, words = f"http://127.0.0.1:{port}", command.format(port=port).split()
+    without_jobs = {
+        **environment,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }  # several processes of MLflow
+    with server(words, folder, without_jobs, log, lambda: answers(f"{address}/{path}")):
+        yield address
+
+
+@contextmanager
+def mlflow_server(folder: Path, store: str, port: int = 0) -> Iterator[str]:
     """Run `mlflow server` on a store, its artifacts in `folder`; gives its address."""
-    address = f"http://127.0.0.1:{port}"
-    command = [str(Path(sys.executable).with_name("mlflow")), "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--backend-store-uri", store, "--workers", "2"]
-    command += ["--artifacts-destination", str(folder / "artifacts"), *more]
-    log = folder / "mlflow.log"
-    with server(command, folder, os.environ, log, lambda: answers(f"{address}/health")):
+    command = f"{Path(sys.executable).with_name('mlflow')} server --host 127.0.0.1 --port {{port}}"
+    command += f" --workers 2 --backend-store-uri {store} --artifacts-destination {folder}/artifacts"
+    with http_server(command, "health", folder, os.environ, folder / "mlflow.log", port) as address:
         yield address
 
 

@@ -7,28 +7,24 @@ from mlflow import MlflowClient
 from playwright.sync_api import Page, expect
 
 from tests.conftest import Clone, screenshot
-from tests.servers import answers, free_port, server
+from tests.servers import http_server
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def ui(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    address = f"http://127.0.0.1:{free_port()}"
-    log = tmp_path_factory.mktemp("ui") / "log"
-    command = ["mlflow", "ui", "--port", address.rsplit(":", 1)[1], "--workers", "1"]
-    with server(command, clone.folder, clone.environment, log, lambda: answers(f"{address}/health")):
+    command, log = "mlflow ui --port {port} --workers 1", tmp_path_factory.mktemp("ui") / "log"
+    with http_server(command, "health", clone.folder, clone.environment, log) as address:
         yield address
 
 
-def experiment_id(clone: Clone) -> str:
-    experiment = MlflowClient(clone.store).get_experiment_by_name("digits")
+def test_the_runs_are_listed_and_compare(clone: Clone, ui: str, page: Page) -> None:
+    client = MlflowClient(clone.store)
+    experiment = client.get_experiment_by_name("digits")
     assert experiment is not None
-    return str(experiment.experiment_id)
-
-
-def test_the_runs_are_listed_with_their_scores_side_by_side(clone: Clone, ui: str, page: Page) -> None:
-    page.goto(f"{ui}/#/experiments/{experiment_id(clone)}/runs?compareRunsMode=CHART")
+    number = experiment.experiment_id
+    page.goto(f"{ui}/#/experiments/{number}/runs?compareRunsMode=CHART")
     for name in ("shallow-0", "baseline-0", "shallow_subset-0"):
         expect(page.get_by_text(name, exact=True).first).to_be_visible()
     page.get_by_role("button", name="Close", exact=True).click()  # the assistant's, beside the charts
@@ -37,12 +33,9 @@ def test_the_runs_are_listed_with_their_scores_side_by_side(clone: Clone, ui: st
     page.wait_for_timeout(5_000)  # the charts draw themselves, with nothing to wait for
     screenshot(page, "mlflow-compare")
 
-
-def test_two_runs_compare(clone: Clone, ui: str, page: Page) -> None:
-    client = MlflowClient(clone.store)
-    runs = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment_id(clone)])}
+    runs = {run.info.run_name: run.info.run_id for run in client.search_runs([number])}
     ids = ",".join(f'"{runs[name]}"' for name in ("shallow-0", "baseline-0"))
-    page.goto(f'{ui}/#/compare-runs?runs=[{ids}]&experiments=["{experiment_id(clone)}"]')
+    page.goto(f'{ui}/#/compare-runs?runs=[{ids}]&experiments=["{number}"]')
     expect(page.get_by_text("Comparing 2 Runs from 1 Experiment")).to_be_visible()
     for name in ("shallow-0", "baseline-0"):
         expect(page.get_by_text(name, exact=True).first).to_be_visible()

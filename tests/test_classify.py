@@ -1,12 +1,9 @@
 """`python -m pipeline.classify`: files and test images, in the terminal, as a figure and for programs."""
 
-import importlib
 import io
 import json
 import os
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,9 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from pipeline import classify as command
 from pipeline.classification import inference
 from tests.conftest import Clone, Evaluated
+from tests.jobs import Called, call
 
 pytestmark = pytest.mark.timeout(900)  # the first test may wait for the quickstart
 
@@ -36,54 +33,34 @@ def photos(evaluated: Evaluated, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-@dataclass(frozen=True)
-class Printed:
-    """What a call of the command printed, and its exit status or error."""
-
-    out: str
-    err: str
-    error: Any
-
-
-Classify = Callable[..., Printed]
+Classify = Callable[..., Called]
 
 
 @pytest.fixture
-def classify(clone: Clone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Classify:
-    """The command, called in the clone in this process. It must end well unless `fails`."""
+def classify(clone: Clone) -> Classify:
+    """The command, called in the clone. It must end well unless `fails`."""
 
-    def called(
-        *arguments: str, model: str | None = CHAMPION, folder: str = ".", fails: bool = False
-    ) -> Printed:
-        monkeypatch.chdir(clone.folder / folder)
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", clone.store)
-        monkeypatch.setattr(sys, "argv", ["classify", *(["--model", model] if model else []), *arguments])
-        error = None
-        try:
-            command.main()
-        except SystemExit as ended:
-            error = ended.code
-        assert fails == (error is not None), error
-        return Printed(*capsys.readouterr(), error)
+    def called(*words: str, model: str = CHAMPION, folder: str = ".", fails: bool = False) -> Called:
+        chosen = ["--model", model] if model else []
+        done = call(clone.folder / folder, "classify", *chosen, *words, MLFLOW_TRACKING_URI=clone.store)
+        assert fails == (done.error is not None), done.error
+        return done
 
     return called
 
 
 def test_a_test_image_is_shown_beside_what_it_is(classify: Classify, evaluated: Evaluated) -> None:
-    shown = classify("--index", "16").out.splitlines()
+    title, *shown = classify("--index", "16").out.splitlines()
     label, row = evaluated.labels[16], evaluated.probabilities[16]
-    nats = -np.log(row[label])
-    assert shown[0] == f"test image 16 is {label}, cross-entropy {nats:.3f} nats"
-    assert len(shown) == 6
-    most = row.argsort()[::-1][:5]
-    assert [line.split()[0] for line in shown[1:]] == [str(number) for number in most]
-    assert shown[1].endswith(f"{row.max():.1%}")
-    assert "█" in shown[1]
+    assert title == f"test image 16 is {label}, cross-entropy {-np.log(row[label]):.3f} nats"
+    assert [line.split()[0] for line in shown] == [str(number) for number in row.argsort()[::-1][:5]]
+    assert shown[0].endswith(f"{row.max():.1%}")
+    assert "█" in shown[0]
 
 
 def test_the_default_is_the_champion_of_params_yaml(classify: Classify, evaluated: Evaluated) -> None:
     """And its answers are those that were evaluated."""
-    printed = classify("--index", "0", "16", "359", "--json", model=None, folder="quickstart")
+    printed = classify("--index", "0", "16", "359", "--json", model="", folder="quickstart")
     answers = json.loads(printed.out)
     assert [answer["image"] for answer in answers] == [f"test image {number}" for number in (0, 16, 359)]
     for answer, number in zip(answers, (0, 16, 359), strict=True):
@@ -126,53 +103,38 @@ def test_names_are_shown_as_they_are(classify: Classify, photos: Path, tmp_path:
     assert sorted(shown) == sorted(f"{tmp_path}/{name}" for name in names.values())
 
 
-@pytest.mark.timeout(60)
-def test_a_pipe_is_not_waited_for(classify: Classify, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.png")
-    assert classify(str(tmp_path), fails=True).error == f"error: {tmp_path}/pipe.png: not a file"
-
-
-@pytest.mark.parametrize("module", ["classify", "serve"])
-def test_without_a_store_none_is_made(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    monkeypatch.setattr(
-        sys, "argv", [module, "--model", CHAMPION, *(["x.png"] if module == "classify" else [])]
-    )
-    with pytest.raises(SystemExit, match=f"error: {CHAMPION}: there is no MLflow store yet in this folder"):
-        importlib.import_module(f"pipeline.{module}").main()
+@pytest.mark.parametrize(("module", "words"), [("classify", ["x.png"]), ("serve", [])])
+def test_without_a_store_none_is_made(module: str, words: list[str], tmp_path: Path) -> None:
+    done = call(tmp_path, module, "--model", CHAMPION, *words)
+    assert done.error.startswith(f"error: {CHAMPION}: there is no MLflow store yet in this folder")
     assert not list(tmp_path.iterdir())
 
 
-def test_serving_a_missing_model_is_an_error_in_one_line(
-    clone: Clone, monkeypatch: pytest.MonkeyPatch
+def test_good_files_are_answered_although_others_are_bad(
+    classify: Classify, photos: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", clone.store)
-    monkeypatch.setattr(sys, "argv", ["serve", "--model", "models:/nothing@champion"])
-    with pytest.raises(SystemExit, match=r"error: models:/nothing@champion: cannot be loaded: ") as ended:
-        importlib.import_module("pipeline.serve").main()
-    assert str(ended.value).endswith(f"; champions here: {CHAMPION}")
-    assert "\n" not in str(ended.value)
+    """A pipe, which nobody writes to, is not waited for."""
+    os.mkfifo(tmp_path / "pipe.png")
+    files = (str(photos / "0.png"), str(photos / "notes.txt"), str(tmp_path), "none.png", "empty*")
+    done = classify(*files, "--json", fails=True)
+    assert len(json.loads(done.out)) == 1
+    text, *others = done.refusal.split("; ")
+    assert text.startswith(f"{photos}/notes.txt: a PNG, JPEG or WebP image is allowed")
+    assert others[-3:] == [
+        f"{tmp_path}/pipe.png: not a file",
+        "none.png: no such image",
+        "empty*: no such image",
+    ]
 
 
-def test_good_files_are_answered_although_others_are_bad(classify: Classify, photos: Path) -> None:
-    files = (str(photos / "0.png"), str(photos / "notes.txt"), "none.png", "empty*")
-    printed = classify(*files, "--json", fails=True)
-    assert len(json.loads(printed.out)) == 1
-    assert printed.error.startswith(f"error: {photos}/notes.txt: a PNG, JPEG or WebP image is allowed")
-    assert printed.error.endswith("none.png: no such image; empty*: no such image")
-
-
-@pytest.mark.parametrize("ending", ["png", "svg"])
-def test_the_figure_is_written(classify: Classify, photos: Path, tmp_path: Path, ending: str) -> None:
+def test_the_figure_is_written(classify: Classify, photos: Path, tmp_path: Path) -> None:
     """Image, predicted and actual distribution; of a user's file the first two."""
-    classify(str(photos / "0.png"), "--index", "16", "--plot", str(tmp_path / f"out.{ending}"))
-    if ending == "png":
-        assert np.asarray(Image.open(tmp_path / "out.png")).std() > 10
-    else:
-        text = (tmp_path / "out.svg").read_text()
-        for part in ("actual", "predicted", "nats", "test image 16", "0.png"):
-            assert f"<!-- {part}" in text or part in text, part
+    for name in ("out.png", "out.svg"):
+        classify(str(photos / "0.png"), "--index", "16", "--plot", str(tmp_path / name))
+    assert np.asarray(Image.open(tmp_path / "out.png")).std() > 10
+    text = (tmp_path / "out.svg").read_text()
+    for part in ("actual", "predicted", "nats", "test image 16", "0.png"):
+        assert part in text
 
 
 def test_any_models_uri_does(classify: Classify, clone: Clone, evaluated: Evaluated) -> None:
@@ -188,25 +150,27 @@ def test_any_models_uri_does(classify: Classify, clone: Clone, evaluated: Evalua
 
 
 @pytest.mark.parametrize(
-    ("arguments", "reason"),
+    ("words", "reason"),
     [
-        (["--index", "360"], "--index: 0 to 359 are allowed; received 360"),
-        (["--index", "-1", "0"], "--index: 0 to 359 are allowed; received -1"),
-        (["none.png"], "none.png: no such image"),
-        (["--index", "0", "--plot", "out.jpeg2"], "--plot out.jpeg2: Format 'jpeg2' is not supported"),
-        (["--index", "0", "--plot", "none/out.png"], "--plot none/out.png: No such file or directory"),
-        (["--model", "models:/nothing@champion", "--index", "0"], f"champions here: {CHAMPION}"),
-        (["--model", "nonsense", "--index", "0"], "nonsense: cannot be loaded"),
-        (["--index", "0", "--top", "0"], "--top: 1 or more is allowed; received 0"),
+        ("--index 360", "--index: 0 to 359 are allowed; received 360"),
+        ("--index -1 0", "--index: 0 to 359 are allowed; received -1"),
+        ("none.png", "none.png: no such image"),
+        ("--index 0 --plot out.jpeg2", "--plot out.jpeg2: Format 'jpeg2' is not supported"),
+        ("--index 0 --plot none/out.png", "--plot none/out.png: No such file or directory"),
+        ("--model nonsense --index 0", "nonsense: cannot be loaded"),
+        ("--index 0 --top 0", "--top: 1 or more is allowed; received 0"),
     ],
 )
-def test_what_cannot_be_answered_is_an_error_in_one_line(
-    classify: Classify, arguments: list[str], reason: str
-) -> None:
-    error = classify(*arguments, fails=True).error
-    assert error.startswith("error: ")
-    assert "\n" not in error
-    assert reason in error
+def test_what_cannot_be_answered_is_an_error_in_one_line(classify: Classify, words: str, reason: str) -> None:
+    assert reason in classify(*words.split(), fails=True).refusal
+
+
+@pytest.mark.parametrize(("module", "words"), [("classify", ["--index", "0"]), ("serve", [])])
+def test_a_missing_model_is_an_error_in_one_line(clone: Clone, module: str, words: list[str]) -> None:
+    model = ["--model", "models:/nothing@champion"]
+    refused = call(clone.folder, module, *model, *words, MLFLOW_TRACKING_URI=clone.store).refusal
+    assert refused.startswith("models:/nothing@champion: cannot be loaded: ")
+    assert refused.endswith(f"; champions here: {CHAMPION}")
 
 
 def test_without_test_images_here_an_index_is_an_error(
@@ -217,12 +181,6 @@ def test_without_test_images_here_an_index_is_an_error(
 
 
 def test_without_an_image_the_usage_is_printed(classify: Classify) -> None:
-    printed = classify(fails=True)
-    assert printed.error == 2
-    assert "name images, or test images by --index" in printed.err
-
-
-def test_as_a_process_it_prints_the_answer_and_nothing_else(clone: Clone) -> None:
-    done = clone.run("python", "-m", "pipeline.classify", "--model", CHAMPION, "--index", "0", "--json")
-    assert len(json.loads(done.stdout)) == 1
-    assert done.stderr == ""
+    done = classify(fails=True)
+    assert done.error == 2
+    assert "name images, or test images by --index" in done.err

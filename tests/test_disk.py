@@ -1,18 +1,16 @@
 """A full disk, a read-only one, no permission, no /dev/shm: one line, nothing lost, and then it goes on."""
 
-import importlib
 import os
 import shutil
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import jobs
-from tests.jobs import NAME, Job
+from tests.jobs import NAME, Job, call, contents
 
 PARAMS = jobs.small_params(batchnorm={"epochs": 2})
 STAGES = ("fetch", "prepare", "recipes", "train", "predict", "evaluate", "promote", "report")
@@ -46,14 +44,7 @@ def run(job: Job, stage: str, *before: str) -> str:
     """Run a stage, with `before` in front of its command; its error, in one line, or "" if it has none."""
     arguments = NAME.split("-") if stage in {"train", "predict"} else []
     if stage in HERE and not before:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(job.folder)
-            patch.setattr(sys, "argv", [stage, *arguments])
-            try:
-                importlib.import_module(f"pipeline.{stage}").main()
-            except SystemExit as ended:
-                return str(ended.code)
-            return ""
+        return call(job.folder, stage, *arguments).error or ""
     command = ["python", "-m", f"pipeline.{stage}", *arguments]
     process = job.start(*before, *command, PYTHONDONTWRITEBYTECODE="1")
     printed, _ = process.communicate(timeout=300)
@@ -63,14 +54,10 @@ def run(job: Job, stage: str, *before: str) -> str:
     return "".join(errors)
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 def check_full(job: Job, stage: str) -> None:
     """See that a stage reports a full disk and keeps what is there."""
     for left in BYTES_LEFT.get(stage, [100_000]):
-        before = {name: files(job.folder / name) for name in ("data", "models")}
+        before = {name: contents(job.folder / name) for name in ("data", "models")}
         shutil.rmtree(job.folder / ".pipeline/checkpoints", ignore_errors=True)  # predict removes them
         filler = job.folder.parent / "filler"
         with filler.open("wb") as file:
@@ -78,18 +65,18 @@ def check_full(job: Job, stage: str) -> None:
         error = run(job, stage)
         assert "No space left" in error or "full" in error, (stage, left, error)
         for name, content in before.items():
-            assert content.items() <= files(job.folder / name).items(), (stage, left)
+            assert content.items() <= contents(job.folder / name).items(), (stage, left)
         filler.unlink()
 
 
 def check_read_only(job: Job, stage: str) -> None:
     """See that a stage reports a read-only disk."""
-    before = files(job.folder)
+    before = contents(job.folder)
     mount("-o", "remount,ro", str(job.folder.parent))
     error = run(job, stage)
     mount("-o", "remount,rw", str(job.folder.parent))
     assert "ead-only" in error or "readonly" in error, (stage, error)
-    assert files(job.folder) == before, stage
+    assert contents(job.folder) == before, stage
 
 
 def check_forbidden(job: Job, stage: str, path: str) -> None:
@@ -126,5 +113,5 @@ def test_each_stage_reports_what_the_disk_refuses_and_then_goes_on(disk: Path, t
     whole.run("unshare", "--mount", "sh", "-c", f"{unusable} && ! touch /dev/shm/file && exec dvc repro")
     for out in whole.outs():
         one, other = job.folder / out, whole.folder / out
-        assert files(one) == files(other), out
+        assert contents(one) == contents(other), out
         assert one.is_dir() or one.read_bytes() == other.read_bytes(), out

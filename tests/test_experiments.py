@@ -38,11 +38,11 @@ def test_another_store_than_a_relative_file_stays(tmp_path: Path) -> None:
         assert store.moved(uri, tmp_path) == uri
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A git repository with the stages up to a training of one epoch."""
-    folder = tmp_path_factory.mktemp("experiments") / "checkout"
-    job = jobs.make(folder, jobs.small_params(shallow={"epochs": 1}))
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_experiments_in_temporary_folders_leave_their_runs_here(tmp_path: Path) -> None:
+    """Of a git repository with the stages up to a training of one epoch."""
+    job = jobs.make(tmp_path / "checkout", jobs.small_params(shallow={"epochs": 1}))
     shutil.rmtree(job.folder / ".dvc")
     stages = yaml.safe_load((job.folder / "dvc.yaml").read_text())["stages"]
     kept = {name: stages[name] for name in ("fetch", "prepare", "recipes", "train")}
@@ -54,26 +54,20 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Job:
     job.run("dvc", "init", "--quiet")
     git(["add", "--all"], job.folder)
     git(["commit", "--quiet", "--message=start"], job.folder)
-    return Job(folder, {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"})
 
-
-@pytest.mark.faults
-@pytest.mark.timeout(900)
-def test_experiments_in_temporary_folders_leave_their_runs_here(checkout: Job) -> None:
-    checkout.run("dvc", "exp", "run", "--temp", "--name=one")
+    here = Job(job.folder, {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"})
+    here.run("dvc", "exp", "run", "--temp", "--name=one")
     change = "variants.shallow.optimizer.learning_rate=0.002"
-    checkout.run("dvc", "exp", "run", "--queue", "--name=two", "--set-param", change)
-    checkout.run("dvc", "exp", "run", "--run-all")
-    runs = {run.data.tags["dvc_experiment"]: run for run in Job(checkout.folder).runs()}
-    assert {name: run.data.params["variant.optimizer.learning_rate"] for name, run in runs.items()} == {
-        "one": "0.001",
-        "two": "0.002",
-    }
+    here.run("dvc", "exp", "run", "--queue", "--name=two", "--set-param", change)
+    here.run("dvc", "exp", "run", "--run-all")
+    runs = {run.data.tags["dvc_experiment"]: run for run in job.runs()}
+    rates = {name: run.data.params["variant.optimizer.learning_rate"] for name, run in runs.items()}
+    assert rates == {"one": "0.001", "two": "0.002"}
     for run in runs.values():
         assert run.info.status == "FINISHED"
-        [model] = Job(checkout.folder).client.search_logged_models(
+        [model] = job.client.search_logged_models(
             [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
         )
         artifacts = Path(model.artifact_location.removeprefix("file://"))
-        assert artifacts.is_relative_to(checkout.folder / "mlruns")
+        assert artifacts.is_relative_to(job.folder / "mlruns")
         assert (artifacts / "MLmodel").is_file()

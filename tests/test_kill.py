@@ -1,18 +1,18 @@
 """SIGKILL anywhere: `dvc repro` again ends as if nothing had happened, and the run goes on."""
 
-import os
 import random
 import re
 import signal
-import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import mlflow
+import numpy as np
 import pytest
 
-from pipeline import train as train_stage
+from pipeline.champion.serving import example_request
 from pipeline.running import worker
+from pipeline.shared.arrays import read_arrays
 from tests import jobs
 from tests.conftest import Clone
 from tests.jobs import EPOCHS, NAME, Job
@@ -20,41 +20,54 @@ from tests.jobs import EPOCHS, NAME, Job
 pytestmark = [pytest.mark.timeout(900), pytest.mark.faults]
 
 TRAIN = ("dvc", "repro", f"train@{NAME}")
-WAYS = ("stage", "dvc", "group")
-KILLS = 20
-STOPPING = {"monitor": "val_loss", "patience": 20, "restore_best_weights": True}
-REDUCING = {"monitor": "val_loss", "factor": 0.5, "patience": 1}
+# In each stage in turn what is killed: its process, `dvc`, or both.
+KILLED = "fetch stage, prepare dvc, recipes group, train group, train dvc, predict dvc, evaluate group"
+KILLED += ", promote stage, report dvc"
+KILLS = 10
+RESIDUAL = '''
+
+def residual(inputs: keras.KerasTensor, width: int = 8) -> keras.KerasTensor:
+    """A nested block with normalization beside a skip connection."""
+    from pipeline.training.layers import RandomShift
+
+    stem = layers.Conv2D(width, 3, strides=2, padding="same", activation="relu")(RandomShift(2)(inputs))
+    block = [layers.Conv2D(width, 3, padding="same"), layers.BatchNormalization(), layers.ReLU()]
+    branch = keras.Sequential([keras.Input((16, 16, width)), *block], name="block")(stem)
+    return layers.Flatten()(layers.Dropout(0.2)(layers.MaxPooling2D(4)(stem + branch)))
+'''
 PARAMS = jobs.small_params(
     batchnorm={
+        "network": {"name": "residual", "width": 8},
+        "label_smoothing": 0.1,
         "epochs": EPOCHS,
         "training_images": 400,
-        "early_stopping": STOPPING,
-        "reduce_learning_rate": REDUCING,
+        "early_stopping": {"monitor": "val_loss", "patience": 20, "restore_best_weights": True},
+        "reduce_learning_rate": {"monitor": "val_loss", "factor": 0.5, "patience": 1},
     }
 )
 
 
+def with_network(job: Job) -> Job:
+    """The job with the network of a user's own."""
+    with (job.folder / "pipeline/design/networks.py").open("a") as file:
+        file.write(RESIDUAL)
+    return job
+
+
 @pytest.fixture(scope="module")
 def prepared(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A job with a variant that has dropout, normalization and both callbacks, before its training."""
-    job = jobs.before_training(clone, tmp_path_factory.mktemp("prepared") / "job", PARAMS)
+    """A job with a variant that has all that a checkpoint keeps, before its training."""
+    job = with_network(jobs.before_training(clone, tmp_path_factory.mktemp("prepared") / "job", PARAMS))
     job.run("dvc", "repro", "--quiet", "recipes")
     return job
 
 
 @pytest.fixture(scope="module")
 def expected(prepared: Job) -> Job:
-    """A copy whose training was never killed."""
+    """A copy in which all ran and nothing was ever killed."""
     job = jobs.copied(prepared, prepared.folder.with_name("expected"))
-    job.run(*TRAIN)
+    job.run("dvc", "repro")
     return job
-
-
-@pytest.fixture(scope="module")
-def complete(expected: Job) -> Job:
-    """The same to the report."""
-    expected.run("dvc", "repro")
-    return expected
 
 
 def assert_trained_once(job: Job, expected: Job) -> None:
@@ -70,7 +83,10 @@ def assert_trained_once(job: Job, expected: Job) -> None:
     figures = {key: value for key, value in run.data.metrics.items() if key.startswith(("val_", "kept_"))}
     assert figures.items() <= other.data.metrics.items()
     assert run.data.params.items() <= other.data.params.items()  # promotion adds its own
-    digests = {key: value for key, value in other.data.tags.items() if key.endswith("_digest")}
+    digests = {
+        key: value for key, value in other.data.tags.items() if key in run.data.tags and "_digest" in key
+    }
+    assert len(digests) >= 5
     assert digests.items() <= run.data.tags.items()
     found = job.client.search_logged_models(
         [run.info.experiment_id], f"source_run_id = '{run.info.run_id}' and name = 'model'"
@@ -84,56 +100,12 @@ def resumed_after(printed: str) -> int:
     return int(found[1]) if found else 0
 
 
-def train(folder: Path, store: str) -> None:
-    """What `python -m pipeline.train` does, in a process that has imported TensorFlow already."""
-    os.chdir(folder)
-    os.environ["MLFLOW_TRACKING_URI"] = store
-    sys.argv = ["train", *NAME.split("-")]
-    with Path("train.log").open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
-        train_stage.main()
-
-
-def test_a_training_that_is_killed_with_all_that_started_it_goes_on(
-    prepared: Job, expected: Job, tmp_path: Path
-) -> None:
-    job = jobs.copied(prepared, tmp_path / "job")
-    dvc = job.start(*TRAIN)
-    jobs.wait_for(lambda: jobs.trained_epochs(job) >= 3)
-    jobs.kill(job, dvc, "group")
-    dvc.communicate()
-    [run] = job.runs()
-    assert run.info.status == "RUNNING"
-    printed = job.run("python", "-m", "pipeline.sync")
-    assert printed == f"sync: {NAME}: ended its run, which was killed\n"
-    assert job.client.get_run(run.info.run_id).info.status == "KILLED"
-    printed = job.run(*TRAIN)
-    assert resumed_after(printed) >= 3
-    assert_trained_once(job, expected)
-
-
-def test_a_training_that_outlives_its_dvc_is_waited_for_and_not_done_twice(
-    prepared: Job, expected: Job, tmp_path: Path
-) -> None:
-    job = jobs.copied(prepared, tmp_path / "job")
-    dvc = job.start(*TRAIN)
-    jobs.wait_for(lambda: jobs.trained_epochs(job) >= 1)
-    dvc.kill()
-    dvc.wait()
-    assert jobs.processes(job, "train")
-    printed = job.run(*TRAIN)
-    assert f"train-{NAME}: waiting for another process" in printed
-    assert resumed_after(printed) >= 1
-    dvc.communicate()
-    assert not jobs.processes(job, "train")
-    assert_trained_once(job, expected)
-
-
 def test_a_clock_that_jumps_by_years_changes_nothing(prepared: Job, expected: Job, tmp_path: Path) -> None:
     real = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1"}  # as a jump of the date leaves it
     job = jobs.copied(prepared, tmp_path / "job", **real)
     train = ("python", "-m", "pipeline.train", *NAME.split("-"))
     training = job.start("faketime", "-m", "-f", "+800d", *train)
-    jobs.wait_for(lambda: jobs.trained_epochs(job) >= 3)
+    jobs.wait_for(lambda: jobs.trained_epochs(job) >= 3, process=training)
     jobs.kill(job, training, "group")
     training.communicate()
     printed = job.run("faketime", "-m", "-f", "-800d", *train)
@@ -141,17 +113,15 @@ def test_a_clock_that_jumps_by_years_changes_nothing(prepared: Job, expected: Jo
     assert_trained_once(job, expected)
 
 
-def test_twenty_kills_at_random_moments_change_nothing(prepared: Job, expected: Job, tmp_path: Path) -> None:
+def test_kills_at_random_moments_change_nothing(prepared: Job, expected: Job, tmp_path: Path) -> None:
     """Of one training that goes on between them; if it ends before, of another one."""
     moments, kills, number = random.Random(0), 0, 0
     worker.stop()  # the server of other tests, which has imported less
-    worker.FORKS.set_forkserver_preload(["pipeline.training.body", "tests.test_kill"])
     while kills < KILLS:
         number += 1
         job = jobs.copied(prepared, tmp_path / str(number))
         while True:
-            process = worker.FORKS.Process(target=train, args=(job.folder, job.store))
-            process.start()
+            process = jobs.start_training(job)
             if kills < KILLS:
                 process.join(moments.uniform(0.2, 4))
                 kills += process.is_alive()
@@ -159,24 +129,46 @@ def test_twenty_kills_at_random_moments_change_nothing(prepared: Job, expected: 
             process.join()
             if process.exitcode == 0:
                 break
-            assert process.exitcode == -signal.SIGKILL, (job.folder / "train.log").read_text()
+            assert process.exitcode == -signal.SIGKILL, (job.folder / f"{NAME}.log").read_text()
         assert_trained_once(job, expected)
     worker.stop()
 
 
-def test_a_kill_in_each_other_stage_changes_nothing(complete: Job, tmp_path: Path) -> None:
-    job = jobs.make(tmp_path / "job", PARAMS)
-    stages = ("fetch", "prepare", "recipes", "predict", "evaluate", "promote", "report")
-    for number, stage in enumerate(stages):
+def test_a_kill_in_each_stage_changes_nothing_up_to_the_served_champion(
+    expected: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training is killed with all that started it, and then outlives its `dvc`, which the next awaits."""
+    job, started = with_network(jobs.make(tmp_path / "job", PARAMS)), []
+    for stage, what in (pair.split() for pair in KILLED.split(", ")):
         dvc = job.start("dvc", "repro")
-        jobs.wait_for(lambda stage=stage: jobs.processes(job, stage))
-        time.sleep(random.Random(stage).uniform(0.2, 2))
-        jobs.kill(job, dvc, WAYS[number % 3], stage)
-        dvc.communicate(timeout=400)
+        started.append(dvc)
+        jobs.wait_for(lambda stage=stage: jobs.processes(job.folder, stage))
+        jobs.wait_for(lambda stage=stage: stage != "train" or jobs.trained_epochs(job) >= 3)
+        time.sleep(random.Random(stage).uniform(0.2, 2) if stage != "train" else 0)
+        jobs.kill(job, dvc, what, stage)
+        dvc.wait(400)
+        if (stage, what) == ("train", "group"):
+            [run] = job.runs()
+            assert run.info.status == "RUNNING"
+            ended = job.run("python", "-m", "pipeline.sync")
+            assert ended == f"sync: {NAME}: ended its run, which was killed\n"
+            assert job.client.get_run(run.info.run_id).info.status == "KILLED"
+    printed = "".join(dvc.communicate(timeout=400)[0] for dvc in started)
+    assert resumed_after(printed) >= 3
+    assert f"train-{NAME}: waiting for another process" in printed
     job.run("dvc", "repro")
-    assert job.outs() == complete.outs()
-    assert_trained_once(job, complete)
+    assert job.outs() == expected.outs()
+    assert_trained_once(job, expected)
     assert {run.info.status for run in job.runs()} == {"FINISHED"}
-    assert sorted(run.info.run_name or "" for run in job.runs()) == [NAME, "report"]
+    training, report = sorted(job.runs(), key=lambda run: str(run.info.run_name))
+    assert (training.info.run_name, report.info.run_name) == (NAME, "report")
+    for measure in ("loss", "accuracy"):  # under autologging's second name, too
+        assert training.data.metrics[f"validation_{measure}"] == training.data.metrics[f"val_{measure}"]
     [version] = job.client.search_model_versions("name = 'digits'")
     assert job.client.get_model_version_by_alias("digits", "champion").version == version.version
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", job.store)
+    image = np.array(read_arrays(job.folder / "data/prepared/test")["images"][0])
+    [answer] = mlflow.pyfunc.load_model("models:/digits@champion").predict(example_request(image))
+    predicted = read_arrays(job.folder / "predictions" / NAME)["test"][0]
+    assert list(answer["probabilities"].values()) == pytest.approx(predicted.tolist(), abs=1e-5)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
 from tests.conftest import ROOT, Clone
+from tests.jobs import Job
 
 pytestmark = pytest.mark.timeout(900)  # the first test may wait for the quickstart
 
@@ -47,9 +47,7 @@ def test_mlflow_run_trains_the_variant_and_seed_that_it_is_given(clone: Clone, t
     YAML().dump(params, copy.folder / "params.yaml")
     command = "mlflow run . --env-manager local -e train -P variant=shallow -P seed=3"
     copy.run(*command.split())
-    client = MlflowClient(copy.store)
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    runs = {run.data.tags.get("variant", "project"): run for run in client.search_runs(experiments)}
+    runs = {run.data.tags.get("variant", "project"): run for run in Job(copy.folder).runs()}
     assert set(runs) == {"shallow", "project"}
     trained, project_run = runs["shallow"], runs["project"]
     assert trained.data.tags["seed"] == "3"

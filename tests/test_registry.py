@@ -1,17 +1,16 @@
 """The registry's gate, its two aliases and the tags of a version, with a real store."""
 
 import re
+import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
-import pandas as pd
 import pytest
 from mlflow.entities.model_registry import ModelVersion
 
@@ -19,11 +18,11 @@ from pipeline.champion import registry, serving, trial
 from pipeline.champion.gate import Candidate, Standing, judge
 from pipeline.champion.registration import is_version_of
 from pipeline.champion.repair import repair
-from pipeline.data.images import encode_base64
 from pipeline.learning import model_file
 from pipeline.learning.backend import keras
 from pipeline.shared.arrays import file_digest
 from pipeline.shared.errors import PipelineError
+from tests.jobs import this_process
 from tests.keras_models import network_model
 
 NAME = "cifar10"
@@ -78,18 +77,6 @@ def new_candidate(
     )
 
 
-@contextmanager
-def this_process() -> Iterator[trial.Answers]:
-    """As `trial.new_process`, for tests in which the process does not matter."""
-    yield answers_of_this_process
-
-
-def answers_of_this_process(uri: str, images: np.ndarray) -> np.ndarray:
-    model: Any = mlflow.pyfunc.load_model(uri)
-    rows = pd.DataFrame({"image": [encode_base64(image) for image in images]})
-    return np.array([list(answer["probabilities"].values()) for answer in model.predict(rows)])
-
-
 def new_run() -> str:
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name(NAME)
@@ -136,36 +123,28 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
         patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         mlflow.MlflowClient().create_experiment(NAME, artifact_location=str(folder / "artifacts"))
+        patch.setattr(trial, "new_process", this_process)
         made = Registry(folder, new_candidate(folder, 1, 0.6), new_candidate(folder, 2, 0.65))
         for candidate in (made.first, made.better):
             made.lines.append(promote(candidate))
             made.aliases.append(aliases())
-            patch.setattr(trial, "new_process", this_process)
         yield made
 
 
 @pytest.fixture
-def store(filled: Registry) -> Iterator[Registry]:
-    """The store, whose aliases and tags a test may change: version 2 is champion, version 1 previous."""
-    client = mlflow.MlflowClient()
-    before = {v.version: v.tags for v in versions()}
-    yield filled
-    for alias in aliases().items() - filled.aliases[-1].items():
-        client.delete_registered_model_alias(NAME, alias[0])
-    for alias in filled.aliases[-1].items() - aliases().items():
-        client.set_registered_model_alias(NAME, *alias)
-    for v in versions():
-        if v.version not in before:
-            client.delete_model_version(NAME, v.version)
-            continue
-        for tag in before[v.version].items() - v.tags.items():
-            client.set_model_version_tag(NAME, v.version, *tag)
+def store(filled: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """A copy of the store, which a test may change: version 2 is champion, version 1 previous."""
+    shutil.copy(filled.folder / "mlflow.db", tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return filled
 
 
 BEST = "shallow has the highest validation accuracy, 0.6500"
+BETTER = "is not better than the champion's"
 OTHER_SPLIT = (
     "the champion was scored on another split, so the two cannot be compared; `make promote FORCE=1`"
 )
+CHANCE = "is below 0.2000, chance plus promotion.margin 0.1"
 
 
 @pytest.mark.parametrize(
@@ -173,13 +152,13 @@ OTHER_SPLIT = (
     [
         (0.65, None, False, BEST, "there was no champion before it"),
         (0.65, {}, False, BEST, "the champion before it had 0.6000"),
-        (0.65, {"validation_accuracy": 0.65}, False, "is not better than the champion's 0.6500", None),
-        (0.65, {"validation_accuracy": 0.9}, False, "is not better than the champion's 0.9000", None),
+        (0.65, {"validation_accuracy": 0.65}, False, f"{BETTER} 0.6500", None),
+        (0.65, {"validation_accuracy": 0.9}, False, f"{BETTER} 0.9000", None),
         (0.65, {"validation_accuracy": 0.9}, True, BEST, "forced"),
         (0.65, {"split_digest": "another"}, False, OTHER_SPLIT, None),
         (0.65, {"split_digest": "another"}, True, BEST, "forced"),
-        (0.19, None, False, "is below 0.2000, chance plus promotion.margin 0.1", None),
-        (0.19, {}, True, "is below 0.2000, chance plus promotion.margin 0.1", None),
+        (0.19, None, False, CHANCE, None),
+        (0.19, {}, True, CHANCE, None),
         (float("nan"), None, False, "its validation accuracy is nan", None),
         (float("inf"), {}, True, "its validation accuracy is inf", None),
     ],
@@ -226,8 +205,7 @@ def test_better_model_takes_its_place_and_the_old_one_becomes_previous(filled: R
 
 
 def test_same_model_again_changes_nothing(store: Registry) -> None:
-    before = state()
-    again = replace(store.better, run_id=new_run(), validation_accuracy=0.99)
+    before, again = state(), replace(store.better, run_id=new_run(), validation_accuracy=0.99)
     outcome = registry.promote(again, MARGIN)
     assert outcome.lines == [f"{NAME}: version 2 stays champion: it is the same model"]
     assert outcome.as_json() == {"promoted": True, "reason": again.merit, "standing": None}
@@ -240,42 +218,37 @@ def test_refusal_is_written_on_the_run_and_changes_nothing(store: Registry) -> N
     outcome = registry.promote(worse, MARGIN)
     reason = "validation accuracy 0.6000 is not better than the champion's 0.6500"
     assert outcome.lines == [f"{NAME}: not promoted: {reason}"]
-    accuracies = {"validation_accuracy": 0.65, "test_accuracy": 0.64}
-    standing = {"variant": "shallow", "seed": 2} | accuracies
+    standing = {"variant": "shallow", "seed": 2, "validation_accuracy": 0.65, "test_accuracy": 0.64}
     assert outcome.as_json() == {"promoted": False, "reason": reason, "standing": standing}
     assert tag_of_run(worse) == f"refused: {reason}"
     assert state() == before
 
 
-def test_model_without_a_run_is_left_to_the_next_sync(store: Registry) -> None:
-    before = state()
-    outcome = registry.promote(replace(store.first, run_id=None, validation_accuracy=0.9), MARGIN)
-    assert "run `make sync`" in outcome.lines[0]
-    assert outcome.as_json()["promoted"]
-    assert state() == before
+BAD_TAGS = [
+    ("validation_accuracy", "nan"),
+    ("validation_accuracy", "2"),
+    ("seed", "one"),
+    ("split_digest", None),
+]
 
 
-BAD_TAGS: dict[str, list[str | None]] = {
-    "validation_accuracy": ["abc", "nan", "inf", "2", None],
-    "variant": [None],
-    "seed": ["one"],
-    "split_digest": [None],
-}
-
-
-@pytest.mark.parametrize(("tag", "value"), [(tag, value) for tag in BAD_TAGS for value in BAD_TAGS[tag]])
+@pytest.mark.parametrize(("tag", "value"), BAD_TAGS)
 def test_champion_with_bad_tags_is_reported_and_counts_as_none(
     store: Registry, tag: str, value: str | None
 ) -> None:
+    """A model without a run takes its place at the next sync."""
     client = mlflow.MlflowClient()
     client.delete_model_version_tag(NAME, "2", tag)
     if value is not None:
         client.set_model_version_tag(NAME, "2", tag, value)
-    tags = {"model_digest": "other", "split_digest": "split"}
+    before, tags = state(), {"model_digest": "other", "split_digest": "split"}
     outcome = registry.promote(replace(store.first, run_id=None, tags=store.first.tags | tags), MARGIN)
     counts = f"{NAME}: version 2, the champion, counts as none: its tags are missing or invalid: {tag}"
     assert outcome.lines[0] == counts
+    assert "run `make sync`" in outcome.lines[1]
     assert outcome.verdict.accepted
+    assert outcome.as_json()["promoted"]
+    assert state() == before
     client.set_model_version_tag(NAME, "1", "replaces", version(2).tags["replaces"])
     assert repair(NAME) == []
 
@@ -291,42 +264,49 @@ def test_version_with_the_tags_of_another_model_is_not_taken_for_it(store: Regis
     assert aliases() == {"champion": "2", "previous": str(raw.version)}
 
 
-def test_model_whose_answers_are_not_those_that_were_stored_is_not_promoted(store: Registry) -> None:
-    before = state()
-    other = replace(store.first, run_id=new_run(), probabilities=store.first.probabilities[:, ::-1])
-    with pytest.raises(PipelineError, match="does not answer as its predictions say, so it is not promoted"):
-        promote(other, force=True)
-    assert state() == before
+def with_other_answers(store: Registry, run_id: str) -> Candidate:
+    return replace(store.first, run_id=run_id, probabilities=store.first.probabilities[:, ::-1])
 
 
-def test_model_that_no_server_can_load_is_not_promoted(
-    store: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trial, "new_process", NEW_PROCESS)
+def with_a_layer_of_its_own(store: Registry, run_id: str) -> Candidate:
     layers = [OwnLayer(), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(len(CLASSES))]
-    own = keras.Sequential([keras.Input((32, 32, 3), dtype="uint8"), *layers])
-    with pytest.raises(PipelineError, match=r"cannot be served, so it is not promoted: .*OwnLayer") as caught:
-        promote(new_candidate(store.folder, 3, 0.9, model=own))
+    model = keras.Sequential([keras.Input((32, 32, 3), dtype="uint8"), *layers])
+    return new_candidate(store.folder, 3, 0.9, run_id=run_id, model=model)
+
+
+def without_its_file(store: Registry, run_id: str) -> Candidate:
+    tags = store.first.tags | {"model_digest": "lost"}
+    return replace(store.first, run_id=run_id, model=store.folder / "lost.keras", tags=tags)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (with_other_answers, "does not answer as its predictions say, so it is not promoted"),
+        (with_a_layer_of_its_own, "cannot be served, so it is not promoted: .*OwnLayer"),
+        (without_its_file, r"lost\.keras"),
+    ],
+)
+def test_model_that_cannot_serve_leaves_the_champion_and_its_own_run_as_they_were(
+    store: Registry, monkeypatch: pytest.MonkeyPatch, make: Callable[[Registry, str], Candidate], reason: str
+) -> None:
+    if make is with_a_layer_of_its_own:  # which this process knows
+        monkeypatch.setattr(trial, "new_process", NEW_PROCESS)
+    run_id = new_run()
+    with pytest.raises(Exception, match=reason) as caught:
+        promote(make(store, run_id), force=True)
     assert "\n" not in str(caught.value)
     assert aliases() == store.aliases[-1]
+    assert mlflow.MlflowClient().get_run(run_id).info.status == "FINISHED"
 
 
-@pytest.mark.usefixtures("store")
-def test_rollback_swaps_and_a_second_one_restores() -> None:
-    assert registry.rollback(NAME) == f"{NAME}: version 1 is champion again, version 2 is previous"
-    assert aliases() == {"champion": "1", "previous": "2"}
-    registry.rollback(NAME)
-    assert aliases() == {"champion": "2", "previous": "1"}
-
-
-@pytest.mark.usefixtures("store")
 @pytest.mark.parametrize(("name", "alias"), [(NAME, "champion"), (NAME, "previous"), ("another", "champion")])
-def test_rollback_without_an_alias_is_an_error_in_one_line(name: str, alias: str) -> None:
+@pytest.mark.usefixtures("store")
+def test_rollback_without_an_alias_is_an_error(name: str, alias: str) -> None:
     if name == NAME:
         mlflow.MlflowClient().delete_registered_model_alias(NAME, alias)
-    with pytest.raises(PipelineError, match=f"'{name}' has no version with the alias '{alias}'") as caught:
+    with pytest.raises(PipelineError, match=f"'{name}' has no version with the alias '{alias}'$"):
         registry.rollback(name)
-    assert "\n" not in str(caught.value)
 
 
 def test_champion_is_there_at_every_moment_of_a_forced_promotion_and_a_rollback(store: Registry) -> None:
@@ -347,24 +327,15 @@ def test_champion_is_there_at_every_moment_of_a_forced_promotion_and_a_rollback(
         assert "version 1 is champion" in promote(replace(store.first, run_id=new_run()), force=True)
         assert aliases() == {"champion": "1", "previous": "2"}
         assert version(1).tags["validation_accuracy_change"] == "-0.050000"
-        registry.rollback(NAME)
+        rolled_back = registry.rollback(NAME)
     finally:
         done.set()
         watcher.join()
     assert not missing
+    assert rolled_back == f"{NAME}: version 2 is champion again, version 1 is previous"
     assert seen == {"1", "2"}
     assert aliases() == {"champion": "2", "previous": "1"}
     assert len(versions()) == before  # a model that is a version already is not registered again
-
-
-def test_registration_that_fails_leaves_the_run_finished(store: Registry) -> None:
-    lost = store.first.tags | {"model_digest": "lost"}
-    file = store.folder / "lost.keras"
-    absent = replace(store.first, model=file, tags=lost, run_id=new_run(), validation_accuracy=0.9)
-    with pytest.raises(Exception, match=r"lost\.keras"):
-        promote(absent)
-    assert mlflow.MlflowClient().get_run(str(absent.run_id)).info.status == "FINISHED"
-    assert aliases() == store.aliases[-1]
 
 
 @pytest.mark.usefixtures("store")

@@ -1,26 +1,19 @@
 """What an edit reruns: only the trainings whose recipe changed, and nothing if only words changed."""
 
-import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline import plan
 from tests.conftest import Clone
+from tests.jobs import call
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the quickstart
 
-NEUTRAL = [
-    "integrity",
-    "records/recording",
-    "records/tracking",
-    "shared/errors",
-    "shared/lock",
-    "plan",
-    "classify",
-]
+NEUTRAL = (
+    "integrity records/recording records/tracking shared/errors shared/lock plan classify design/networks"
+)
 TINY = '''
 
 def tiny(width: int = 4) -> list[keras.Layer]:
@@ -29,69 +22,42 @@ def tiny(width: int = 4) -> list[keras.Layer]:
 '''
 
 
-@pytest.fixture(scope="module")
-def copy(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    return clone.copy_quickstart(tmp_path_factory.mktemp("reruns"))
-
-
-@pytest.fixture
-def folder(copy: Clone) -> Iterator[Path]:
-    """The folder of a finished quickstart. What a test edits is put back."""
-    for name in ("pipeline", "recipes"):
-        shutil.copytree(copy.folder / name, copy.folder / f"{name}.kept")
-    kept = {name: (copy.folder / name).read_bytes() for name in ("params.yaml", "dvc.lock")}
-    yield copy.folder
-    for name in ("pipeline", "recipes"):
-        shutil.rmtree(copy.folder / name)
-        (copy.folder / f"{name}.kept").rename(copy.folder / name)
-    for name, content in kept.items():
-        (copy.folder / name).write_bytes(content)
-
-
-def outdated(copy: Clone) -> set[str]:
-    """The stages whose dependencies changed, once the recipes are up to date."""
-    copy.run("dvc", "repro", "recipes")
-    return set(json.loads(copy.run("dvc", "status", "--json").stdout))
-
-
-def edit(folder: Path, *modules: str, text: str = "\n# A change.\n") -> None:
-    for module in modules:
+def edit(folder: Path, modules: str, text: str = "\n# A change.\n") -> None:
+    for module in modules.split():
         with (folder / f"pipeline/{module}.py").open("a") as file:
             file.write(text)
 
 
-@pytest.mark.parametrize(
-    ("modules", "stages"),
-    [
-        ([*NEUTRAL, "design/networks"], set()),  # words, logs and commands; a comment among the networks
-        (["champion/served_model"], {"promote"}),
-        (["scoring/metrics"], {"evaluate", "promote"}),
-    ],
-    ids=["words", "serving", "metrics"],
-)
-def test_editing_a_module_reruns_the_stages_that_it_decides(
-    copy: Clone, folder: Path, modules: list[str], stages: set[str]
+def test_an_edit_reruns_the_stages_that_it_decides(
+    clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edit(folder, *modules)
-    assert outdated(copy) == stages
+    """Of modules, then of a learning rate, then of a network and its block, one after the other."""
+    copy = clone.copy_quickstart(tmp_path)
+    monkeypatch.chdir(copy.folder)
+    monkeypatch.setenv("PATH", copy.environment["PATH"])
+    expected: set[str] = set()
 
+    def assert_outdated_too(*stages: str) -> None:
+        expected.update(stages)
+        assert set(plan.after_recipes(plan.outdated_stages())) == expected
 
-def test_a_learning_rate_trains_its_variant(copy: Clone, folder: Path) -> None:
-    params = YAML().load(folder / "params.yaml")
+    edit(copy.folder, NEUTRAL)  # words, logs and commands; a comment among the networks
+    assert_outdated_too()
+    edit(copy.folder, "champion/served_model")
+    assert_outdated_too("promote", "report")
+    edit(copy.folder, "scoring/metrics")
+    assert_outdated_too("evaluate")
+
+    params = YAML().load(copy.folder / "params.yaml")
     params["variants"]["baseline"]["optimizer"]["learning_rate"] = 0.002
-    YAML().dump(params, folder / "params.yaml")
-    assert outdated(copy) == {"train@baseline-0", "predict@baseline-0"}
+    YAML().dump(params, copy.folder / "params.yaml")
+    assert_outdated_too("train@baseline-0", "predict@baseline-0")
 
-
-def test_a_new_network_and_its_block_train_exactly_that_variant(copy: Clone, folder: Path) -> None:
-    edit(folder, "design/networks", text=TINY)
-    params = YAML().load(folder / "params.yaml")
-    params["variants"]["tiny"] = dict(params["variants"]["shallow"]) | {
-        "network": {"name": "tiny", "width": 8},
-        "epochs": 1,
-    }
-    YAML().dump(params, folder / "params.yaml")
-    assert outdated(copy) == {"train@tiny-0", "predict@tiny-0", "evaluate", "promote", "report"}
+    edit(copy.folder, "design/networks", TINY)
+    network = {"network": {"name": "tiny", "width": 8}, "epochs": 1}
+    params["variants"]["tiny"] = dict(params["variants"]["shallow"]) | network
+    YAML().dump(params, copy.folder / "params.yaml")
+    assert_outdated_too("train@tiny-0", "predict@tiny-0")
     copy.run("dvc", "repro", "--single-item", "train@tiny-0", "predict@tiny-0")
-    copy.run("python", "-m", "pipeline.evaluate", "tiny", "0")
+    assert call(copy.folder, "evaluate", "tiny", "0").error is None
     assert (copy.folder / "metrics/tiny-0.json").is_file()

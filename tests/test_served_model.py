@@ -1,10 +1,7 @@
 """The served model, as MLflow loads it: an answer a row, and a clear refusal that names the row."""
 
 import base64
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +26,23 @@ BATCH_LIMIT = 6
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 
 
+def save(folder: Path, model: keras.Model, example: np.ndarray, views: str | None = None) -> PyFuncModel:
+    """The model in folder/model.keras, and served in folder/served, as it is loaded."""
+    model_file.save(model, folder / "model.keras")
+    described = serving.described(folder / "model.keras", CLASSES, example, BATCH_LIMIT, views)
+    mlflow.pyfunc.save_model(path=folder / "served", **described)
+    return mlflow.pyfunc.load_model(str(folder / "served"))
+
+
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "model.keras"
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("model")
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> PyFuncModel:
     keras.utils.set_random_seed(0)
-    model_file.save(network_model("translate", len(CLASSES)), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def served(file: Path) -> PyFuncModel:
-    mlflow.pyfunc.save_model(
-        path=file.parent / "served", **serving.described(file, CLASSES, IMAGES[0], BATCH_LIMIT)
-    )
-    return mlflow.pyfunc.load_model(str(file.parent / "served"))
+    return save(folder, network_model("translate", len(CLASSES)), IMAGES[0])
 
 
 def request(*images: Any) -> pd.DataFrame:
@@ -71,9 +71,9 @@ def pixels(value: Any) -> list[dict[str, Any]]:
     return [{"pixels": IMAGES[1].tolist()}, {"pixels": value}]
 
 
-def test_every_row_has_its_own_answer_in_its_place(served: PyFuncModel, file: Path) -> None:
+def test_every_row_has_its_own_answer_in_its_place(served: PyFuncModel, folder: Path) -> None:
     answers = answers_of(served, *IMAGES)
-    expected = model_file.probabilities(model_file.load(file), IMAGES)
+    expected = model_file.probabilities(model_file.load(folder / "model.keras"), IMAGES)
     assert len(answers) == len(IMAGES)
     for answer, row in zip(answers, expected, strict=True):
         assert set(answer) == {"label", "confidence", "probabilities"}
@@ -93,17 +93,15 @@ def test_arrays_are_taken_as_lists_are(served: PyFuncModel, kind: Any) -> None:
     assert served.predict(arrays) == answers_of(served, *ends)
 
 
-def test_pixels_and_images_come_through_parquet(served: PyFuncModel, tmp_path: Path) -> None:
-    rows = pd.DataFrame([{"pixels": IMAGES[0].tolist()}, {"image": images.encode_base64(IMAGES[1])}])
-    rows.to_parquet(tmp_path / "rows.parquet")
-    assert served.predict(pd.read_parquet(tmp_path / "rows.parquet")) == answers_of(served, *IMAGES[:2])
-
-
-def test_an_image_is_answered_as_its_pixels_are(served: PyFuncModel) -> None:
+def test_an_image_is_answered_as_its_pixels_are_also_from_parquet(
+    served: PyFuncModel, tmp_path: Path
+) -> None:
     sent = pd.concat([serving.example_request(image) for image in IMAGES])
     assert served.predict(sent) == answers_of(served, *IMAGES)
     rows = [{"image": images.encode_base64(IMAGES[0])}, {"pixels": IMAGES[1].tolist(), "image": None}]
-    assert served.predict(pd.DataFrame(rows)) == answers_of(served, *IMAGES[:2])
+    pd.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
+    for mixed in (pd.DataFrame(rows), pd.read_parquet(tmp_path / "rows.parquet")):
+        assert served.predict(mixed) == answers_of(served, *IMAGES[:2])
 
 
 def test_served_pixels_are_prepared_pixels(served: PyFuncModel, tmp_path: Path) -> None:
@@ -121,12 +119,16 @@ def test_served_pixels_are_prepared_pixels(served: PyFuncModel, tmp_path: Path) 
 
 def test_the_size_of_images_is_the_models(tmp_path: Path) -> None:
     large = np.full((48, 48, 3), 7, np.uint8)
-    model_file.save(listed(keras.layers.Flatten(), classes=3, size=48), tmp_path / "model.keras")
-    described = serving.described(tmp_path / "model.keras", CLASSES, large, BATCH_LIMIT)
-    mlflow.pyfunc.save_model(path=tmp_path / "served", **described)
-    served = mlflow.pyfunc.load_model(str(tmp_path / "served"))
+    served = save(tmp_path, listed(keras.layers.Flatten(), classes=3, size=48), large)
     assert served.predict(serving.example_request(large)) == answers_of(served, large)
     assert "48 x 48 x 3 integers" in refusal(served, pixels(IMAGES[0].tolist()))
+
+
+def test_answers_are_means_over_the_views(tmp_path: Path) -> None:
+    model = network_model("translate", len(CLASSES))
+    answers = answers_of(save(tmp_path, model, IMAGES[0], "mirror_shift"), *IMAGES)
+    found = [list(answer["probabilities"].values()) for answer in answers]
+    assert np.allclose(found, model_file.probabilities(model, IMAGES, "mirror_shift"), atol=1e-6)
 
 
 def test_top_k_gives_the_most_probable_classes_first(served: PyFuncModel) -> None:
@@ -144,46 +146,34 @@ def test_top_k_beyond_the_classes_is_refused(served: PyFuncModel, top_k: int) ->
     assert refused == f"params: top_k: 1 to 3 are allowed; received {top_k}"
 
 
-def changed(value: Any, start: int = 0) -> list[Any]:
+def changed(value: Any) -> list[Any]:
     """Pixels of which the last value is another."""
-    image = np.full((32, 32, 3), start).tolist()
+    image = np.zeros((32, 32, 3), int).tolist()
     image[31][31][2] = value
     return image
 
 
-SHORT_ROW, SHORT_PIXEL = IMAGES[0].tolist(), IMAGES[0].tolist()
-SHORT_ROW[0].pop()
-SHORT_PIXEL[5][7].pop()
+RAGGED = [*IMAGES[0, :31].tolist(), [[1, 2, 3]]]
 BAD_PIXELS: list[tuple[Any, str]] = [
-    *(
-        (np.zeros(s, int), f"integers ({' x '.join(map(str, s))})")
-        for s in [(31, 32, 3), (32, 32, 1), (3, 32, 32)]
-    ),
-    (SHORT_ROW, "lists of different lengths"),
-    (SHORT_PIXEL, "lists of different lengths"),
+    (np.zeros((31, 32, 3), int).tolist(), "integers (31 x 32 x 3)"),
+    (RAGGED, "lists of different lengths"),
     (changed(256), "0 to 256"),
     (changed(-1), "-1 to 0"),
-    (changed(2**40), f"0 to {2**40}"),
     (changed(True), "booleans among them"),
     (changed(float("nan")), "floats (32 x 32 x 3)"),
-    (changed(None), "other values (32 x 32 x 3)"),
-    (IMAGES[0] / 255, "floats (32 x 32 x 3)"),
-    (np.full((32, 32, 3), 2**70), "other values (32 x 32 x 3)"),
-    (np.full((32, 32, 3), "0"), "text (32 x 32 x 3)"),
-    (IMAGES[0] > 127, "booleans (32 x 32 x 3)"),
+    ((IMAGES[0] / 255).tolist(), "floats (32 x 32 x 3)"),
+    ((IMAGES[0] > 127).tolist(), "booleans (32 x 32 x 3)"),
+    (changed(2**70), "other values (32 x 32 x 3)"),
     ("image.png", "text (one value)"),
-    (7, "integers (one value)"),
     ({"red": 1}, "other values (one value)"),
     ([], "floats (0)"),
-    ([[[]]], "floats (1 x 1 x 0)"),
 ]
 
 
 @pytest.mark.parametrize(("value", "received"), BAD_PIXELS, ids=range(len(BAD_PIXELS)))
 def test_anything_but_integers_is_refused_by_its_row(served: PyFuncModel, value: Any, received: str) -> None:
     allowed = "32 x 32 x 3 integers from 0 to 255 are allowed"
-    sent = value.tolist() if isinstance(value, np.ndarray) else value
-    assert refusal(served, pixels(sent)) == f"row 1: pixels: {allowed}; received {received}"
+    assert refusal(served, pixels(value)) == f"row 1: pixels: {allowed}; received {received}"
 
 
 FORTY_MEGAPIXELS = base64.b64encode(file_of(Image.new("L", (8_000, 5_000)))).decode()
@@ -195,9 +185,7 @@ TOO_LARGE = base64.b64encode(header_of((10_000, 4_001))).decode()
     [
         ("no base64!", "base64 is allowed; received 10 characters of another kind"),
         ("aGVsbG8=", "a PNG, JPEG or WebP image is allowed; received none, or a damaged one"),
-        ("", "a PNG, JPEG or WebP image is allowed; received none, or a damaged one"),
         (7, "a PNG, JPEG or WebP in base64 is allowed; received int"),
-        (["a"], "a PNG, JPEG or WebP in base64 is allowed; received list"),
         (images.encode_base64(IMAGES[0])[:400], "the image is damaged or cut off"),
         (TOO_LARGE, "at most 40,000,000 pixels are allowed; received 10000 x 4001"),
     ],
@@ -238,38 +226,13 @@ def test_as_many_rows_as_the_limit_are_answered_and_no_other_number(served: PyFu
     ],
 )
 def test_a_flipped_byte_of_what_was_registered_is_refused(
-    served: PyFuncModel, file: Path, tmp_path: Path, part: str, before: bytes, named: str
+    served: PyFuncModel, folder: Path, tmp_path: Path, part: str, before: bytes, named: str
 ) -> None:
     del served  # it is saved
     damaged = tmp_path / "damaged"
-    shutil.copytree(file.parent / "served", damaged)
+    shutil.copytree(folder / "served", damaged)
     content = bytearray((damaged / part).read_bytes())
     content[content.index(before) + len(before)] ^= 1
     (damaged / part).write_bytes(content)
     with pytest.raises(MlflowException, match=rf"{named}: damaged: registered with SHA-256 [0-9a-f]{{64}}"):
         mlflow.pyfunc.load_model(str(damaged))
-
-
-def test_it_loads_without_the_repository_and_without_pickles(served: PyFuncModel, file: Path) -> None:
-    del served  # it is saved
-    code = (
-        "import mlflow, sys; model = mlflow.pyfunc.load_model('served');"
-        "print(model.predict(model.input_example)[0]['label'], 'pipeline' in sys.modules)"
-    )
-    environment = {"PATH": os.environ["PATH"], "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=file.parent, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    label, imported = done.stdout.split()
-    assert label in CLASSES
-    assert imported == "False"
-
-
-def test_answers_are_means_over_the_views(file: Path, tmp_path: Path) -> None:
-    described = serving.described(file, CLASSES, IMAGES[0], BATCH_LIMIT, views="mirror_shift")
-    mlflow.pyfunc.save_model(path=tmp_path / "served", **described)
-    answers = answers_of(mlflow.pyfunc.load_model(str(tmp_path / "served")), *IMAGES)
-    found = [list(answer["probabilities"].values()) for answer in answers]
-    expected = model_file.probabilities(model_file.load(file), IMAGES, "mirror_shift")
-    assert np.allclose(found, expected, atol=1e-6)

@@ -1,12 +1,11 @@
-"""docs/serving.md: every example runs as it is printed, and nginx does as it says."""
+"""Examples of docs/serving.md and of the quickstart run as they are printed; nginx does as documented."""
 
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,9 @@ import pytest
 import requests
 
 from pipeline.data import images
-from tests.conftest import ROOT, Clone, Evaluated
-from tests.servers import answers, free_port, server
+from tests.conftest import ROOT, SERVE, Clone, Evaluated
+from tests.jobs import call
+from tests.servers import free_port, server
 
 pytestmark = pytest.mark.timeout(900)  # the first test may wait for the quickstart
 
@@ -23,56 +23,75 @@ TEXT = (ROOT / "docs/serving.md").read_text()
 START, *BASH = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 [NGINX] = re.findall(r"```nginx\n(.*?)```", TEXT, re.DOTALL)
+DOCUMENTED = "http://127.0.0.1:5001"
 
 
-@pytest.fixture(scope="module")
-def port() -> int:
-    """In place of the documents' 5001, which may be taken."""
-    return free_port()
+@pytest.fixture
+def run(clone: Clone, champion: str) -> Callable[..., str]:
+    """What a command prints in the clone, with the server's address in place of the documents'."""
+
+    def called(*command: str) -> str:
+        done = clone.run(*(word.replace(DOCUMENTED, champion) for word in command))
+        assert "pipeline.classify" not in command[-1] or done.stderr == ""
+        return str(done.stdout)
+
+    return called
 
 
-@pytest.fixture(scope="module")
-def champion(clone: Clone, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The server that the document starts."""
-    address = f"http://127.0.0.1:{port}"
-    log = tmp_path_factory.mktemp("champion") / "log"
-    command = START.replace("5001", str(port)).split()
-    with server(command, clone.folder, clone.environment, log, lambda: answers(f"{address}/ping")):
-        yield address
-
-
-@pytest.mark.usefixtures("champion")
-@pytest.mark.parametrize("number", range(len(BASH)))
+@pytest.mark.parametrize("example", BASH, ids=range(len(BASH)))
 def test_a_shell_example_runs_as_it_is_printed(
-    clone: Clone, evaluated: Evaluated, port: int, number: int
+    run: Callable[..., str], clone: Clone, evaluated: Evaluated, example: str
 ) -> None:
-    done = clone.run("bash", "-euo", "pipefail", "-c", BASH[number].replace("5001", str(port)))
+    printed = run("bash", "-euo", "pipefail", "-c", example)
     label = str(evaluated.probabilities[0].argmax())
-    if "curl" in BASH[number]:
-        [answer] = json.loads(done.stdout)["predictions"]
+    if "curl" in example:
+        [answer] = json.loads(printed)["predictions"]
         assert answer["label"] == label
         assert len(answer["probabilities"]) == 3
         shown = re.findall(r"```json\n(\{\"predictions.*?)```", TEXT, re.DOTALL)[0]
         assert set(json.loads(shown)["predictions"][0]) == set(answer)
-    elif "models predict" in BASH[number]:
+    elif "models predict" in example:
         [answer] = json.loads((clone.folder / "quickstart/answers.json").read_text())["predictions"]
         assert answer["label"] == label
     else:
-        assert done.stdout.splitlines()[1].startswith(f"quickstart/digit.png,{label},")
-        assert len(done.stdout.splitlines()) > 2
+        assert printed.splitlines()[1].startswith(f"quickstart/digit.png,{label},")
+        assert len(printed.splitlines()) > 2
 
 
-@pytest.mark.usefixtures("champion")
-@pytest.mark.parametrize("number", range(len(PYTHON)))
+@pytest.mark.parametrize("example", PYTHON, ids=range(len(PYTHON)))
 def test_a_python_example_runs_as_it_is_printed(
-    clone: Clone, evaluated: Evaluated, port: int, number: int
+    clone: Clone,
+    champion: str,
+    evaluated: Evaluated,
+    example: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = clone.run(sys.executable, "-c", PYTHON[number].replace("5001", str(port)))
-    if "requests" in PYTHON[number]:
-        assert done.stdout.startswith(str(evaluated.probabilities[0].argmax()))
+    monkeypatch.chdir(clone.folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", clone.store)
+    exec(example.replace(DOCUMENTED, champion), {})
+    printed = capsys.readouterr().out
+    if "requests" in example:
+        assert printed.startswith(str(evaluated.probabilities[0].argmax()))
     else:
-        counted = [line.split()[-1] for line in done.stdout.splitlines() if line[:1].isdigit()]
+        counted = [line.split()[-1] for line in printed.splitlines() if line[:1].isdigit()]
         assert sum(map(int, counted)) == 100
+
+
+def test_the_commands_that_the_quickstart_prints_work(
+    run: Callable[..., str], clone: Clone, evaluated: Evaluated
+) -> None:
+    printed = (clone.folder.parent / "quickstart.txt").read_text()
+    titles = ("serve", "ask with curl", "or in Python", "classify")
+    serve, curl, python, classify = (
+        re.findall(rf"^ *{title}  +(.*)$", printed, re.MULTILINE)[0] for title in titles
+    )
+    assert serve == START.strip() == SERVE.format(port=5001)
+    label = str(evaluated.probabilities[0].argmax())
+    assert json.loads(run("bash", "-c", curl))["predictions"][0]["label"] == label
+    assert f"'label': '{label}'" in run("bash", "-c", python)
+    words = classify.removeprefix("python -m pipeline.").split()
+    assert "%" in call(clone.folder, *words, MLFLOW_TRACKING_URI=clone.store).out
 
 
 @dataclass(frozen=True)
@@ -89,9 +108,8 @@ class Proxy:
 
 
 @pytest.fixture(scope="module")
-def proxy(champion: str, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+def proxy(champion: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """nginx as the document sets it up, on another port and with a certificate of its own."""
-    del champion  # it runs
     folder, https = tmp_path_factory.mktemp("nginx"), free_port()
     made = Proxy(f"https://127.0.0.1:{https}", folder / "champion.pem")
     files = f"-keyout {folder}/champion.key -out {made.certificate}"
@@ -99,7 +117,7 @@ def proxy(champion: str, port: int, tmp_path_factory: pytest.TempPathFactory) ->
         "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=champion -addext subjectAltName=IP:127.0.0.1"
     )
     subprocess.run(["openssl", *request.split(), *files.split()], check=True, capture_output=True)
-    site = NGINX.replace("5001", str(port)).replace("listen 443", f"listen 127.0.0.1:{https}")
+    site = NGINX.replace(DOCUMENTED, champion).replace("listen 443", f"listen 127.0.0.1:{https}")
     site = site.replace("/etc/ssl/certs", str(folder)).replace("/etc/ssl/private", str(folder))
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     places = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
@@ -140,9 +158,10 @@ def test_the_proxy_passes_json_only(proxy: Proxy, kind: str | None) -> None:
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("depth", [990, 100_000, None])
-def test_json_that_mlflow_cannot_read_is_refused_in_one_line(proxy: Proxy, depth: int | None) -> None:
-    value = b"[" * depth + b"]" * depth if depth else b"9" * 6_000
+@pytest.mark.parametrize(
+    "value", [b"[" * 990 + b"]" * 990, b"[" * 100_000 + b"]" * 100_000, b"9" * 6_000], ids=range(3)
+)
+def test_json_that_mlflow_cannot_read_is_refused_in_one_line(proxy: Proxy, value: bytes) -> None:
     answer = proxy.post(b'{"inputs":' + value + b"}", Content_Type="application/json")
     assert answer.status_code == 400
     assert answer.json() == {"error_code": "BAD_REQUEST", "message": "the request cannot be read"}

@@ -1,24 +1,23 @@
 """MLflow's store: another version's, an unreachable one, one whose address holds a password, a new one."""
 
-import importlib
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import mlflow
+import mlflow.db
 import pytest
 import sqlalchemy
 from alembic import command as alembic
 from alembic.config import Config
+from click.testing import CliRunner
 from mlflow.store.tracking.dbmodels.initial_models import Base
 
-from pipeline import rollback
-from pipeline.champion import registry
+from pipeline.champion import registry, trial
 from pipeline.records import store, tracking
 from pipeline.shared.errors import PipelineError
-from tests.conftest import BIN, ROOT, Clone
+from tests.conftest import ROOT, Clone
+from tests.jobs import call, this_process
 from tests.test_registry import new_candidate
 
 MLFLOW_3_0 = "6953534de441"  # the schema of MLflow 3.0, the oldest that is supported
@@ -96,14 +95,11 @@ def test_an_older_store_is_refused_with_the_commands_that_help_and_left_as_it_is
     assert Path("mlflow.db").read_bytes() == before
 
 
-def test_a_newer_store_is_refused_with_what_helps(old: str) -> None:
+def test_a_newer_store_and_a_file_that_is_none_are_refused(old: str) -> None:
     execute(old, "UPDATE alembic_version SET version_num = 'fedcba987654'")
-    with pytest.raises(PipelineError, match=r"restore a backup of before$") as caught:
+    newer = r"a newer MLflow's store \(its schema, fedcba987654, is unknown .*restore a backup of before$"
+    with pytest.raises(PipelineError, match=newer):
         store.check()
-    assert "a newer MLflow's store (its schema, fedcba987654, is unknown to MLflow " in str(caught.value)
-
-
-def test_a_file_that_is_no_database_is_refused(old: str) -> None:
     Path("mlflow.db").write_text("not a database, and long enough to be read as if it were one" * 20)
     with pytest.raises(PipelineError, match=f"no answer from {old}: file is not a database$"):
         store.check()
@@ -123,9 +119,12 @@ def test_a_new_store_is_complete_or_absent(
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_upgraded_store_has_its_runs_and_its_champion_and_takes_new_ones(old: str, tmp_path: Path) -> None:
+def test_an_upgraded_store_has_its_runs_and_its_champion_and_takes_new_ones(
+    old: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As docs/upkeep.md says."""
-    subprocess.run([BIN / "mlflow", "db", "upgrade", old], capture_output=True, check=True)
+    monkeypatch.setattr(trial, "new_process", this_process)
+    CliRunner().invoke(mlflow.db.commands, ["upgrade", old], catch_exceptions=False)
     store.check()
     run = tracking.find_run(NAME, TAGS)
     assert run is not None
@@ -141,69 +140,48 @@ def test_an_upgraded_store_has_its_runs_and_its_champion_and_takes_new_ones(old:
 
 
 # One line within seconds, without any password.
-ADDRESSES = [
-    ("http://127.0.0.1:9", "no answer from http://127.0.0.1:9: "),
-    ("http://no-such-host.invalid", "no answer from http://no-such-host.invalid: "),
-    ("http://[::1", "no answer from http://[::1: Invalid IPv6 URL"),
-    ("http://ada:hunter2@[::1", "no answer from http://***@[::1: Invalid IPv6 URL"),
-    ("http://ada:hunter2@127.0.0.1:9", "an address without user, password and query is allowed; set "),
-    ("https://hunter2@127.0.0.1:9", "an address without user, password and query is allowed; set "),
-    ("http://127.0.0.1:9/?token=hunter2", "an address without user, password and query is allowed; set "),
-    ("nonsense://ada:hunter2@there?token=hunter2", "no answer from nonsense://***@there?***: "),
-    ("sqlite:////proc/none/mlflow.db", "no answer from sqlite:////proc/none/mlflow.db: "),
-    (
-        "postgresql+psycopg2://u:hunter2@127.0.0.1:9/db",
-        "no answer from postgresql+psycopg2://***@127.0.0.1:9",
-    ),
-    ("postgresql://u:%68unter2@127.0.0.1:9/db", "no answer from postgresql://***@127.0.0.1:9/db: "),
-    (
-        "postgresql:///db?host=127.0.0.1&port=9&user=u&password=hunter2",
-        "no answer from postgresql:///db?***: ",
-    ),
-    ("postgresql://127.0.0.1:9/db?token=hunter2", "no answer from postgresql://127.0.0.1:9/db?***: "),
-    ("mysql+mysqldb://u:hunter2@127.0.0.1:9/db", "no answer from mysql+mysqldb://***@127.0.0.1:9/db: "),
-    ("postgresql://u:p@hunter2@127.0.0.1:9/db", "postgresql://***: not an address of a database; "),
-    ("postgresql://u:p@w:hunter2@127.0.0.1:9/db", "postgresql://***: not an address of a database; "),
-    ("postgresql://u:p hunter2@127.0.0.1:9/db", "postgresql://***: not an address of a database; "),
-    ("postgresql:hunter2", "postgresql://***: not an address of a database; "),
-]
+NO_ANSWER, NO_USER = "no answer from ", "an address without user, password and query is allowed; set "
+NO_ADDRESS = "postgresql://***: not an address of a database; "
+ADDRESSES = {
+    "http://127.0.0.1:9": f"{NO_ANSWER}http://127.0.0.1:9: ",
+    "http://ada:hunter2@[::1": f"{NO_ANSWER}http://***@[::1: Invalid IPv6 URL",
+    "http://ada:hunter2@127.0.0.1:9": NO_USER,
+    "http://127.0.0.1:9/?token=hunter2": NO_USER,
+    "nonsense://ada:hunter2@there?token=hunter2": f"{NO_ANSWER}nonsense://***@there?***: ",
+    "sqlite:////proc/none/mlflow.db": f"{NO_ANSWER}sqlite:////proc/none/mlflow.db: ",
+    "postgresql+psycopg2://u:hunter2@127.0.0.1:9/db": f"{NO_ANSWER}postgresql+psycopg2://***@127.0.0.1:9",
+    "postgresql://u:%68unter2@127.0.0.1:9/db": f"{NO_ANSWER}postgresql://***@127.0.0.1:9/db: ",
+    "postgresql:///db?host=127.0.0.1&port=9&user=u&password=hunter2": f"{NO_ANSWER}postgresql:///db?***: ",
+    "mysql+mysqldb://u:hunter2@127.0.0.1:9/db": f"{NO_ANSWER}mysql+mysqldb://***@127.0.0.1:9/db: ",
+    "postgresql://u:p@hunter2@127.0.0.1:9/db": NO_ADDRESS,
+    "postgresql://u:p hunter2@127.0.0.1:9/db": NO_ADDRESS,
+    "postgresql:hunter2": NO_ADDRESS,
+}
 
 
-@pytest.mark.parametrize(("uri", "expected"), ADDRESSES, ids=[uri for uri, _ in ADDRESSES])
+@pytest.mark.parametrize("uri", ADDRESSES)
 @pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"])
 def test_a_store_that_does_not_answer_is_one_line_within_seconds_and_without_its_password(
-    uri: str, expected: str, variable: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    uri: str, variable: str
 ) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["rollback"])
-    monkeypatch.setenv(variable, uri)
     begun = time.monotonic()
-    with pytest.raises(SystemExit) as ended:
-        rollback.main()
+    done = call(ROOT, "rollback", **{variable: uri})
     assert time.monotonic() - begun < 30
-    printed = str(ended.value.code)
-    assert printed.startswith(f"error: MLFLOW_TRACKING_URI: {expected}")
-    assert "hunter2" not in printed
-    assert "\n" not in printed
-    assert capfd.readouterr() == ("", "")
+    assert done.refusal.startswith(f"MLFLOW_TRACKING_URI: {ADDRESSES[uri]}")
+    assert "hunter2" not in done.refusal
+    assert (done.out, done.err) == ("", "")
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)  # it may wait for the quickstart
 def test_every_command_refuses_another_mlflows_store_in_one_line(
-    clone: Clone, old: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clone: Clone, old: str, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(clone.copy_quickstart(tmp_path).folder)
-    Path("champion.json").unlink()  # so `repro` has something to run
-    before = (tmp_path / "mlflow.db").read_bytes()
+    folder, before = clone.copy_quickstart(tmp_path).folder, (tmp_path / "mlflow.db").read_bytes()
+    (folder / "champion.json").unlink()  # so `repro` has something to run
     commands = ["train shallow 0", "evaluate shallow 0", "promote", "report", "sync", "repro", "rollback"]
     for command in [*commands, "classify --index 0 --model models:/digits@champion"]:
-        name, *arguments = command.split()
-        monkeypatch.setattr(sys, "argv", [name, *arguments])
-        with pytest.raises(SystemExit) as ended:
-            importlib.import_module(f"pipeline.{name}").main()
-        printed = str(ended.value.code)
-        assert printed.startswith(f"error: {old}: an older MLflow's store ("), command
-        assert "\n" not in printed
+        refused = call(folder, *command.split(), MLFLOW_TRACKING_URI=old).refusal
+        assert refused.startswith(f"{old}: an older MLflow's store ("), command
         assert (tmp_path / "mlflow.db").read_bytes() == before
-    assert not list(Path(".pipeline/checkpoints").glob("*"))  # nothing was trained
+    assert not list(folder.glob(".pipeline/checkpoints/*"))  # nothing was trained

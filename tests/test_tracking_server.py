@@ -1,78 +1,144 @@
-"""A tracking server that stops: the training continues, and its run is complete once the server is back."""
+"""A tracking server on Postgres: runs and promotions through it, faults of it, and a dump of its database."""
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import mlflow
 import pytest
 
+from pipeline.records import store, tracking
+from pipeline.running import worker
 from tests import jobs
-from tests.jobs import NAME, Job
-from tests.servers import free_port, mlflow_server, postgres
+from tests.conftest import Clone
+from tests.jobs import NAME, Job, call
+from tests.servers import POSTGRES, free_port, mlflow_server, postgres
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 EPOCHS = 40
 TRAIN = ("python", "-m", "pipeline.train", *NAME.split("-"))
+SEEDS = [f"batchnorm-{seed}" for seed in range(8)]
 
 
 @dataclass
 class Server:
-    """An `mlflow server` that stops and starts, always on the same port."""
+    """An `mlflow server` that stops and starts, always on the same port; its database keeps running."""
 
     folder: Path
-    store: str
+    database: str
     port: int = field(default_factory=free_port)
     running: ExitStack = field(default_factory=ExitStack)
 
-    @property
-    def address(self) -> str:
-        """Where it listens while it runs."""
-        return f"http://127.0.0.1:{self.port}"
-
     def start(self) -> None:
-        self.running.enter_context(mlflow_server(self.folder, self.port, self.store))
+        self.running.enter_context(mlflow_server(self.folder, self.database, self.port))
 
-    def stop(self) -> None:
-        self.running.close()
+    @property
+    def uri(self) -> dict[str, str]:
+        """The environment of its clients."""
+        return {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.port}"}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server on a Postgres, which keeps running while the server is stopped."""
-    with postgres(tmp_path_factory.mktemp("postgres")) as store:
-        made = Server(tmp_path_factory.mktemp("server"), store)
+    with postgres(tmp_path_factory.mktemp("postgres")) as database:
+        made = Server(tmp_path_factory.mktemp("server"), database)
         made.start()
-        yield made
-        made.stop()
+        with made.running:
+            yield made
+
+
+@pytest.mark.system
+def test_sync_fills_the_store_and_the_champion_loads_from_it(
+    clone: Clone, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a finished quickstart: each training's run, promotion and the champion, all through HTTP."""
+    copy = clone.copy_quickstart(tmp_path)
+    done = call(copy.folder, "sync", **server.uri)
+    assert (done.error, done.out.count("completed its run")) == (None, 3)
+    assert {run.info.status for run in Job(copy.folder, server.uri).runs()} == {"FINISHED"}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri["MLFLOW_TRACKING_URI"])
+    model = mlflow.pyfunc.load_model("models:/digits@champion")
+    assert set(model.predict(model.input_example)[0]) == {"label", "confidence", "probabilities"}
+
+
+@pytest.mark.system
+def test_a_dump_restored_to_another_database_has_the_same_runs(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/upkeep.md says."""
+    address = server.database.removesuffix("/postgres")
+    plain = address.replace("+psycopg2", "")
+
+    def run(program: str, *arguments: str) -> None:
+        subprocess.run([POSTGRES / program, *arguments], check=True, capture_output=True)
+
+    for name in ("before", "after"):
+        run("psql", f"--dbname={plain}/postgres", f"--command=create database {name}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{address}/before")
+    store.check()
+    with tracking.training_run("digits", "shallow-0", {"variant": "shallow"}) as run_id:
+        mlflow.log_metric("val_loss", 0.5)
+    run("pg_dump", "--format=custom", "--file=mlflow.dump", f"{plain}/before")
+    run("pg_restore", "--no-owner", f"--dbname={plain}/after", "mlflow.dump")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{address}/after")
+    store.check()
+    found = tracking.find_run("digits", {"variant": "shallow"})
+    assert found is not None
+    assert (found.info.run_id, found.data.metrics["val_loss"]) == (run_id, 0.5)
+
+
+def prepared(folder: Path, changes: dict[str, int], environment: dict[str, str]) -> Job:
+    """A job before its training, whose runs go to an experiment of its own."""
+    params = jobs.small_params(batchnorm={"early_stopping": None} | changes)
+    params["data"]["name"] = folder.name.replace("_", "-")
+    return jobs.prepared(folder / "job", params, **environment)
+
+
+def assert_whole(job: Job, names: list[str], epochs: int) -> None:
+    """One run of each training in one experiment, FINISHED, with every epoch once and a model."""
+    experiment = job.client.get_experiment_by_name(job.folder.parent.name.replace("_", "-"))
+    assert experiment is not None
+    runs = job.client.search_runs([experiment.experiment_id])
+    assert sorted(run.info.run_name or "" for run in runs) == names
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        assert job.steps(run) == list(range(epochs))
+        assert "model_digest" in run.data.tags
+    models = job.client.search_logged_models([experiment.experiment_id])
+    assert [model.status for model in models] == ["READY"] * len(names)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", ["sqlite", "server"])
+def test_eight_trainings_at_once_all_have_whole_runs(server: Server, tmp_path: Path, kind: str) -> None:
+    """In a store that does not exist yet, or on the server in an experiment that does not."""
+    uri = server.uri if kind == "server" else {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/new.db"}
+    job = prepared(tmp_path, {"epochs": 4, "training_images": 400}, uri)
+    worker.stop()  # the server of other tests, which has imported less
+    trainings = {name: jobs.start_training(job, name) for name in SEEDS}
+    for name, training in trainings.items():
+        training.join(600)
+        printed = (job.folder / f"{name}.log").read_text()
+        assert training.exitcode == 0, printed
+        assert "locked" not in printed
+        assert "not complete" not in printed
+    assert_whole(job, SEEDS, 4)
 
 
 @pytest.fixture
 def job(server: Server, tmp_path: Path) -> Job:
-    """A job before its training, whose runs go to an experiment of its own on the server."""
-    params = jobs.small_params(batchnorm={"epochs": EPOCHS, "early_stopping": None})
-    params["data"]["name"] = tmp_path.name.replace("_", "-")
-    tracking = {"MLFLOW_TRACKING_URI": server.address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-    return jobs.make(tmp_path / "job", params, "prepare", "recipes", **tracking)
+    return prepared(tmp_path, {"epochs": EPOCHS}, server.uri | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"})
 
 
-def assert_whole(job: Job) -> None:
-    """One run of the training, FINISHED, with every epoch once and a model."""
-    experiment = job.client.get_experiment_by_name(job.folder.parent.name.replace("_", "-"))
-    assert experiment is not None
-    [run] = job.client.search_runs([experiment.experiment_id])
-    assert run.info.status == "FINISHED"
-    assert job.steps(run) == list(range(EPOCHS))
-    assert "model_digest" in run.data.tags
-    [model] = job.client.search_logged_models([experiment.experiment_id])
-    assert model.status == "READY"
-
-
+@pytest.mark.faults
 def test_a_server_that_stops_loses_no_training_and_sync_completes_its_run(server: Server, job: Job) -> None:
     training = job.start(*TRAIN)
-    jobs.wait_for(lambda: jobs.trained_epochs(job) >= 2)
-    server.stop()
+    jobs.wait_for(lambda: jobs.trained_epochs(job) >= 2, process=training)
+    server.running.close()
     printed, _ = training.communicate(timeout=400)
     assert training.returncode == 0, printed
     assert f"{NAME}: its run is not complete" in printed
@@ -84,18 +150,19 @@ def test_a_server_that_stops_loses_no_training_and_sync_completes_its_run(server
     assert refused.count("\n") == 1
     server.start()
     assert f"sync: {NAME}: completed its run" in job.run("python", "-m", "pipeline.sync")
-    assert_whole(job)
+    assert_whole(job, [NAME], EPOCHS)
     assert job.run("python", "-m", "pipeline.sync") == "sync: nothing was missing\n"
 
 
+@pytest.mark.faults
 def test_a_run_catches_up_with_a_server_that_is_back_before_the_end(server: Server, job: Job) -> None:
     training = job.start(*TRAIN)
-    jobs.wait_for(lambda: jobs.trained_epochs(job) >= 1)
-    server.stop()
+    jobs.wait_for(lambda: jobs.trained_epochs(job) >= 1, process=training)
+    server.running.close()
     before = jobs.trained_epochs(job)
-    jobs.wait_for(lambda: jobs.trained_epochs(job) >= before + 2)
+    jobs.wait_for(lambda: jobs.trained_epochs(job) >= before + 2, process=training)
     server.start()
     printed, _ = training.communicate(timeout=400)
     assert training.returncode == 0, printed
     assert "not complete" not in printed
-    assert_whole(job)
+    assert_whole(job, [NAME], EPOCHS)

@@ -1,6 +1,7 @@
 """The training twin against the plain model: the same weights and updates, but for rounding."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,12 @@ def plain_list() -> keras.Sequential:
     return listed(layers.Conv2D(4, 3, activation="relu"), layers.MaxPooling2D(2), layers.Flatten())
 
 
-def normalized_list() -> keras.Sequential:
-    return listed(layers.Conv2D(4, 3), layers.BatchNormalization(), layers.GlobalAveragePooling2D())
+def normalized_list(**arguments: Any) -> keras.Sequential:
+    return listed(layers.Conv2D(4, 3), layers.BatchNormalization(**arguments), layers.Flatten())
+
+
+def vector_list() -> keras.Sequential:
+    return listed(layers.Flatten(), layers.Dense(4), layers.BatchNormalization())
 
 
 def updated(model: keras.Model, steps: int) -> list[np.ndarray]:
@@ -29,23 +34,33 @@ def updated(model: keras.Model, steps: int) -> list[np.ndarray]:
     return list(model.get_weights())
 
 
-def without_dropout(model: keras.Model) -> keras.Model:
+def residual_without_dropout() -> keras.Model:
+    model = residual_model()
     for layer in model.layers:
         if isinstance(layer, layers.Dropout):
             layer.rate = 0
     return model
 
 
-@pytest.mark.parametrize(
-    ("make", "parts"),
-    [(plain_list, 1), (plain_list, 2), (normalized_list, 2), (lambda: without_dropout(residual_model()), 1)],
-    ids=["list", "list in parts", "normalized list in parts", "residual"],
-)
+CASES: dict[str, tuple[Callable[[], keras.Model], int, bool]] = {
+    "list": (plain_list, 1, False),
+    "list in parts": (plain_list, 2, False),
+    "normalized list in parts": (normalized_list, 2, True),
+    "residual": (residual_without_dropout, 1, True),
+    "normalized vectors": (vector_list, 1, True),
+    "normalized without a scale": (lambda: normalized_list(scale=False), 1, True),
+    "normalized along an axis that the kernel cannot": (lambda: normalized_list(axis=1), 1, False),
+    "normalized without a centre": (lambda: normalized_list(center=False), 1, False),
+}
+
+
+@pytest.mark.parametrize(("make", "parts", "fused"), CASES.values(), ids=CASES)
 def test_first_twenty_updates_are_those_of_the_plain_model(
-    make: Callable[[], keras.Model], parts: int
+    make: Callable[[], keras.Model], parts: int, fused: bool
 ) -> None:
     plain = make()
     twin = Twin(plain, "float32", parts)
+    assert any(isinstance(layer, BatchNormalization) for layer in twin.network._flatten_layers()) == fused
     for one, other in zip(updated(twin, 20), updated(plain, 20), strict=True):
         assert np.allclose(one, other, rtol=0, atol=2e-5)
 
@@ -65,71 +80,6 @@ def test_a_twin_takes_the_models_weights_and_gives_them_back(
     model.set_weights(twin.get_weights())
     assert np.allclose(twin(some, training=False), model(some, training=False), atol=tolerance)
     assert {layer.dtype_policy.name for layer in model._flatten_layers()} == {"float32"}
-
-
-@pytest.mark.parametrize("make", [random_model, residual_model])
-def test_inner_layers_compute_in_bfloat16_but_pixels_and_probabilities_do_not(
-    make: Callable[[], keras.Model],
-) -> None:
-    network = Twin(make(), "mixed_bfloat16").network
-    leaves = [layer for layer in network._flatten_layers() if not isinstance(layer, keras.Model)]
-    exact = ("InputLayer", "Rescaling", "RandomFlip", "RandomRotation")
-    for layer in leaves:
-        is_exact = type(layer).__name__ in exact or layer is network.layers[-1]
-        assert layer.compute_dtype == ("float32" if is_exact else "bfloat16"), layer.name
-
-
-@pytest.mark.parametrize("count", [3, 4, 5])
-def test_a_batch_is_answered_in_parts_of_any_size(count: int) -> None:
-    model = plain_list()
-    twin = Twin(model, "float32", parts=3)
-    some = DATA.images[:count]
-    assert np.allclose(twin(some), model(some), atol=1e-6)
-    compile_model(twin, recipe())
-    assert np.isfinite(twin.train_on_batch(some, DATA.labels[:count])).all()
-
-
-@pytest.mark.parametrize("scale", [True, False])
-def test_fused_normalization_equals_keras_in_value_gradient_and_averages(scale: bool) -> None:
-    rng = np.random.default_rng(0)
-    features = tf.constant(rng.normal(2, 3, (8, 6, 6, 4)), tf.float32)
-    upstream = tf.constant(rng.normal(size=features.shape), tf.float32)
-
-    def seen(layer: keras.layers.BatchNormalization) -> list[np.ndarray]:
-        layer.build(features.shape)
-        if scale:
-            layer.gamma.assign([0.5, 1, 1.5, 2])
-        layer.beta.assign([-1, 0, 1, 2])
-        with tf.GradientTape() as tape:
-            tape.watch(features)
-            out = layer(features, training=True)
-            total = tf.reduce_sum(out * upstream)
-        gradients = tape.gradient(total, [features, *(w.value for w in layer.trainable_weights)])
-        after = layer(features, training=False)
-        return [np.array(value) for value in (out, *gradients, *(w.value for w in layer.weights), after)]
-
-    for fused, plain in zip(
-        seen(BatchNormalization(scale=scale)), seen(layers.BatchNormalization(scale=scale)), strict=True
-    ):
-        assert np.allclose(fused, plain, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [layers.BatchNormalization(axis=1), layers.BatchNormalization(center=False)],
-)
-def test_normalization_that_the_kernel_cannot_compute_stays_keras_own(layer: keras.Layer) -> None:
-    model = listed(layers.Conv2D(4, 3), layer, layers.Flatten())
-    twin = Twin(model, "float32")
-    assert not any(isinstance(copy, BatchNormalization) for copy in twin.network.layers)
-    for one, other in zip(updated(twin, 3), updated(model, 3), strict=True):
-        assert np.allclose(one, other, atol=2e-5)
-
-
-def test_normalization_of_vectors_is_trained_too() -> None:
-    model = listed(layers.Flatten(), layers.Dense(4), layers.BatchNormalization())
-    for one, other in zip(updated(Twin(model, "float32"), 3), updated(model, 3), strict=True):
-        assert np.allclose(one, other, atol=2e-5)
 
 
 def test_the_training_loss_is_smoothed_and_the_validation_loss_is_not() -> None:

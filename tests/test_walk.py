@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
@@ -14,7 +13,7 @@ from ruamel.yaml import YAML
 from pipeline import plan
 from pipeline.shared.errors import PipelineError
 from tests.conftest import ROOT
-from tests.jobs import wait_for
+from tests.jobs import processes, wait_for
 
 RUN = """\
 import signal, sys
@@ -56,17 +55,6 @@ def start(project: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-c", RUN], cwd=project, env=environment, text=True)
 
 
-def processes_in(folder: Path) -> list[psutil.Process]:
-    """The processes that work in a folder, without this one."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            found += [process] if Path(process.cwd()) == folder and process.pid != os.getpid() else []
-        except psutil.Error:
-            continue
-    return found
-
-
 def test_a_failed_stage_stops_what_depends_on_it_alone(project: Path) -> None:
     write_stages(
         project, bad=("exit 1", ""), after=("true", "bad"), last=("true", "after good"), good=("true", "")
@@ -85,7 +73,7 @@ def test_a_stage_is_stopped_even_if_it_does_not_listen(project: Path, deaf: str)
         wait_for((project / "deaf.here").exists)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 130
-    assert processes_in(project) == []
+    assert processes(project) == []
     assert locked(project) == {"first"}
     with Repo() as repo:  # whose lock is free
         assert set(repo.status()) == {"deaf", "waiting"}

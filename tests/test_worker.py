@@ -1,10 +1,12 @@
 """Worker processes: what they print, how they end, and that none outlives its driver."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,9 @@ def test_a_job_shows_its_lines_and_gives_its_status(code: str, status: int, last
     assert lines[len(lines) - len(last) :] == last
 
 
-def test_stopping_ends_a_job_and_leaves_no_process() -> None:
+def test_stopping_ends_a_job_and_no_process_of_others() -> None:
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    other.start()
     ends: list[int | None] = []
     lines: list[str] = []
     thread = threading.Thread(target=lambda: ends.append(worker.run(job(WAIT), lines.append)))
@@ -60,6 +64,8 @@ def test_stopping_ends_a_job_and_leaves_no_process() -> None:
     thread.join(30)
     assert len(ends) == 1
     assert not process.is_running()
+    assert other.is_alive()
+    other.kill()
     assert worker.run(job("1 + 1"), lines.append) == 0  # in a new server
 
 
