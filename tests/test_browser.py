@@ -25,7 +25,7 @@ def test_the_runs_are_listed_and_compare(clone: Clone, ui: str, page: Page) -> N
     assert experiment is not None
     number = experiment.experiment_id
     page.goto(f"{ui}/#/experiments/{number}/runs?compareRunsMode=CHART")
-    for name in ("shallow-0", "baseline-0", "shallow_subset-0"):
+    for name in ("shallow-0", "speedrun-0", "shallow_subset-0"):
         expect(page.get_by_text(name, exact=True).first).to_be_visible()
     page.get_by_role("button", name="Close", exact=True).click()  # the assistant's, beside the charts
     page.get_by_placeholder("Search metric charts").fill("accuracy")
@@ -34,10 +34,10 @@ def test_the_runs_are_listed_and_compare(clone: Clone, ui: str, page: Page) -> N
     screenshot(page, "mlflow-compare")
 
     runs = {run.info.run_name: run.info.run_id for run in client.search_runs([number])}
-    ids = ",".join(f'"{runs[name]}"' for name in ("shallow-0", "baseline-0"))
+    ids = ",".join(f'"{runs[name]}"' for name in ("shallow-0", "speedrun-0"))
     page.goto(f'{ui}/#/compare-runs?runs=[{ids}]&experiments=["{number}"]')
     expect(page.get_by_text("Comparing 2 Runs from 1 Experiment")).to_be_visible()
-    for name in ("shallow-0", "baseline-0"):
+    for name in ("shallow-0", "speedrun-0"):
         expect(page.get_by_text(name, exact=True).first).to_be_visible()
 
 

@@ -15,7 +15,7 @@ from tests.jobs import Job, call, copied, this_process
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the quickstart
 
-TRAINED = {"baseline-0", "shallow-0", "shallow_subset-0"}
+TRAINED = {"speedrun-0", "shallow-0", "shallow_subset-0"}
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ def scores_of(seeds: int, validation: dict[str, float] = VALIDATION) -> pd.DataF
             "seed": seed,
             "validation_accuracy": accuracy + 0.01 * (seed - (seeds - 1) / 2),
             "test_accuracy": accuracy - 0.02 + 0.01 * (seed - (seeds - 1) / 2),
+            "views_accuracy": 0.9 if variant == "vgg3" else float("nan"),
             "parameters": PARAMETERS.get(variant, 359242),
             "epochs": 10 + seed,
             "training_accuracy": 0.99 if variant == "vgg3" else accuracy + 0.01,
@@ -148,10 +149,19 @@ def test_variants_stand_by_validation_accuracy_beside_their_published_figure() -
     assert "Accuracy on 5,000 validation and 10,000 test images. One training each." in text
     assert f"up to {100 * NOISE:.1f} points are noise" in text
     assert table_rows(text, "variant") == [
-        ["variant", "parameters", "epochs", "validation", "test", "published (test)", "difference"],
-        ["vgg3_early_stop", "550,571", "10", "0.7700", "0.7500", "none", "none"],
-        ["vgg3", "550,570", "10", "0.7600", "0.7400", "0.7678", "-2.8"],
-        ["batchnorm", "359,242", "10", "0.7000", "0.6800", "none", "none"],
+        [
+            "variant",
+            "parameters",
+            "epochs",
+            "validation",
+            "test",
+            "with views",
+            "published (test)",
+            "difference",
+        ],
+        ["vgg3_early_stop", "550,571", "10", "0.7700", "0.7500", "none", "none", "none"],
+        ["vgg3", "550,570", "10", "0.7600", "0.7400", "0.9000", "0.7678", "-2.8"],
+        ["batchnorm", "359,242", "10", "0.7000", "0.6800", "none", "none", "none"],
     ]
 
 

@@ -145,7 +145,7 @@ def test_after_ctrl_c_and_a_failing_variant_all_is_as_if_nothing_had_happened(
         for line in driver.stdout or []:
             lines.append(line)
             if "shallow  epoch 2/5000" in line:
-                wait_for(lambda: "baseline" in results_of(job))
+                wait_for(lambda: "speedrun" in results_of(job))
                 driver.send_signal(signal.SIGINT)
                 break
         lines += driver.stdout or []
@@ -154,7 +154,7 @@ def test_after_ctrl_c_and_a_failing_variant_all_is_as_if_nothing_had_happened(
     assert "Traceback" not in "".join(lines)
     assert jobs.processes(job.folder) == []
     statuses = {run.info.run_name: run.info.status for run in job.runs()}
-    assert statuses == {"baseline-0": "FINISHED", "shallow-0": "FAILED"}
+    assert statuses == {"speedrun-0": "FINISHED", "shallow-0": "FAILED"}
 
     set_variants(job)
     checkpoint = job.folder / ".pipeline/checkpoints/shallow-0.npz"
@@ -165,7 +165,7 @@ def test_after_ctrl_c_and_a_failing_variant_all_is_as_if_nothing_had_happened(
     assert re.search(r"shallow-0: failed after \d:\d\d:\d\d\n", printed)
     assert printed.count(f"shallow-0: error: {reason}\n") == 1
     assert printed.count(f"\nerror: {reason}\n") == 1  # of the stage, which did not try again
-    assert printed.count("baseline  epoch") == 0  # its result was there
+    assert printed.count("speedrun  epoch") == 0  # its result was there
     [left] = re.findall(r"error: not done: (.*)\. Run the same command to continue\.\n$", printed)
     others = {
         "evaluate",
@@ -175,10 +175,10 @@ def test_after_ctrl_c_and_a_failing_variant_all_is_as_if_nothing_had_happened(
         "predict_finetuned@shallow_subset-0",
     }
     assert set(left.split(", ")) == {"train@shallow-0", "predict@shallow-0", *others}
-    assert [path.name for path in (job.folder / "predictions").iterdir()] == ["baseline-0"]
+    assert [path.name for path in (job.folder / "predictions").iterdir()] == ["speedrun-0"]
 
     checkpoint.rmdir()
-    assert "baseline  epoch" not in job.run(*REPRO)
+    assert "speedrun  epoch" not in job.run(*REPRO)
     assert_same(job, expected)
     assert not any("taken_up" in run.data.tags for run in job.runs())
     assert not (job.folder / ".pipeline/results").exists()
@@ -195,27 +195,27 @@ def test_what_dvc_can_restore_is_not_trained_ahead(finished: Job) -> None:
 def test_a_killed_driver_leaves_results_that_dvc_repro_takes_up(job: Job, expected: Job) -> None:
     set_variants(job, shallow={"epochs": 5000})
     with job.start(*REPRO) as driver:
-        wait_for(lambda: "baseline" in results_of(job))
+        wait_for(lambda: "speedrun" in results_of(job))
         driver.kill()
     wait_for(lambda: jobs.processes(job.folder) == [])  # the workers end by themselves
     set_variants(job)
     printed = job.run("dvc", "repro")
-    assert "baseline  epoch" not in printed
+    assert "speedrun  epoch" not in printed
     assert "shallow  epoch 1/10" in printed
     assert_same(job, expected)
 
 
 @pytest.mark.faults
 def test_the_run_of_a_result_that_no_stage_takes_up_gets_a_tag(finished: Job) -> None:
-    set_variants(finished, baseline={"epochs": 1}, shallow={"epochs": 5000})
+    set_variants(finished, speedrun={"epochs": 1}, shallow={"epochs": 5000})
     with finished.start(*REPRO) as driver:
-        wait_for(lambda: "baseline" in results_of(finished))
+        wait_for(lambda: "speedrun" in results_of(finished))
         driver.send_signal(signal.SIGTERM)
     set_variants(finished, shallow={"epochs": 1})
     finished.run(*REPRO)
     tagged = [run for run in finished.runs() if "taken_up" in run.data.tags]
     assert [run.data.params["variant.epochs"] for run in tagged] == ["1"]
-    assert [run.info.run_name for run in tagged] == ["baseline-0"]
+    assert [run.info.run_name for run in tagged] == ["speedrun-0"]
 
 
 @pytest.mark.faults
@@ -236,8 +236,8 @@ def test_a_killed_worker_resumes_twice_and_then_fails_alone(job: Job) -> None:
     assert resumed == 2
     printed = "".join(lines)
     assert "error: its process ended with -9, 3 times\n" in printed
-    assert printed.count("baseline-0: done") == 1
-    assert (job.folder / "predictions/baseline-0").is_dir()
+    assert printed.count("speedrun-0: done") == 1
+    assert (job.folder / "predictions/speedrun-0").is_dir()
 
 
 def is_training(job: Job, process: psutil.Process) -> bool:

@@ -49,9 +49,9 @@ def test_an_edit_reruns_the_stages_that_it_decides(
     assert_outdated_too("evaluate")
 
     params = YAML().load(copy.folder / "params.yaml")
-    params["variants"]["baseline"]["optimizer"]["learning_rate"] = 0.002
+    params["variants"]["speedrun"]["optimizer"]["learning_rate"] = 0.002
     YAML().dump(params, copy.folder / "params.yaml")
-    assert_outdated_too("train@baseline-0", "predict@baseline-0")
+    assert_outdated_too("train@speedrun-0", "predict@speedrun-0")
 
     edit(copy.folder, "design/networks", TINY)
     network = {"network": {"name": "tiny", "width": 8}, "epochs": 1}

@@ -83,6 +83,12 @@ def _variants(results: Results) -> str:
     counts, seeds = results.facts["counts"], int(table["seeds"].iloc[0])
     text = f"Accuracy on {counts['validation']:,} validation and {counts['test']:,} test images. "
     text += "One training each." if seeds == 1 else f"Mean and standard deviation of {seeds} seeds."
+    if table["views"].notna().any():
+        rows["with views"] = [_or_none(value, ".4f") for value in table["views"]]
+        text += (
+            " Views are shifted and mirrored copies of a test image, over which the served model averages; "
+            "models are compared without them."
+        )
     if table["published"].notna().any():
         rows["published (test)"] = [_or_none(value, ".4f") for value in table["published"]]
         differences = 100 * (table["test"] - table["published"])

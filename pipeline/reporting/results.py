@@ -57,6 +57,7 @@ def read_results(published: dict[str, float]) -> Results:
     scores["parameters"] = [one.record()["metrics"]["parameters"] for one in models]
     scores["epochs"] = [len(table) for table in histories.values()]
     scores["training_accuracy"] = [table["accuracy"].iloc[-1] for table in histories.values()]
+    scores["views_accuracy"] = [accuracy_with_views(one) for one in models]
     pairs = {"one": str, "other": str, "images": int, "one_as_other": int, "other_as_one": int}
     return Results(
         facts=facts,
@@ -68,6 +69,12 @@ def read_results(published: dict[str, float]) -> Results:
         champion=champion,
         diverged=diverged,
     )
+
+
+def accuracy_with_views(trained: Trained) -> float:
+    """A model's test accuracy with test-time views; NaN if it has none."""
+    parts = trained.metrics().items()
+    return next((of["accuracy"] for part, of in parts if part.startswith("test_")), float("nan"))
 
 
 def read_per_class(trained: Trained, classes: list[str]) -> pd.DataFrame:
@@ -86,6 +93,7 @@ def summarize(scores: pd.DataFrame, published: dict[str, float]) -> pd.DataFrame
     for part in ("validation", "test"):
         table[part] = groups[f"{part}_accuracy"].mean()
         table[f"{part}_sd"] = groups[f"{part}_accuracy"].std()
+    table["views"] = groups["views_accuracy"].mean()
     table["seeds"] = groups.size()
     table["published"] = pd.Series(published).reindex(table.index)
     return table.sort_values("validation", ascending=False, kind="stable")
