@@ -27,8 +27,11 @@ from mlflow.entities import Run
 
 from pipeline import quickstart
 from pipeline.champion import serving, trial
+from pipeline.learning import hardware
+from pipeline.learning.backend import keras
 from pipeline.quickstart import lay_out
 from pipeline.running import worker
+from pipeline.training import body
 from tests.conftest import BIN, ROOT, Clone
 
 NAME = "batchnorm-0"  # the model that most tests train
@@ -170,6 +173,11 @@ class Called:
         return str(self.error.removeprefix("error: "))
 
 
+def seed_only(seed: int, *_: Any) -> None:
+    """`make_deterministic` in a process in which TensorFlow runs already, so its threads stay."""
+    keras.utils.set_random_seed(seed)
+
+
 def call(folder: Path, name: str, *arguments: str, **environment: str) -> Called:
     """Call the main function of `python -m pipeline.NAME` in this process, in a folder with its own store.
 
@@ -186,6 +194,9 @@ def call(folder: Path, name: str, *arguments: str, **environment: str) -> Called
             patch.delenv(key)
         for key, value in ours.items():
             patch.setenv(key, value)
+        if name in {"train", "predict"}:
+            for module in (body, hardware):
+                patch.setattr(module, "make_deterministic", seed_only)
         patch.chdir(folder)
         patch.setattr(sys, "argv", [name, *arguments])
         try:

@@ -34,15 +34,16 @@ def run(command: str, folder: Path, file: str) -> list[str]:
 
 
 @pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    """MLflow's client of a store that is restored there, and is the one that is used."""
+def new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to restore to, whose store is the one that is used."""
+    (tmp_path / "new folder").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'new folder/mlflow.db'}")
-    (tmp_path / "new folder").mkdir()
-    return MlflowClient()
+    return tmp_path / "new folder"
 
 
-def runs_of(client: MlflowClient, name: str) -> list[Run]:
+def runs_of(name: str) -> list[Run]:
+    client = MlflowClient()
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     return list(client.search_runs([experiment.experiment_id]))
@@ -80,14 +81,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_restored_elsewhere_runs_artifacts_and_the_champion_are_there_without_the_old_folder(
-    saved: Path, tmp_path: Path, client: MlflowClient
+    saved: Path, new: Path
 ) -> None:
-    aside, new = saved.with_name("aside"), tmp_path / "new folder"
+    aside = saved.with_name("aside")
     saved.rename(aside)  # nothing is left where the store says that it is
     try:
         run("restore", new, str(aside / "kept/backup.zip"))
         for experiment, text in (("digits", "kept"), ("uri", "by uri")):
-            [one] = runs_of(client, experiment)
+            [one] = runs_of(experiment)
             assert mlflow.artifacts.load_text(f"{one.info.artifact_uri}/note.txt") == text
         model = mlflow.pyfunc.load_model("models:/digits@champion")
         assert set(model.predict(serving.example_request(PIXELS))[0]["probabilities"]) == set(CLASSES)
@@ -189,7 +190,7 @@ for number in range(10**6):
 """
 
 
-def test_backup_taken_while_runs_write_is_consistent(tmp_path: Path, client: MlflowClient) -> None:
+def test_backup_taken_while_runs_write_is_consistent(tmp_path: Path, new: Path) -> None:
     """What the copied store calls finished has all its metrics, tags and artifacts in the backup."""
     old = tmp_path / "old"
     old.mkdir()
@@ -201,8 +202,8 @@ def test_backup_taken_while_runs_write_is_consistent(tmp_path: Path, client: Mlf
         assert writer.poll() is None
         writer.kill()
     shutil.rmtree(old)
-    run("restore", tmp_path / "new folder", "../busy.zip")
-    runs = runs_of(client, "busy")
+    run("restore", new, "../busy.zip")
+    runs = runs_of("busy")
     whole = [one for one in runs if one.info.status == "FINISHED"]
     assert len(whole) >= 5
     assert len(runs) - len(whole) <= 1

@@ -14,13 +14,12 @@ import pytest
 from mlflow.entities import LoggedModelStatus, Run
 from mlflow.models import Model as LoggedModel
 
-from pipeline.learning import hardware, model_file
+from pipeline.learning import model_file
 from pipeline.learning.backend import keras
 from pipeline.records import recording
 from pipeline.shared.arrays import file_digest, read_arrays, read_facts, write_json
-from pipeline.training import body
 from tests import jobs
-from tests.jobs import Called, Job, call, contents, small_params
+from tests.jobs import Job, call, contents, small_params
 
 EPOCHS = 2
 pytestmark = pytest.mark.timeout(900)  # the first test waits for trainings, on a busy machine too
@@ -39,19 +38,6 @@ def tiny_params() -> dict[str, Any]:
     frozen = {"optimizer": {"name": "sgd", "learning_rate": 1e-9}, "training_images": 300}
     params["finetune"] = {"init_from": "shallow", "variants": {"shallow_subset": shallow | frozen}}
     return params
-
-
-def seed_only(seed: int, *_: Any) -> None:
-    """`make_deterministic` in a process in which TensorFlow runs already, so its threads stay."""
-    keras.utils.set_random_seed(seed)
-
-
-def run(folder: Path, stage: str, variant: str, **environment: str) -> Called:
-    """What a stage prints for a variant with seed 0."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (body, hardware):
-            patch.setattr(module, "make_deterministic", seed_only)
-        return call(folder, stage, variant, "0", **environment)
 
 
 @pytest.fixture(scope="module")
@@ -85,19 +71,19 @@ class Trained(Job):
 @pytest.fixture(scope="module")
 def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     project = shutil.copytree(prepared, tmp_path_factory.mktemp("trained") / "project")
-    printed = run(project, "train", "shallow").out
+    printed = call(project, "train", "shallow", "0").out
     first = contents(project / "models/shallow-0")
     parent = Job(project).client.create_run("0", run_name="mlflow run").info.run_id
     shutil.rmtree(project / ".pipeline/checkpoints")  # or the training would resume at its end
-    assert run(project, "train", "runaway").error is None
+    assert call(project, "train", "runaway", "0").error is None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recording, "log_model", lambda *_: None)  # it takes seconds
-        run(project, "train", "shallow", MLFLOW_RUN_ID=parent, MLFLOW_EXPERIMENT_ID="0")
+        call(project, "train", "shallow", "0", MLFLOW_RUN_ID=parent, MLFLOW_EXPERIMENT_ID="0")
         for name in ("shallow_subset", "speedrun"):
-            assert run(project, "train", name).error is None
+            assert call(project, "train", name, "0").error is None
     assert set(first) == {"history.csv", "model.keras", "training.json"}
     assert contents(project / "models/shallow-0") == first  # although their runs have other ids
-    assert run(project, "predict", "speedrun").error is None
+    assert call(project, "predict", "speedrun", "0").error is None
     return Trained(project, output=printed, parent=parent)
 
 
@@ -245,6 +231,6 @@ def test_what_cannot_be_trained_is_refused_in_one_line_and_leaves_nothing(
     project = shutil.copytree(prepared, tmp_path / "project")
     if change:
         change(project)
-    assert run(project, "train", variant).refusal.startswith(line)
+    assert call(project, "train", variant, "0").refusal.startswith(line)
     files = sorted(path.name for path in project.iterdir() if path.name != ".pipeline")
     assert files == ["data", "params.yaml", "recipes"]
