@@ -48,7 +48,6 @@ CASES: dict[str, tuple[Callable[[], keras.Model], int, bool]] = {
     "normalized list in parts": (normalized_list, 2, True),
     "residual": (residual_without_dropout, 1, True),
     "normalized vectors": (vector_list, 1, True),
-    "normalized without a scale": (lambda: normalized_list(scale=False), 1, True),
     "normalized along an axis that the kernel cannot": (lambda: normalized_list(axis=1), 1, False),
     "normalized without a centre": (lambda: normalized_list(center=False), 1, False),
 }
@@ -80,6 +79,43 @@ def test_a_twin_takes_the_models_weights_and_gives_them_back(
     model.set_weights(twin.get_weights())
     assert np.allclose(twin(some, training=False), model(some, training=False), atol=tolerance)
     assert {layer.dtype_policy.name for layer in model._flatten_layers()} == {"float32"}
+
+
+@pytest.mark.parametrize("make", [random_model, residual_model])
+def test_inner_layers_compute_in_bfloat16_but_pixels_and_probabilities_do_not(
+    make: Callable[[], keras.Model],
+) -> None:
+    network = Twin(make(), "mixed_bfloat16").network
+    leaves = [layer for layer in network._flatten_layers() if not isinstance(layer, keras.Model)]
+    exact = ("InputLayer", "Rescaling", "RandomFlip", "RandomRotation")
+    for layer in leaves:
+        is_exact = type(layer).__name__ in exact or layer is network.layers[-1]
+        assert layer.compute_dtype == ("float32" if is_exact else "bfloat16"), layer.name
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_fused_normalization_equals_keras_in_value_gradient_and_averages(scale: bool) -> None:
+    rng = np.random.default_rng(0)
+    features = tf.constant(rng.normal(2, 3, (8, 6, 6, 4)), tf.float32)
+    upstream = tf.constant(rng.normal(size=features.shape), tf.float32)
+
+    def seen(layer: keras.layers.BatchNormalization) -> list[np.ndarray]:
+        layer.build(features.shape)
+        if scale:
+            layer.gamma.assign([0.5, 1, 1.5, 2])
+        layer.beta.assign([-1, 0, 1, 2])
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            out = layer(features, training=True)
+            total = tf.reduce_sum(out * upstream)
+        gradients = tape.gradient(total, [features, *(w.value for w in layer.trainable_weights)])
+        after = layer(features, training=False)
+        return [np.array(value) for value in (out, *gradients, *(w.value for w in layer.weights), after)]
+
+    for fused, plain in zip(
+        seen(BatchNormalization(scale=scale)), seen(layers.BatchNormalization(scale=scale)), strict=True
+    ):
+        assert np.allclose(fused, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_the_training_loss_is_smoothed_and_the_validation_loss_is_not() -> None:
