@@ -218,11 +218,6 @@ def this_process() -> Iterator[trial.Answers]:
     yield answers
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files below a folder."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 def processes(folder: Path, module: str = "") -> list[psutil.Process]:
     """The processes that work in a folder, except this one; with `module`, of `python -m pipeline.MODULE`."""
     return [

@@ -19,7 +19,8 @@ from mlflow.entities import Run
 from pipeline.champion import serving
 from pipeline.learning import model_file
 from pipeline.learning.backend import keras
-from tests.jobs import Job, call, contents
+from tests.conftest import contents
+from tests.jobs import Job, call
 from tests.keras_models import DAMAGES, network_model
 
 CLASSES = [f"class{number}" for number in range(10)]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests import jobs
-from tests.jobs import NAME, Job, call, contents
+from tests.conftest import contents
+from tests.jobs import NAME, Job, call
 
 PARAMS = jobs.small_params(batchnorm={"epochs": 2})
 STAGES = ("fetch", "prepare", "recipes", "train", "predict", "evaluate", "promote", "report")

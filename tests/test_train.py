@@ -19,7 +19,8 @@ from pipeline.learning.backend import keras
 from pipeline.records import recording
 from pipeline.shared.arrays import file_digest, read_arrays, read_facts, write_json
 from tests import jobs
-from tests.jobs import Job, call, contents, small_params
+from tests.conftest import contents
+from tests.jobs import Job, call, small_params
 
 EPOCHS = 2
 pytestmark = pytest.mark.timeout(900)  # the first test waits for trainings, on a busy machine too
