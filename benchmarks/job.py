@@ -27,7 +27,10 @@ def make(
     """Set up `folder` with the pipeline of a checkout, its params.yaml changed to these epochs, variants,
     seeds and `training` (its threads and precision), and DVC."""
     params = YAML(typ="safe").load(checkout / "params.yaml")
-    params["data"] |= {"source": "directory", "directory": str(images), "name": "benchmark"}
+    folders = {"folders": {part: str(images / part) for part in ("train", "test")}}
+    watched = "folders" in params["data"]  # older commits have one `directory`
+    params["data"] |= {"source": "directory", "name": "benchmark"}
+    params["data"] |= folders if watched else {"directory": str(images)}
     params["seeds"] = list(seeds)
     params["training"] |= training
     for group in (params, params["finetune"]):

@@ -33,6 +33,9 @@ def compare(
     if before:
         checkout = folder / "checkout"
         run(["git", "worktree", "add", "--detach", str(checkout), before], Path.cwd(), {})
+        for name in ("data/images/.gitkeep", ".dvc/plots/none"):  # which older commits lack
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            (checkout / name).touch()
         try:
             serial = timed(folder / "before", images, epochs, ["dvc", "repro"], names, checkout=checkout)
         finally:
