@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import accuracy, growth, job, report, start_up, steps, whole
+from benchmarks import accuracy, growth, job, matrix, report, start_up, steps, whole
 from benchmarks.measure import machine, run
 from benchmarks.steps import BFLOAT16, FLOAT32
 from pipeline.shared.arrays import write_json
@@ -74,7 +74,8 @@ def compare_steps(setting: Setting) -> dict[str, Any]:
     """Notebook against pipeline, an epoch."""
     all_cores = {"threads": setting.cores, "precision": "float32"}
     sides: dict[str, dict[str, Any]] = {"notebook": {}, "pipeline": all_cores}
-    return {"images": IMAGES, "seconds": steps.compare(setting.data, sides)}
+    speed, work = matrix.machine_speed(), matrix.operations()
+    return {"images": IMAGES, "gflops": speed, "work": work, "seconds": steps.compare(setting.data, sides)}
 
 
 def compare_precisions(setting: Setting) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from benchmarks import matrix
 from pipeline.reporting.markdown import markdown_table
 
 
@@ -26,6 +27,8 @@ def _steps(found: dict[str, Any], first: str, second: str) -> str:
             one, other = (sides[side][clock]["median"] for side in (first, second))
             row[f"{first}: {title}"] = f"{one:.2f}"
             row[f"{second}: {title}"] = f"{other:.2f} ({other / one:.2f})"
+        for side in (first, second) if "gflops" in found else ():
+            row[f"{side}: matrix speed"] = f"{matrix.fraction(found, variant, side):.0%}"
         rows.append(row)
     return (
         f"Seconds an epoch with its validation pass, of {found['images']:,} images in all, and in brackets "
@@ -43,7 +46,8 @@ def _step_section(found: dict[str, Any]) -> str:
     return (
         f"## An epoch: notebook and pipeline\n\n{_steps(found, 'notebook', 'pipeline')}\n\n"
         "A notebook's epoch ends at a tick of tf.data's autotuning, some only after twice the time of their "
-        "work: another run may meet other ticks, and the CPU seconds say more."
+        "work: another run may meet other ticks, and the CPU seconds say more. Matrix speed: the arithmetic of "
+        "the layers by the wall time, of what this machine reaches in products of float32 matrices."
     )
 
 

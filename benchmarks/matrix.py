@@ -1,0 +1,50 @@
+"""How much of the machine's matrix speed an epoch reaches."""
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.steps import distinct
+from pipeline.params import Params
+from pipeline.shared.load_params import load_params
+
+SIZE, TIMES = 2_048, 10  # of the matrices, and of their products
+
+
+def machine_speed() -> float:
+    """GFLOP/s of a product of float32 matrices on all cores: the fastest of several."""
+    one, other = np.random.default_rng(0).random((2, SIZE, SIZE), np.float32)
+    seconds = []
+    for _ in range(TIMES):
+        started = time.perf_counter()
+        one @ other
+        seconds.append(time.perf_counter() - started)
+    return 2 * SIZE**3 / min(seconds) / 1e9
+
+
+def operations() -> dict[str, float]:
+    """GFLOP of the convolutions and dense layers of a forward pass of one image, for each distinct variant."""
+    from pipeline.design.architecture import build
+    from pipeline.learning.backend import keras
+
+    found = {}
+    for name, variant in distinct(load_params(Params)).items():
+        model = build(variant.network, [32, 32, 3], 10, "model")
+        weighted = [
+            layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)
+        ]
+        products = [math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1]) for layer in weighted]
+        found[name] = 2 * sum(products) / 1e9
+    return found
+
+
+def fraction(found: dict[str, Any], variant: str, side: str) -> float:
+    """The fraction of the machine's speed that a side of a variant's epoch reaches.
+
+    Nine tenths of the images are trained on, which takes three times a forward pass: it, the gradients of the
+    weights and those of the inputs. One tenth validates.
+    """
+    work = found["work"][variant] * found["images"] * (0.9 * 3 + 0.1)
+    return float(work / found["seconds"][variant][side]["wall"]["median"] / found["gflops"])
