@@ -25,7 +25,7 @@ def machine_speed() -> float:
 
 
 def operations() -> dict[str, float]:
-    """GFLOP of the convolutions and dense layers of a forward pass of one image, for each distinct variant."""
+    """GFLOP of a forward pass of one image, in convolutions and dense layers, for each distinct variant."""
     from pipeline.design.architecture import build
     from pipeline.learning.backend import keras
 

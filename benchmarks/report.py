@@ -46,8 +46,8 @@ def _step_section(found: dict[str, Any]) -> str:
     return (
         f"## An epoch: notebook and pipeline\n\n{_steps(found, 'notebook', 'pipeline')}\n\n"
         "A notebook's epoch ends at a tick of tf.data's autotuning, some only after twice the time of their "
-        "work: another run may meet other ticks, and the CPU seconds say more. Matrix speed: the arithmetic of "
-        "the layers by the wall time, of what this machine reaches in products of float32 matrices."
+        "work: another run may meet other ticks, and the CPU seconds say more. Matrix speed: the arithmetic "
+        "of the layers by the wall time, of what this machine reaches in products of float32 matrices."
     )
 
 
