@@ -111,7 +111,7 @@ def relocate(database: Path, old: Path, new: Path) -> None:
         for table, column in LOCATIONS:
             for before, after in ((f"{old}/", f"{new}/"), (f"{old.as_uri()}/", f"{new.as_uri()}/")):
                 moved = f":after || substr({column}, length(:before) + 1)"
-                update = f"UPDATE {table} SET {column} = {moved} WHERE instr({column}, :before) = 1"  # noqa: S608 # nosec B608
+                update = f"UPDATE {table} SET {column} = {moved} WHERE instr({column}, :before) = 1"  # noqa: S608
                 connection.execute(update, {"before": before, "after": after})
 
 
