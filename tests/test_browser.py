@@ -24,6 +24,8 @@ def test_the_runs_are_listed_and_compare(clone: Clone, ui: str, page: Page) -> N
     experiment = client.get_experiment_by_name("digits")
     assert experiment is not None
     number = experiment.experiment_id
+    page.goto(f"{ui}/#/experiments?workflowType=machine_learning")  # as the README says
+    expect(page.get_by_text("digits", exact=True).first).to_be_visible()
     page.goto(f"{ui}/#/experiments/{number}/runs?compareRunsMode=CHART")
     for name in ("shallow-0", "speedrun-0", "shallow_subset-0"):
         expect(page.get_by_text(name, exact=True).first).to_be_visible()
