@@ -19,7 +19,9 @@ Answers = Callable[[str, np.ndarray], np.ndarray]  # of a model's URI and images
 
 TOLERANCE = 1e-3  # of a probability; another processor rounds in another way
 CODE = """
-import json, sys, keras, mlflow.pyfunc, pandas
+import json, sys
+sys.modules |= dict.fromkeys(("matplotlib", "sklearn"))  # Keras imports them, and nothing here needs them
+import keras, mlflow.pyfunc, pandas
 uri, images = json.load(sys.stdin)
 answers = mlflow.pyfunc.load_model(uri).predict(pandas.DataFrame({"image": images}))
 print(json.dumps([list(answer["probabilities"].values()) for answer in answers]))
