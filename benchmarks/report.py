@@ -46,8 +46,9 @@ def _step_section(found: dict[str, Any]) -> str:
     return (
         f"## An epoch: notebook and pipeline\n\n{_steps(found, 'notebook', 'pipeline')}\n\n"
         "A notebook's epoch ends at a tick of tf.data's autotuning, some only after twice the time of their "
-        "work: another run may meet other ticks, and the CPU seconds say more. Matrix speed: the arithmetic "
-        "of the layers by the wall time, of what this machine reaches in products of float32 matrices."
+        "work: another run may meet other ticks, and the CPU seconds say more."
+        + matrix.EXPLANATION
+        * ("gflops" in found)
     )
 
 
@@ -57,20 +58,20 @@ def _bfloat16_section(found: dict[str, Any]) -> str:
 
 def _whole_section(found: dict[str, Any]) -> str:
     ways = {
-        "notebooks": "notebooks, one after another",
-        "before": f"dvc repro of {found.get('commit', '')[:7]}",
+        "notebooks": "the notebooks, one after another",
+        "before": f"`dvc repro` of {found.get('commit', '')[:7]}, one stage at a time",
         "parallel": f"make repro JOBS={found['jobs']}",
     }
     measured = {title: found[way] for way, title in ways.items() if way in found}
     ratios = [
-        f"{found['parallel']['wall'] / found[way]['wall']:.2f} of the wall time of {ways[way]}"
+        f"{found['parallel']['wall'] / found[way]['wall']:.2f} of that of {ways[way]}"
         for way in ("notebooks", "before")
         if way in found
     ]
     return (
         f"## The whole job\n\nAll variants, {found['epochs']} epochs each, {found['images']:,} images; the "
-        "notebooks train and score, the others go from the images to the report. One run each. `make repro` "
-        f"takes {' and '.join(ratios)}.\n\n{_seconds('way', measured, 0)}{_further(found.get('further'))}"
+        "notebooks train and score, the others go from the images to the report. One run each. The wall time "
+        f"of `make repro` is {' and '.join(ratios)}.\n\n{_seconds('way', measured, 0)}{_further(found.get('further'))}"
     )
 
 
