@@ -11,8 +11,8 @@ from pipeline.params import Params
 from pipeline.shared.load_params import load_params
 
 EXPLANATION = (
-    " Matrix speed: the arithmetic of the layers by the wall time, of what this machine reaches in products of "
-    "float32 matrices."
+    " Matrix speed: the arithmetic of the layers by the wall time, of what this machine reaches in products "
+    "of float32 matrices."
 )
 SIZE, TIMES = 2_048, 10  # of the matrices, and of their products
 

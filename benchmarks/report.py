@@ -58,8 +58,8 @@ def _bfloat16_section(found: dict[str, Any]) -> str:
 
 def _whole_section(found: dict[str, Any]) -> str:
     ways = {
-        "notebooks": "the notebooks, one after another",
-        "before": f"`dvc repro` of {found.get('commit', '')[:7]}, one stage at a time",
+        "notebooks": "the notebooks",
+        "before": f"dvc repro of {found.get('commit', '')[:7]}",
         "parallel": f"make repro JOBS={found['jobs']}",
     }
     measured = {title: found[way] for way, title in ways.items() if way in found}
@@ -68,11 +68,12 @@ def _whole_section(found: dict[str, Any]) -> str:
         for way in ("notebooks", "before")
         if way in found
     ]
-    return (
-        f"## The whole job\n\nAll variants, {found['epochs']} epochs each, {found['images']:,} images; the "
-        "notebooks train and score, the others go from the images to the report. One run each. The wall time "
-        f"of `make repro` is {' and '.join(ratios)}.\n\n{_seconds('way', measured, 0)}{_further(found.get('further'))}"
+    text = (
+        f"All variants, {found['epochs']} epochs each, {found['images']:,} images; the notebooks train and score, "
+        "one after another; the others go from the images to the report. One run each. The wall time of "
+        f"`make repro` is {' and '.join(ratios)}."
     )
+    return f"## The whole job\n\n{text}\n\n{_seconds('way', measured, 0)}{_further(found.get('further'))}"
 
 
 def _further(found: dict[str, Any] | None) -> str:

@@ -13,7 +13,7 @@ from tests import jobs
 from tests.conftest import contents
 from tests.jobs import NAME, Job, call
 
-PARAMS = jobs.small_params(batchnorm={"epochs": 2})
+PARAMS = jobs.small_params(batchnorm={"epochs": 4})
 STAGES = ("fetch", "prepare", "recipes", "train", "predict", "evaluate", "promote", "report")
 HERE = {"fetch", "prepare", "recipes"}  # these run in this process: they open no store and set no threads
 # Of a full disk; with the second number a training begins.
