@@ -69,9 +69,9 @@ def _whole_section(found: dict[str, Any]) -> str:
         if way in found
     ]
     text = (
-        f"All variants, {found['epochs']} epochs each, {found['images']:,} images; the notebooks train and score, "
-        "one after another; the others go from the images to the report. One run each. The wall time of "
-        f"`make repro` is {' and '.join(ratios)}."
+        f"All variants, {found['epochs']} epochs each, {found['images']:,} images; the notebooks train and "
+        "score, one after another; the others go from the images to the report. One run each. The wall time "
+        f"of `make repro` is {' and '.join(ratios)}."
     )
     return f"## The whole job\n\n{text}\n\n{_seconds('way', measured, 0)}{_further(found.get('further'))}"
 
