@@ -18,6 +18,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import sqlalchemy
+from sqlalchemy import func
+
 from pipeline.backup import DATABASE, MANIFEST, sqlite_file
 from pipeline.records import store
 from pipeline.shared.errors import PipelineError, in_a_line, one_line_errors
@@ -107,12 +110,18 @@ def check_database(file: Path, database: Path) -> None:
 
 def relocate(database: Path, old: Path, new: Path) -> None:
     """Change the places of artifacts in a store from below `old` to below `new`."""
-    with closing(sqlite3.connect(database)) as connection, connection:
-        for table, column in LOCATIONS:
+    engine = sqlalchemy.create_engine(f"sqlite:///{database}")
+    with engine.begin() as connection:
+        for name, key in LOCATIONS:
+            table = sqlalchemy.table(name, sqlalchemy.column(key))
+            column = table.c[key]
             for before, after in ((f"{old}/", f"{new}/"), (f"{old.as_uri()}/", f"{new.as_uri()}/")):
-                moved = f":after || substr({column}, length(:before) + 1)"
-                update = f"UPDATE {table} SET {column} = {moved} WHERE instr({column}, :before) = 1"  # noqa: S608
-                connection.execute(update, {"before": before, "after": after})
+                connection.execute(
+                    sqlalchemy.update(table)
+                    .where(func.substr(column, 1, len(before)) == before)
+                    .values({key: after + func.substr(column, len(before) + 1)})
+                )
+    engine.dispose()
 
 
 def put(places: dict[Path, Path]) -> None:
