@@ -51,8 +51,8 @@ rollback: check  ## make the previous champion champion again
 sync: check  ## log the runs, versions and aliases that MLflow lacks
 	@python -m pipeline.sync
 
-experiments: setup  ## compare the experiments of `dvc exp run`: changed settings, the champion's accuracies
-	dvc exp show --only-changed --drop '^(?!Experiment|variant|seed|split|training|validation_accuracy|test_accuracy)'
+experiments: setup  ## compare the experiments of `dvc exp run`: the settings and accuracies that changed
+	dvc exp show --only-changed --drop '^(?!Experiment|variant|seed|split|training|.*accuracy$$)'
 
 ui: setup  ## look at runs and models on http://127.0.0.1:5000
 	mlflow ui

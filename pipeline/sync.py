@@ -50,7 +50,7 @@ def sync_run(trained: Trained, experiment: str) -> list[str]:
     done = []
     if tracking.find_run(experiment, trained.tags()) is None:
         complete_run(trained, experiment)
-        done.append(f"{trained.name}: completed its run")
+        done.append(f"{trained.name}: logged its run")
     if trained.scores.is_file() and trained.divergence() is None and log_evaluation(trained, experiment):
         done.append(f"{trained.name}: logged its evaluation")
     return done

@@ -71,7 +71,7 @@ def test_a_user_records_trainings_and_promotes(
     copy = clone.copy_quickstart(tmp_path_factory.mktemp("copy"))
     done = call(copy.folder, "sync", **guarded.user)
     assert (done.error, done.err) == (None, "")
-    assert done.out.count("completed its run") == 3
+    assert done.out.count("logged its run") == 3
     assert not list(copy.folder.glob("mlruns/*"))
     for key, value in guarded.user.items():
         monkeypatch.setenv(key, value)

@@ -183,7 +183,7 @@ TOO_LARGE = base64.b64encode(header_of((10_000, 4_001))).decode()
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("no base64!", "base64 is allowed; received 10 characters of another kind"),
+        ("no base64!", "base64 is allowed; received 10 characters that are not"),
         ("aGVsbG8=", "a PNG, JPEG or WebP image is allowed; received none, or a damaged one"),
         (7, "a PNG, JPEG or WebP in base64 is allowed; received int"),
         (images.encode_base64(IMAGES[0])[:400], "the image is damaged or cut off"),

@@ -93,7 +93,7 @@ ONE_OF = "exactly one of image and pixels is allowed; received"
 ROWS = f"rows with image or pixels: 1 to {BATCH_LIMIT} are allowed in a request; received"
 INTEGERS = "32 x 32 x 3 integers from 0 to 255 are allowed; received"
 BAD_ROWS: list[tuple[dict[str, Any], str]] = [
-    ({"image": "%%%"}, "image: base64 is allowed; received 3 characters of another kind"),
+    ({"image": "%%%"}, "image: base64 is allowed; received 3 characters that are not"),
     ({"image": IMAGE, "pixels": PIXELS.tolist()}, f"{ONE_OF} both"),
     ({"pixels": float("nan")}, f"{ONE_OF} neither"),
     ({"pixels": (PIXELS / 255).tolist()}, f"pixels: {INTEGERS} floats (32 x 32 x 3)"),

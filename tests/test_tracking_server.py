@@ -57,7 +57,7 @@ def test_sync_fills_the_store_and_the_champion_loads_from_it(
     """Of a finished quickstart: each training's run, promotion and the champion, all through HTTP."""
     copy = clone.copy_quickstart(tmp_path)
     done = call(copy.folder, "sync", **server.uri)
-    assert (done.error, done.out.count("completed its run")) == (None, 3)
+    assert (done.error, done.out.count("logged its run")) == (None, 3)
     assert {run.info.status for run in Job(copy.folder, server.uri).runs()} == {"FINISHED"}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri["MLFLOW_TRACKING_URI"])
     model = mlflow.pyfunc.load_model("models:/digits@champion")
@@ -149,7 +149,7 @@ def test_a_server_that_stops_loses_no_training_and_sync_completes_its_run(server
     assert refused.startswith("error: MLFLOW_TRACKING_URI: no answer from ")
     assert refused.count("\n") == 1
     server.start()
-    assert f"sync: {NAME}: completed its run" in job.run("python", "-m", "pipeline.sync")
+    assert f"sync: {NAME}: logged its run" in job.run("python", "-m", "pipeline.sync")
     assert_whole(job, [NAME], EPOCHS)
     assert job.run("python", "-m", "pipeline.sync") == "sync: nothing was missing\n"
 

@@ -59,7 +59,7 @@ def from_base64(text: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except ValueError as error:  # binascii's, and that of characters beyond ASCII
-        raise ImageError(f"base64 is allowed; received {len(text):,} characters of another kind") from error
+        raise ImageError(f"base64 is allowed; received {len(text):,} characters that are not") from error
 
 
 def encode_base64(pixels: np.ndarray) -> str:

@@ -23,14 +23,12 @@ PAIRS = {
 def findings(results: Results) -> Iterator[str]:
     """A sentence for each finding."""
     table = results.table
-    yield overfitting(table)
+    yield overfitting(table, results.facts["counts"]["validation"])
     for title, (one, other) in PAIRS.items():
         if one in table.index and other in table.index:
             accuracy, compared = table["validation"][one], table["validation"][other]
             change = round(accuracy - compared, 3)  # as it is printed
-            # The standard error of the difference of two accuracies (binomial, independent).
-            error = sqrt(2 * compared * (1 - compared) / results.facts["counts"]["validation"])
-            is_noise = abs(change) <= max(NOISE, error)
+            is_noise = abs(change) <= noise(compared, results.facts["counts"]["validation"])
             verdict = "no more than noise" if is_noise else "better" if change > 0 else "worse"
             yield (
                 f"**{title}**: `{one}` {accuracy:.4f}, `{other}` {compared:.4f} on validation images: "
@@ -44,10 +42,17 @@ def findings(results: Results) -> Iterator[str]:
         )
 
 
-def overfitting(table: pd.DataFrame) -> str:
+def noise(accuracy: float, images: int) -> float:
+    """What a difference to an accuracy on so many images must exceed: NOISE, and one standard error of the
+    difference of two accuracies (binomial, independent)."""
+    return max(NOISE, sqrt(2 * accuracy * (1 - accuracy) / images))
+
+
+def overfitting(table: pd.DataFrame, images: int) -> str:
     """How far training accuracy exceeds validation accuracy, and for which variants by more than noise."""
     gap = (table["training_accuracy"] - table["validation"]).sort_values(ascending=False, kind="stable")
-    count, points = int((gap > NOISE).sum()), f"more than {100 * NOISE:.1f} points"
+    most = max(noise(accuracy, images) for accuracy in table["validation"])
+    count, points = int((gap > most).sum()), f"more than {100 * most:.1f} points"
     if not count:
         return f"**Over-fitting**: no training accuracy exceeds the validation accuracy by {points}."
     first = table.loc[gap.index[0]]
