@@ -29,14 +29,14 @@ from pipeline.shared.load_params import load_params
 
 FOLDER = Path("quickstart")
 PARAMS = Path(__file__).with_name("quickstart.yaml")
-MLFLOW = "http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
+RUNS = "http://127.0.0.1:5000/#/experiments/{}/runs?compareRunsMode=CHART&workflowType=machine_learning"
 NEXT = """\
 [bold]Done.[/] What to look at next:
 
   the report      {folder}/reports/report.md, or report.html beside it in a browser
   all commands    source {activate}
   compare runs    mlflow ui
-                  [dim]then experiment digits on {mlflow}[/]
+                  [dim]then {runs}[/]
   classify        python -m pipeline.classify {folder}/digit.png --model models:/digits@champion
   serve           mlflow models serve -m models:/digits@champion --env-manager local -p 5001
   ask with curl   curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \
@@ -56,8 +56,12 @@ def main() -> None:
     uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     mlflow.set_tracking_uri(uri)
     store.check()
-    if mlflow.get_experiment_by_name(params.data.dataset) is None:
-        mlflow.create_experiment(params.data.dataset, (root / "mlruns").as_uri())
+    found = mlflow.get_experiment_by_name(params.data.dataset)
+    experiment = (
+        found.experiment_id
+        if found
+        else mlflow.create_experiment(params.data.dataset, (root / "mlruns").as_uri())
+    )
     os.environ["MLFLOW_TRACKING_URI"] = uri
     with contextlib.chdir(FOLDER):
         if status := repro.reproduce(params):
@@ -71,7 +75,8 @@ def main() -> None:
     Image.fromarray(image).save(FOLDER / "digit.png")
     activate = Path(sys.executable).with_name("activate")
     shown = activate.relative_to(root) if activate.is_relative_to(root) else activate
-    Console(highlight=False, soft_wrap=True).print(NEXT.format(folder=FOLDER, activate=shown, mlflow=MLFLOW))
+    text = NEXT.format(folder=FOLDER, activate=shown, runs=RUNS.format(experiment))
+    Console(highlight=False, soft_wrap=True).print(text)
 
 
 def lay_out(folder: Path, params: str) -> None:

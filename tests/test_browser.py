@@ -6,6 +6,7 @@ import pytest
 from mlflow import MlflowClient
 from playwright.sync_api import Page, expect
 
+from pipeline.quickstart import RUNS
 from tests.conftest import Clone, screenshot
 from tests.servers import http_server
 
@@ -24,9 +25,7 @@ def test_the_runs_are_listed_and_compare(clone: Clone, ui: str, page: Page) -> N
     experiment = client.get_experiment_by_name("digits")
     assert experiment is not None
     number = experiment.experiment_id
-    page.goto(f"{ui}/#/experiments?workflowType=machine_learning")  # as the README says
-    expect(page.get_by_text("digits", exact=True).first).to_be_visible()
-    page.goto(f"{ui}/#/experiments/{number}/runs?compareRunsMode=CHART")
+    page.goto(RUNS.format(number).replace("http://127.0.0.1:5000", ui))  # which the quickstart prints
     for name in ("shallow-0", "speedrun-0", "shallow_subset-0"):
         expect(page.get_by_text(name, exact=True).first).to_be_visible()
     page.get_by_role("button", name="Close", exact=True).click()  # the assistant's, beside the charts
