@@ -11,7 +11,7 @@ OUTS := data/raw data/download data/prepared recipes models predictions metrics 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help setup check quickstart repro train promote rollback sync experiments ui serve demo backup restore clean \
-        lint test test-all test-ci test-faults test-system format audit bench bench-full lock
+        lint test test-all test-faults test-system format audit bench bench-full lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -95,11 +95,8 @@ test-faults: system-packages  ## the long tests of faults: kills, full disks, st
 test-system: system-packages  ## the tests that need a browser, Postgres and the page, which it installs
 	$(PYTEST) -m "system and not faults"
 
-test-ci: system-packages  ## all tests but those of faults, with one quickstart for all of them
-	$(PYTEST) -m "not faults"
-
-test-all: system-packages  ## all tests
-	$(PYTEST) --numprocesses=$$(($$(nproc) + 1))
+test-all: system-packages  ## all tests, with one quickstart for all of them
+	$(PYTEST) --numprocesses=$$(($$(nproc) + 1))  # those of faults wait much
 
 .PHONY: system-packages
 system-packages: $(VENV)/demo
