@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from benchmarks.measure import machine
 from pipeline.records import store, tracking
 from pipeline.reporting.markdown import markdown_table
+from pipeline.reporting.results import accuracy_with_views
 from pipeline.shared.arrays import read_facts, write_json
 from pipeline.shared.errors import PipelineError, one_line_errors
 from pipeline.shared.figure import new_figure
@@ -27,6 +28,7 @@ from pipeline.shared.paths import PREPARED
 from pipeline.shared.trained import Trained, all_trained
 
 RECORDS = Path("benchmarks/runs")
+MINUTES = (1, 2, 5, 10, 20, 50, 100)  # the ticks of the figure
 CURVES = ("accuracy", "loss", "val_accuracy", "val_loss")
 
 
@@ -45,6 +47,8 @@ def main() -> None:
         for name, record in found.items():
             write_json(RECORDS / f"{name}.json", record)
     records = [json.loads(path.read_text()) for path in sorted(RECORDS.glob("*.json"))]
+    if not records:
+        raise PipelineError(f"{RECORDS}: no records yet: name the folder of a finished job")
     if len({record["digests"]["split_digest"] for record in records}) > 1:
         raise PipelineError(f"{RECORDS}: records of different splits cannot be compared")
     table = summarize(records)
@@ -82,7 +86,7 @@ def summarize(records: list[dict[str, Any]]) -> pd.DataFrame:
                 "variant": record["variant"],
                 "validation": record["scores"]["validation"]["accuracy"],
                 "test": record["scores"]["test"]["accuracy"],
-                "test with views": with_views(record["scores"]),
+                "test with views": accuracy_with_views(record["scores"]),
                 "epochs": len(record["curves"]["loss"]),
                 "minutes": record["seconds"]["cpu"] / 60,
             }
@@ -96,16 +100,10 @@ def summarize(records: list[dict[str, Any]]) -> pd.DataFrame:
     return table.sort_values("validation", ascending=False)
 
 
-def with_views(scores: dict[str, Any]) -> float | None:
-    """The test accuracy with test-time views, if the variant has some."""
-    return next((of["accuracy"] for part, of in scores.items() if part.startswith("test_")), None)
-
-
 def text(records: list[dict[str, Any]], table: pd.DataFrame) -> str:
     """The table in Markdown, with what its figures depend on."""
     shown = pd.DataFrame(
         {
-            "variant": table.index,
             "validation": table["validation"].map("{:.4f}".format),
             "test": [
                 f"{mean:.4f}" if pd.isna(sd) else f"{mean:.4f} ± {sd:.4f}"
@@ -141,6 +139,9 @@ def frontier(table: pd.DataFrame) -> Figure:
     for name, row in table.iterrows():
         axis.annotate(str(name), (row["minutes"], row["test"]), (5, -10), textcoords="offset points", size=8)
     axis.set(xscale="log", xlabel="CPU minutes of training", ylabel="test accuracy, one view")
+    axis.set_xticks(MINUTES, [str(minutes) for minutes in MINUTES])  # a logarithmic axis has formulas
+    axis.minorticks_off()
+    axis.margins(x=0.25)
     axis.grid(alpha=0.3)
     return figure
 
