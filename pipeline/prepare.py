@@ -132,7 +132,10 @@ def duplicates(train: np.ndarray, test: np.ndarray, validation: np.ndarray) -> d
 
 
 def check_duplicates(found: dict[str, int], wanted: Literal["error", "warn"]) -> None:
-    """Raise PipelineError for test images among the training images if that is `wanted`; warn of the rest."""
+    """Raise PipelineError if test images are also training images, or only warn if that is `wanted`.
+
+    Warns if validation images are also training images.
+    """
     if found["test"]:
         line = f"{found['test']:,} test images are also training images"
         if wanted == "error":

@@ -112,8 +112,8 @@ def test_all_variants_but_the_speedrun_are_documented() -> None:
 @pytest.mark.parametrize("network", network_names())
 def test_network_has_as_many_parameters_as_it_says_and_predicts_and_trains(network: str) -> None:
     model = network_model(network)
-    if told := re.search(r"([\d,]+) parameters", getattr(networks, network).__doc__):
-        assert model.count_params() == int(told[1].replace(",", ""))
+    if found := re.search(r"([\d,]+) parameters", getattr(networks, network).__doc__):
+        assert model.count_params() == int(found[1].replace(",", ""))
     predicted = model(IMAGES, training=False).numpy()
     assert predicted.shape == (4, 10)
     assert np.isfinite(predicted).all()
