@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.learning.backend import keras, tf
 from pipeline.training.fitting import compile_model
-from pipeline.training.twin import BatchNormalization, Twin
+from pipeline.training.fused import GELU, BatchNormalization
+from pipeline.training.twin import Twin
 from tests.keras_models import images, layers, listed, optimizer, random_model, recipe, residual_model
 
 DATA = images(20 * 32)
@@ -116,6 +117,25 @@ def test_fused_normalization_equals_keras_in_value_gradient_and_averages(scale: 
         seen(BatchNormalization(scale=scale)), seen(layers.BatchNormalization(scale=scale)), strict=True
     ):
         assert np.allclose(fused, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_fused_gelu_equals_keras_in_value_and_gradient() -> None:
+    features = tf.linspace(-8.0, 8.0, 1001)
+
+    def seen(layer: keras.layers.Layer) -> list[np.ndarray]:
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            total = tf.reduce_sum(layer(features) * features)
+        return [np.array(layer(features)), np.array(tape.gradient(total, features))]
+
+    for fused, plain in zip(seen(GELU("gelu")), seen(layers.Activation("gelu")), strict=True):
+        assert np.allclose(fused, plain, rtol=0, atol=5e-6)
+    half = tf.cast(features, tf.bfloat16)
+    assert np.allclose(GELU("gelu", dtype="bfloat16")(half), keras.activations.gelu(half), atol=0.04)
+    network = Twin(
+        listed(layers.Conv2D(4, 3), layers.Activation("gelu"), layers.Flatten()), "float32"
+    ).network
+    assert any(isinstance(layer, GELU) for layer in network.layers)
 
 
 def test_the_training_loss_is_smoothed_and_the_validation_loss_is_not() -> None:

@@ -21,7 +21,7 @@ from pipeline.training import fitting
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.fitting import Fit, Images
 from pipeline.training.layers import without_training_only
-from pipeline.training.optimization import Freeze, Lookahead
+from pipeline.training.optimization import Lookahead
 from pipeline.training.start import WHITENING, set_identity, set_whitening
 from pipeline.training.twin import Twin
 
@@ -92,9 +92,7 @@ def make_twin(model: keras.Model, recipe: Recipe, train: Images, validation: Ima
     if recipe.lookahead:
         twin.after_step.append(Lookahead(twin.weights, **recipe.lookahead, total=recipe.epochs * steps))
     if recipe.whitening:
-        layer = twin.network.get_layer(WHITENING)
-        layer.kernel.trainable = False
-        twin.after_step.append(Freeze(layer.bias, recipe.whitening["epochs"] * steps))
+        twin.network.get_layer(WHITENING).kernel.trainable = False
     return twin
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from pipeline.learning.backend import keras, tf
 from pipeline.learning.recipe import Recipe
 from pipeline.training.checkpoint import Checkpoint, Resumable
+from pipeline.training.optimization import Freeze
+from pipeline.training.start import WHITENING
 
 VALIDATION_BATCH = 500
 STEPS_PER_EXECUTION = 50
@@ -160,6 +162,8 @@ def _callbacks(recipe: Recipe) -> Iterator[keras.callbacks.Callback]:
     """Fresh callbacks for one training. The learning rate is lowered before stopping is considered."""
     if recipe.reduce_learning_rate:
         yield keras.callbacks.ReduceLROnPlateau(**recipe.reduce_learning_rate)
+    if recipe.whitening:
+        yield Freeze(WHITENING, recipe.whitening["epochs"])
     if recipe.early_stopping:
         yield keras.callbacks.EarlyStopping(**recipe.early_stopping)
     if not sys.stdout.isatty():

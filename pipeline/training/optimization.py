@@ -102,15 +102,16 @@ class Lookahead:
         tf.cond((step % self.every == 0) | (step == self.total), synchronize, lambda: step)
 
 
-class Freeze:
-    """Trains a variable for so many steps only; its later updates are undone."""
+class Freeze(keras.callbacks.Callback):
+    """Trains a layer of the twin's network for so many epochs only; later ones do not compute its gradient."""
 
-    def __init__(self, variable: keras.Variable, steps: int) -> None:
-        self.variable, self.steps = variable, steps
-        self.variables = [keras.Variable(variable, trainable=False)]
+    def __init__(self, layer: str, epochs: int) -> None:
+        super().__init__()
+        self.layer, self.epochs = layer, epochs
 
-    def __call__(self, step: tf.Tensor) -> None:
-        """What follows a step; the first is 1."""
-        [kept] = self.variables
-        kept.assign(tf.where(step <= self.steps, self.variable, kept))
-        self.variable.assign(kept)
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        """Epochs count from 0."""
+        layer = self.model.network.get_layer(self.layer)
+        if epoch >= self.epochs and layer.trainable:
+            layer.trainable = False
+            self.model.make_train_function(force=True)

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from pipeline.learning.backend import keras, tf
+from pipeline.training.fused import BatchNormalization, fused
 
 
 class Twin(keras.Model):
@@ -75,26 +76,8 @@ class Twin(keras.Model):
         return tf.add_n([tf.reduce_mean(losses), *self.losses])
 
 
-class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras's layer, with TensorFlow's fused kernel in training, for which Keras runs a dozen operations."""
-
-    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
-        """Features (n, height, width, channels), normalized; updates the moving averages in training."""
-        if not (training and self.trainable) or len(inputs.shape) != 4 or mask is not None:
-            return super().call(inputs, training=training, mask=mask)
-        scale = self.gamma if self.scale else tf.ones_like(self.beta)
-        normalized, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs, scale=scale, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
-        )
-        count = tf.cast(tf.size(inputs) / inputs.shape[-1], tf.float32)
-        variance *= (count - 1) / count  # the kernel's is a sample's, Keras's the batch's
-        for average, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            average.assign(average * self.momentum + new * (1 - self.momentum))
-        return normalized
-
-
 def _copy(model: keras.Model, precision: str) -> keras.Model:
-    """The same layers with fused normalization, also those of nested models.
+    """The same layers, the slow ones fused, also those of nested models.
 
     Layers before the first weights, and the last, stay float32: pixels and probabilities need its digits,
     and cost little.
@@ -106,15 +89,7 @@ def _copy(model: keras.Model, precision: str) -> keras.Model:
     def copied(layer: keras.Operation) -> keras.Operation:
         if not isinstance(layer, keras.Layer):  # a sum of two tensors, say
             return type(layer).from_config(layer.get_config())
-        fused = type(layer) is keras.layers.BatchNormalization and _can_be_fused(layer)
-        kind = BatchNormalization if fused else type(layer)
         policy = "float32" if id(layer) in exact else precision
-        return kind.from_config(layer.get_config() | {"dtype": policy})
+        return fused(layer).from_config(layer.get_config() | {"dtype": policy})
 
     return keras.models.clone_model(model, clone_function=copied, recursive=True)
-
-
-def _can_be_fused(layer: keras.layers.BatchNormalization) -> bool:
-    """Whether TensorFlow's kernel computes what this layer does: over the last axis, and shifted."""
-    is_last = layer.axis in (-1, 3)
-    return bool(is_last and layer.center and not layer.synchronized)
