@@ -103,7 +103,7 @@ class Lookahead:
 
 
 class Freeze(keras.callbacks.Callback):
-    """Trains a layer of the twin's network for so many epochs only; later ones do not compute its gradient."""
+    """Trains a layer of the network for so many epochs only; later ones do not compute its gradient."""
 
     def __init__(self, layer: str, epochs: int) -> None:
         super().__init__()
