@@ -42,7 +42,7 @@ class GELU(keras.layers.Activation):
         return _gelu(inputs)
 
 
-@tf.custom_gradient
+@tf.custom_gradient  # type: ignore[untyped-decorator]
 def _gelu(inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     return _gelu_forward(inputs), lambda upstream: _gelu_backward(inputs, upstream)
 
@@ -52,13 +52,13 @@ def _normal(values: tf.Tensor) -> tf.Tensor:
     return 0.5 + 0.5 * tf.math.erf(values * math.sqrt(0.5))
 
 
-@tf.function(jit_compile=True, autograph=False)
+@tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
 def _gelu_forward(inputs: tf.Tensor) -> tf.Tensor:
     values = tf.cast(inputs, tf.float32)
     return tf.cast(values * _normal(values), inputs.dtype)
 
 
-@tf.function(jit_compile=True, autograph=False)
+@tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
 def _gelu_backward(inputs: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
     values = tf.cast(inputs, tf.float32)
     density = tf.exp(-values * values / 2) / math.sqrt(2 * math.pi)
