@@ -44,7 +44,7 @@ def main() -> None:
 def reproduce(params: Params, jobs: int | None = None) -> int:
     """Restore damaged files, print the plan, and bring all stages up to date; the exit status.
 
-    At most `jobs` trainings run at a time, by default as many as the cores have room for.
+    At most `jobs` trainings run at a time, by default as many as the cores have room for; one on each GPU.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it

@@ -138,8 +138,8 @@ def start_training(job: Job, name: str = NAME) -> BaseProcess:
 
     What it prints is in NAME.log.
     """
-    worker.FORKS.set_forkserver_preload(["pipeline.training.body", "tests.jobs"])
-    process = worker.FORKS.Process(target=_train, args=(job, name))
+    worker.CONTEXT.set_forkserver_preload(["pipeline.training.body", "tests.jobs"])
+    process = worker.CONTEXT.Process(target=_train, args=(job, name))
     process.start()
     return process
 

@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import re
 import signal
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from mlflow.entities import Run
 from rich.console import Console
 
 from pipeline import quickstart
-from pipeline.running import view
+from pipeline.running import ahead, view, worker
 from pipeline.running.ahead import Job as Work
 from pipeline.running.ahead import longest_first
 from pipeline.running.view import View
@@ -52,6 +54,33 @@ def test_the_longest_work_starts_first(seconds: dict[str, float | None], order: 
         for made in [recipe(variant=name, init_from="base" if name == "tuned" else None)]
     ]
     assert [one.trained.variant for one in longest_first(work)] == order.split()
+
+
+class OnGpu(Work):
+    """Holds its GPU for a moment, and fails if another job holds it."""
+
+    def __call__(self) -> None:
+        gpu = Path(self.code["folder"], os.environ["CUDA_VISIBLE_DEVICES"])
+        gpu.touch(exist_ok=False)
+        time.sleep(0.2)
+        gpu.rename(gpu.with_name(f"{self.trained.name} on {gpu.name}"))
+
+    def result(self) -> Trained:
+        return self.trained
+
+
+def test_each_training_has_a_gpu_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        (tmp_path / f"nvidia/{number}").mkdir(parents=True)
+    monkeypatch.setattr(worker, "NVIDIA", tmp_path / "nvidia")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
+    monkeypatch.chdir(tmp_path)
+    work = [OnGpu(Trained("one", n), recipe(device="gpu"), {"folder": str(tmp_path)}) for n in range(5)]
+    with View(Console(file=io.StringIO()), len(work)) as shown:
+        ahead.run(work, 4, shown)
+    done = [path.name.split(" on ") for path in tmp_path.glob("* on *")]
+    assert sorted(name for name, _ in done) == [f"one-{n}" for n in range(5)]
+    assert {gpu for _, gpu in done} == {"0", "2"}
 
 
 def test_a_terminal_of_80_columns_shows_a_bar_for_each_training(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,11 +31,11 @@ def promoted_at_once(store: Path, *candidates: tuple[int, float], machines: int)
     """What promotions of (seed, accuracy) say that start at once; each machine has its own locks."""
     started = []
     for number, (seed, accuracy) in enumerate(candidates):
-        locks, (ours, theirs) = store / f"machine{number % machines}", worker.FORKS.Pipe()
+        locks, (ours, theirs) = store / f"machine{number % machines}", worker.CONTEXT.Pipe()
         locks.mkdir(exist_ok=True)
         variables = {"TMPDIR": str(locks), "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
         arguments = (theirs, variables, store / f"process{number}", seed, accuracy)
-        worker.FORKS.Process(target=promote_when_told, args=arguments, daemon=True).start()
+        worker.CONTEXT.Process(target=promote_when_told, args=arguments, daemon=True).start()
         started.append(ours)
     assert [process.recv() for process in started] == ["ready"] * len(started)
     for process in started:

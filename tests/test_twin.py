@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.learning.backend import keras, tf
+from pipeline.training import body
 from pipeline.training.fitting import compile_model
 from pipeline.training.fused import GELU, BatchNormalization
 from pipeline.training.twin import Twin
@@ -136,6 +137,18 @@ def test_fused_gelu_equals_keras_in_value_and_gradient() -> None:
         listed(layers.Conv2D(4, 3), layers.Activation("gelu"), layers.Flatten()), "float32"
     ).network
     assert any(isinstance(layer, GELU) for layer in network.layers)
+
+
+def test_a_gpu_gets_whole_batches_and_keras_own_layers() -> None:
+    model = listed(
+        layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Activation("gelu"), layers.Flatten()
+    )
+    kinds = {}
+    for device in ("cpu", "gpu"):
+        twin = body.make_twin(model, recipe(device=device, threads=2, share_batches=True), DATA, DATA)
+        assert twin.parts == (2 if device == "cpu" else 1)
+        kinds[device] = {type(layer) for layer in twin.network.layers}
+    assert {BatchNormalization, GELU} == kinds["cpu"] - kinds["gpu"]
 
 
 def test_the_training_loss_is_smoothed_and_the_validation_loss_is_not() -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,8 +26,8 @@ FAILED = 1  # the exit status of a worker whose job failed, and not the worker
 class Job:
     """A training and the prediction of its model, or one of the two, for a worker.
 
-    `code` is the digest of each stage's modules, `seconds` what the training took before, `start` the model
-    file that a fine-tuning begins with, known when it starts.
+    `code` is the digest of each stage's modules, `seconds` what the training took before. Known when the job
+    starts: `start`, the model file that a fine-tuning begins with, and `gpu`, the only one that it sees.
     """
 
     trained: Trained
@@ -36,6 +37,7 @@ class Job:
     predicts: bool = True
     seconds: float | None = None
     start: Path | None = None
+    gpu: str | None = None
 
     @property
     def base(self) -> Trained | None:
@@ -74,12 +76,15 @@ class Job:
                 results.make(key, partial(predict, model, self.recipe))
 
 
-def run(jobs: list[Job], workers: int, view: View) -> None:
+def run(jobs: Sequence[Job], workers: int, view: View) -> None:
     """Do all jobs, at most so many at a time, the longest first; what fails leaves a note for its stage.
 
-    A fine-tuning waits for the model that it begins with, if that is among the jobs.
+    A fine-tuning waits for the model that it begins with, if that is among the jobs. If the trainings are
+    for GPUs, each has one to itself.
     """
     results.forget_failures()
+    on_gpus = any(job.recipe.device == "gpu" for job in jobs)
+    free: list[str | None] = [*worker.gpus()[:workers]] if on_gpus else [None] * workers
     waiting = longest_first(jobs)
     missing = {job.trained for job in jobs}
     models: dict[Trained | None, Path] = {}
@@ -89,16 +94,17 @@ def run(jobs: list[Job], workers: int, view: View) -> None:
         try:
             while True:
                 ready = [job for job in waiting if job.base not in missing]
-                for job in ready[: workers - len(running)]:
+                for job in ready[: len(free)]:
                     waiting.remove(job)
                     tries[job.trained] += 1
                     start = models.get(job.base, job.base.model) if job.base else None
-                    started = replace(job, start=start)
+                    started = replace(job, start=start, gpu=free.pop(0))
                     running[threads.submit(_run, started, view)] = started
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     job, status = running.pop(future), future.result()
+                    free.append(job.gpu)
                     view.advance(view.total, status in {0, FAILED})
                     if status == 0:
                         models[job.trained] = job.result().model
@@ -116,13 +122,13 @@ def _run(job: Job, view: View) -> int | None:
     """Do a job in a worker, and show it; the worker's exit status."""
     started = time.monotonic()
     with view.bar(job.trained.name) as show:
-        status = worker.run(job, show)
+        status = worker.run(job, show, job.gpu)
     end = "done" if status == 0 else "failed" if status == FAILED else f"died ({status})"
     view.show(f"{job.trained.name}: {end} after {in_words(time.monotonic() - started)}")
     return status
 
 
-def longest_first(jobs: list[Job]) -> list[Job]:
+def longest_first(jobs: Sequence[Job]) -> list[Job]:
     """The jobs, those with the most seconds to go first: their own, and those of what begins with them.
 
     A training of unknown length counts as the mean of the known ones.

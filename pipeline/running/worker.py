@@ -2,7 +2,8 @@
 
 The imports take longer than a small training. A fork has them and nothing else: its model is that of a
 fresh process, its memory is freed when it ends, and if it dies, it takes only its own job with it. There are
-no semaphores, so this also works on a machine without /dev/shm.
+no semaphores, so this also works on a machine without /dev/shm. With a GPU each worker is a fresh process,
+since CUDA does not survive a fork.
 """
 
 import multiprocessing
@@ -13,30 +14,48 @@ import threading
 from collections.abc import Callable
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from pipeline.shared.errors import one_line_errors
 
-FORKS = multiprocessing.get_context("forkserver")
+NVIDIA = Path("/proc/driver/nvidia/gpus")  # has a folder for each GPU
+
+
+def gpus() -> list[str]:
+    """The GPUs that may be used, as CUDA_VISIBLE_DEVICES names them; none without NVIDIA's driver."""
+    found = [str(number) for number, _ in enumerate(NVIDIA.glob("*"))]
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (
+        [name.strip() for name in chosen.split(",") if name.strip()]
+        if found and chosen is not None
+        else found
+    )
+
+
+CONTEXT = multiprocessing.get_context("spawn") if gpus() else multiprocessing.get_context("forkserver")
 LOCK = threading.Lock()  # starting a process looks for ended ones, which another thread may just join
 SECONDS_TO_STOP = 30  # a training answers after some steps of an epoch, then closes its run in MLflow
 
 
 def warm_up() -> None:
-    """Start the server, which imports what workers need while this process goes on."""
+    """Start the server, if there is one, which imports what workers need while this process goes on."""
+    if CONTEXT.get_start_method() == "spawn":
+        return
     imported = [name for name in sys.modules if name.startswith("pipeline.")]
-    FORKS.set_forkserver_preload([*imported, "pipeline.training.body", "pipeline.predict"])
+    CONTEXT.set_forkserver_preload([*imported, "pipeline.training.body", "pipeline.predict"])
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server and its forks inherit this
     forkserver.ensure_running()
     signal.signal(signal.SIGINT, handler)
 
 
-def run(job: Callable[[], None], show: Callable[[str], None]) -> int | None:
+def run(job: Callable[[], None], show: Callable[[str], None], gpu: str | None = None) -> int | None:
     """Do a picklable job in a process of its own, and show each line that it prints; its exit status.
 
-    The status is 0 if the job was done, 1 if it failed, and anything else if the process died.
+    The status is 0 if the job was done, 1 if it failed, and anything else if the process died. If a `gpu` is
+    given, the process sees no other.
     """
-    ours, theirs = FORKS.Pipe(duplex=False)
-    process = FORKS.Process(target=_work, args=(job, theirs), daemon=True)
+    ours, theirs = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=_work, args=(job, theirs, gpu), daemon=True)
     with LOCK:
         process.start()
     theirs.close()
@@ -50,17 +69,20 @@ def run(job: Callable[[], None], show: Callable[[str], None]) -> int | None:
 
 def stop() -> None:
     """Interrupt all workers, kill those that do not end, and end the server."""
-    workers = [child for child in multiprocessing.active_children() if isinstance(child, FORKS.Process)]
+    workers = [child for child in multiprocessing.active_children() if isinstance(child, CONTEXT.Process)]
     for worker in workers:
         worker.terminate()
     for worker in workers:
         worker.join(SECONDS_TO_STOP)
         worker.kill()
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # and wait for it, so that its CPU time counts
+    if CONTEXT.get_start_method() == "forkserver":
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # and wait for it, so that its CPU time counts
 
 
-def _work(job: Callable[[], None], connection: Connection) -> None:
+def _work(job: Callable[[], None], connection: Connection, gpu: str | None) -> None:
     """Do a job whose output goes through a connection."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     for stream in (sys.stdout, sys.stderr):
         os.dup2(connection.fileno(), stream.fileno())
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]

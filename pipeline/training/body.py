@@ -86,8 +86,9 @@ def starting_model(recipe: Recipe, training: Images, start: Path | None) -> kera
 def make_twin(model: keras.Model, recipe: Recipe, train: Images, validation: Images) -> Twin:
     """The model that trains, with as many parts of a batch as there are threads to compute them."""
     smallest = fitting.smallest_batch(recipe.batch_size, train, validation)
-    parts = min(recipe.threads, smallest) if recipe.share_batches else 1
-    twin = Twin(model, recipe.precision, parts, recipe.label_smoothing)
+    on_cpu = recipe.device == "cpu"
+    parts = min(recipe.threads, smallest) if recipe.share_batches and on_cpu else 1
+    twin = Twin(model, recipe.precision, parts, recipe.label_smoothing, fuses=on_cpu)
     steps = -(-len(train.labels) // recipe.batch_size)
     if recipe.lookahead:
         twin.after_step.append(Lookahead(twin.weights, **recipe.lookahead, total=recipe.epochs * steps))

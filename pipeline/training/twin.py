@@ -19,14 +19,21 @@ class Twin(keras.Model):
     over images, so the parts give the batch's. Only a list of layers can have more than one part
     (`architecture.can_share_batches`), and no batch may have fewer images than parts.
 
+    `fuses` replaces layers by those of `pipeline.training.fused`, which are made for a CPU.
+
     The training loss is smoothed by `label_smoothing`, the validation loss is not.
     """
 
     def __init__(
-        self, model: keras.Model, precision: str, parts: int = 1, label_smoothing: float = 0.0
+        self,
+        model: keras.Model,
+        precision: str,
+        parts: int = 1,
+        label_smoothing: float = 0.0,
+        fuses: bool = True,
     ) -> None:
         super().__init__(name=model.name)
-        self.network = _copy(model, precision)
+        self.network = _copy(model, precision, fused if fuses else type)
         self.network.set_weights(model.get_weights())
         self.parts = parts
         self.label_smoothing = label_smoothing
@@ -76,8 +83,8 @@ class Twin(keras.Model):
         return tf.add_n([tf.reduce_mean(losses), *self.losses])
 
 
-def _copy(model: keras.Model, precision: str) -> keras.Model:
-    """The same layers, the slow ones fused, also those of nested models.
+def _copy(model: keras.Model, precision: str, kind: Callable[[Any], Any]) -> keras.Model:
+    """The same layers, also those of nested models, each of the `kind` that takes its place.
 
     Layers before the first weights, and the last, stay float32: pixels and probabilities need its digits,
     and cost little.
@@ -90,6 +97,6 @@ def _copy(model: keras.Model, precision: str) -> keras.Model:
         if not isinstance(layer, keras.Layer):  # a sum of two tensors, say
             return type(layer).from_config(layer.get_config())
         policy = "float32" if id(layer) in exact else precision
-        return fused(layer).from_config(layer.get_config() | {"dtype": policy})
+        return kind(layer).from_config(layer.get_config() | {"dtype": policy})
 
     return keras.models.clone_model(model, clone_function=copied, recursive=True)
