@@ -24,8 +24,16 @@ from tests.conftest import refusal
 GOOD, LOST = Trained("good", 0), Trained("lost", 0)
 CLASSES = ["$5_to_$10", "NA"]
 DIVERGED = {"status": "diverged", "reason": "its loss is nan in epoch 1"}
-TABLES = {"confusion.csv", "most_confused.csv", "per_class.csv", "roc.csv", "classification_report.txt"}
-FIGURES = {"confusion.png", "curves.png", "examples.png", "roc.png"}
+TABLES = {
+    "confusion.csv",
+    "most_confused.csv",
+    "per_class.csv",
+    "reliability.csv",
+    "roc.csv",
+    "temperature.csv",
+    "classification_report.txt",
+}
+FIGURES = {"confusion.png", "curves.png", "examples.png", "reliability.png", "roc.png"}
 COMPARED = ("curves", "roc", "confusion")  # of all models
 
 

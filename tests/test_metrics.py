@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.scoring import metrics
+from pipeline.scoring import metrics, temperature
 
 CLASSES = ["cat", "dog", "frog"]
 LABELS = np.array([0, 1, 2, 2], np.int64)
@@ -32,6 +32,8 @@ def test_scores_of_four_images_are_those_by_hand() -> None:
             "f1_macro": (2 / 3 + 1 + 2 / 3) / 3,
             "precision_weighted": (1 / 2 + 1 + 2 * 1) / 4,
             "recall_weighted": (1 + 1 + 2 * 1 / 2) / 4,
+            "brier": (0.14 + 0.26 + (0.25 + 0.0625 + 0.5625) + (0.04 + 0.09 + 0.25)) / 4,
+            "calibration_error": (0.3 + 0.4 + 0.5 + 0.5) / 4,
             "f1_weighted": (2 / 3 + 1 + 2 * 2 / 3) / 4,
         }
     )
@@ -46,10 +48,31 @@ def test_cross_entropy_of_the_documents_example_is_as_published() -> None:
 def test_perfect_predictions_score_one_and_impossible_ones_have_a_finite_loss() -> None:
     labels = np.array([0, 1, 2, 0])
     found = metrics.scores(labels, np.eye(3, dtype=np.float32)[labels])
-    assert found.pop("loss") == 0
+    assert [found.pop(name) for name in ("loss", "brier", "calibration_error")] == [0, 0, 0]
     assert set(found.values()) == {1.0}
     nats = metrics.cross_entropy(np.array([0]), np.array([[0, 1]], np.float32))
     assert 80 < nats[0] < np.inf  # the most that float32 can tell from 0 is some 87 nats
+
+
+def test_bins_hold_equally_many_images_the_least_confident_first() -> None:
+    labels, predicted = random_predictions(0, 4)
+    bins = metrics.reliability(labels, predicted)
+    assert bins["images"].tolist() == [34, 33, 33] * 5
+    assert bins["confidence"].is_monotonic_increasing
+    assert np.average(bins["accuracy"], weights=bins["images"]) == metrics.accuracy(labels, predicted)
+
+
+@pytest.mark.parametrize("true", [0.5, 2.0])
+def test_the_temperature_that_made_probabilities_too_sure_is_found(true: float) -> None:
+    random = np.random.default_rng(0)
+    honest = random.dirichlet(np.ones(4), size=20_000)
+    labels = (honest.cumsum(axis=1) < random.random((20_000, 1))).sum(axis=1)
+    found = temperature.fit(labels, temperature.scaled(honest, 1 / true).astype(np.float32))
+    assert found == pytest.approx(true, rel=0.03)
+    table = temperature.effect(found, labels, temperature.scaled(honest, 1 / true))
+    assert table["temperature"].tolist() == [1, found]
+    assert (table.loc[1] < table.loc[0]).drop("temperature").all()
+    assert table["calibration_error"][1] < 0.01
 
 
 def test_class_that_is_never_predicted_scores_zero_without_a_warning() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline.scoring import figures, metrics
+from pipeline.scoring import figures, metrics, temperature
 from pipeline.scoring.stored import read_probabilities, views_of
 from pipeline.shared.arrays import read_arrays, read_facts, write_json
 from pipeline.shared.errors import PipelineError
@@ -41,7 +41,8 @@ def evaluate(trained: Trained) -> str:
             raise PipelineError(
                 f"{trained.name}: {', '.join(infinite)} of {part} images: not a finite number"
             )
-    tables = make_tables(data["test"]["labels"], predicted["test"], classes)
+    best = temperature.fit(data["validation"]["labels"], predicted["validation"])
+    tables = make_tables(data["test"]["labels"], predicted["test"], classes, best)
     drawn = make_figures(trained.name, history, tables, data["test"], predicted["test"], classes)
     report = metrics.report(data["test"]["labels"], predicted["test"], classes)
     write(trained, scores, tables, drawn, report)
@@ -70,22 +71,26 @@ def write(
 def write_diverged(trained: Trained, reason: str, history: pd.DataFrame, classes: list[str]) -> None:
     """Write the same files, with the training's curves and the reason, and no scores."""
     guesses = np.full((len(classes), len(classes)), 1 / len(classes))  # gives the tables their columns
-    tables = make_tables(np.arange(len(classes)), guesses, classes)
+    tables = make_tables(np.arange(len(classes)), guesses, classes, 1.0)
     text = f"{trained.name} diverged: {reason}"
-    drawn = {title: figures.message(text) for title in ("confusion", "roc", "examples")}
+    drawn = {title: figures.message(text) for title in ("confusion", "roc", "reliability", "examples")}
     drawn["curves"] = figures.training_curves(history, text)
     empty = {title: table.iloc[:0] for title, table in tables.items()}
     write(trained, {"status": "diverged", "reason": reason}, empty, drawn, f"{text}\n")
 
 
-def make_tables(labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -> dict[str, pd.DataFrame]:
-    """The tables of the test images: labels (n,), predicted probabilities (n, classes)."""
+def make_tables(
+    labels: np.ndarray, predicted: np.ndarray, classes: list[str], best: float
+) -> dict[str, pd.DataFrame]:
+    """The tables of the test images: labels (n,), predicted probabilities (n, classes), best temperature."""
     confusion = metrics.confusion(labels, predicted, classes)
     return {
         "per_class": metrics.per_class(labels, predicted, classes),
         "confusion": confusion,
         "most_confused": metrics.most_confused(confusion),
         "roc": metrics.roc_points(labels, predicted, classes),
+        "reliability": metrics.reliability(labels, predicted),
+        "temperature": temperature.effect(best, labels, predicted),
     }
 
 
@@ -105,6 +110,7 @@ def make_figures(
         "curves": figures.training_curves(history, name),
         "confusion": figures.confusion_heat_map(tables["confusion"], title),
         "roc": figures.roc_curves(tables["roc"], tables["per_class"]["auc"], title),
+        "reliability": figures.reliability(tables["reliability"], tables["temperature"], title),
         "examples": figures.predictions(
             test["images"][shown],
             predicted[shown],

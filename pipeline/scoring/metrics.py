@@ -21,6 +21,7 @@ from sklearn.metrics import (
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 METRICS: dict[str, Metric] = {}
+BINS = 15  # of a calibration error, as in Guo et al. (2017)
 SMALLEST = np.finfo(np.float32).tiny  # keeps the logarithm of a probability finite
 
 
@@ -59,6 +60,20 @@ def auc_macro(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(np.mean(list(class_auc(labels, probabilities).values())))
 
 
+@metric
+def brier(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The mean squared distance to certainty of the right class, from 0 to 2 (Brier, 1950)."""
+    certain = np.eye(probabilities.shape[1])[labels]
+    return float(np.square(probabilities - certain).sum(axis=1).mean())
+
+
+@metric
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The expected calibration error: how far confidence and accuracy differ, in the mean over bins."""
+    bins = reliability(labels, probabilities)
+    return float(np.average((bins["confidence"] - bins["accuracy"]).abs(), weights=bins["images"]))
+
+
 def _averaged(score: Callable[..., float], average: str) -> Metric:
     """scikit-learn's precision, recall or F1, averaged over classes."""
     return lambda labels, probabilities: score(
@@ -71,6 +86,15 @@ METRICS |= {
     for average in ("macro", "weighted")
     for name, score in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score))
 }
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """Mean confidence and accuracy in BINS of equally many images, the least confident first."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    values = pd.DataFrame({"confidence": confidence, "accuracy": probabilities.argmax(axis=1) == labels})
+    ordered = values.sort_values("confidence", kind="stable", ignore_index=True)
+    groups = ordered.groupby(ordered.index * BINS // len(ordered))
+    return groups.mean().assign(images=groups.size())
 
 
 def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
