@@ -2,8 +2,8 @@
 
     python -m pipeline.report
 
-Reads params.yaml (published), recipes/_index.json, data/prepared, models, metrics, evaluation and
-champion.json. Writes reports/: report.md, its figures, and report.html, a single file. Logs them to a run
+Reads params.yaml (published), recipes/_index.json, data/prepared, models, predictions, metrics, evaluation
+and champion.json. Writes reports/: report.md, its figures, and report.html, a single file. Logs them to a run
 named `report`.
 """
 
@@ -19,9 +19,18 @@ from pipeline.reporting.results import read_results
 from pipeline.shared.errors import one_line_errors
 from pipeline.shared.load_params import load_params
 from pipeline.shared.lock import single_instance
-from pipeline.shared.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, RECIPES, REPORTS
+from pipeline.shared.paths import (
+    CHAMPION,
+    EVALUATION,
+    METRICS,
+    MODELS,
+    PREDICTIONS,
+    PREPARED,
+    RECIPES,
+    REPORTS,
+)
 
-SHOWN = ("split", "class_balance.csv", "samples.png")  # of the prepared data
+SHOWN = ("split", "validation", "test", "class_balance.csv", "samples.png")  # of the prepared data
 
 
 @one_line_errors
@@ -29,13 +38,15 @@ SHOWN = ("split", "class_balance.csv", "samples.png")  # of the prepared data
 def main() -> None:
     """Read, write and log."""
     params = load_params(Params)
-    check_inputs(RECIPES, CHAMPION, EVALUATION, METRICS, MODELS, *(PREPARED / name for name in SHOWN))
+    check_inputs(
+        RECIPES, CHAMPION, EVALUATION, METRICS, MODELS, PREDICTIONS, *(PREPARED / name for name in SHOWN)
+    )
     store.check()
     results = read_results(params.published)
     REPORTS.mkdir(exist_ok=True)
     figures.all_curves(results.histories).savefig(REPORTS / "curves.png", dpi=100)
     figures.accuracies(results.table).savefig(REPORTS / "accuracies.png", dpi=100)
-    for figure in ("confusion", "roc", "examples"):
+    for figure in ("confusion", "roc", "reliability", "examples"):
         shutil.copyfile(results.candidate.evaluation / f"{figure}.png", REPORTS / f"{figure}.png")
     shutil.copyfile(PREPARED / "samples.png", REPORTS / "samples.png")
 

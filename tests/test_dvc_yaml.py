@@ -72,9 +72,9 @@ def test_neutral_modules_exist_and_have_a_reason() -> None:
     assert all((ROOT / module).is_file() and reason for module, reason in NEUTRAL.items())
 
 
-def test_only_predicting_and_evaluating_read_test_images() -> None:
+def test_nothing_is_trained_or_chosen_on_test_images() -> None:
     readers = {name for name, stage in STAGES.items() if "data/prepared/test" in stage["deps"]}
-    assert readers == {"predict", "predict_finetuned", "evaluate"}
+    assert readers == {"predict", "predict_finetuned", "evaluate", "report"}
     for stage in ("train", "finetune", "promote"):
         read = {path for path in STAGES[stage]["deps"] if path.startswith("data/")}
         assert read <= {f"data/prepared/{part}" for part in ("split", "train", "validation")}

@@ -19,8 +19,10 @@ from pipeline.reporting.findings import NOISE, confusions, hardest
 from pipeline.reporting.markdown import literal, markdown_table, to_html
 from pipeline.reporting.report_text import write
 from pipeline.reporting.results import Results, read_results, summarize
+from pipeline.reporting.statistics import Resampled
 from pipeline.scoring import figures, metrics
 from pipeline.shared.arrays import write_arrays, write_json
+from pipeline.shared.paths import PREDICTIONS, PREPARED
 from tests.conftest import refusal
 
 CLASSES = ["cat", "dog"]
@@ -75,9 +77,12 @@ def results_of(
     names = [f"{row.variant}-{row.seed}" for row in scores.itertuples()]
     known: dict[str, Any] = {"name": "pets", "source": "cifar10", "classes": classes}
     known |= {"split_digest": "0123456789abcdef", "duplicates": {"training_and_validation": 0, "test": 0}}
-    counts = {"train": 45000, "validation": 5000, "test": 10000}
+    known |= {
+        "image_shape": [32, 32, 3],
+        "counts": {"train": 45000, "validation": 5000, "test": 10000},
+    } | facts
     return Results(
-        facts=known | {"image_shape": [32, 32, 3], "counts": counts} | facts,
+        facts=known,
         balance=pd.DataFrame({"class": classes, "train": 20, "validation": 5, "test": 5}),
         table=summarize(scores, PUBLISHED),
         histories={name: history(3) for name in names},
@@ -85,7 +90,18 @@ def results_of(
         confused=pairs_of(12).assign(one=classes[1], other=classes[0]),
         champion=choose(scores) | PROMOTED,
         diverged={},
+        **{part: Resampled(right(scores, part, known["counts"][part])) for part in ("validation", "test")},
     )
+
+
+def right(scores: pd.DataFrame, part: str, images: int) -> pd.DataFrame:
+    """Which images each model gets right, so many that its accuracy is that of the scores."""
+    random = np.random.default_rng(0)
+    columns = {
+        (row["variant"], row["seed"]): random.permutation(images) < round(row[f"{part}_accuracy"] * images)
+        for _, row in scores.iterrows()
+    }
+    return pd.DataFrame(columns).rename_axis(columns=["variant", "seed"])
 
 
 def table_rows(text: str, first: str) -> list[list[str]]:
@@ -100,7 +116,13 @@ def sentence(results: Results, title: str) -> str | None:
 
 
 def test_all_sections_are_there_in_their_order_and_what_diverged_with_its_reason() -> None:
-    sections = ["Results on pets", "All variants", "What the comparison shows", "Results by class"]
+    sections = [
+        "Results on pets",
+        "All variants",
+        "Which differences are real",
+        "What the comparison shows",
+        "Results by class",
+    ]
     sections += ["Test images of vgg3_early_stop-0", "Data", "Limits"]
     text = write(replace(results_of(), diverged={"runaway-0": "its loss is nan in epoch 3"}))
     assert re.findall("^##? (.*)$", text, re.MULTILINE) == sections
@@ -146,7 +168,10 @@ def test_reason_of_the_choice_is_given(results: Results, chosen: str) -> None:
 
 def test_variants_stand_by_validation_accuracy_beside_their_published_figure() -> None:
     text = write(results_of())
-    assert "Accuracy on 5,000 validation and 10,000 test images. One training each." in text
+    assert (
+        "Accuracy on 5,000 validation and 10,000 test images. One training each, with the 95 % interval"
+        in text
+    )
     assert f"up to {100 * NOISE:.1f} points are noise" in text
     assert table_rows(text, "variant") == [
         [
@@ -159,9 +184,36 @@ def test_variants_stand_by_validation_accuracy_beside_their_published_figure() -
             "published (test)",
             "difference",
         ],
-        ["vgg3_early_stop", "550,571", "10", "0.7700", "0.7500", "none", "none", "none"],
-        ["vgg3", "550,570", "10", "0.7600", "0.7400", "0.9000", "0.7678", "-2.8"],
-        ["batchnorm", "359,242", "10", "0.7000", "0.6800", "none", "none", "none"],
+        [
+            "vgg3_early_stop",
+            "550,571",
+            "10",
+            "0.7700 (0.758 to 0.781)",
+            "0.7500 (0.741 to 0.758)",
+            "none",
+            "none",
+            "none",
+        ],
+        [
+            "vgg3",
+            "550,570",
+            "10",
+            "0.7600 (0.748 to 0.772)",
+            "0.7400 (0.731 to 0.749)",
+            "0.9000",
+            "0.7678",
+            "-2.8",
+        ],
+        [
+            "batchnorm",
+            "359,242",
+            "10",
+            "0.7000 (0.687 to 0.713)",
+            "0.6800 (0.671 to 0.689)",
+            "none",
+            "none",
+            "none",
+        ],
     ]
 
 
@@ -178,29 +230,39 @@ def test_figures_of_several_seeds_are_means_and_deviations() -> None:
 
 
 @pytest.mark.parametrize(
-    ("early", "images", "verdict"),
-    [
-        (0.77, 5000, "+1.0 points, no more than noise."),
-        (0.775, 5000, "+1.5 points, no more than noise."),
-        (0.7754, 5000, "+1.5 points, no more than noise."),
-        (0.80, 5000, "+4.0 points, better."),
-        (0.70, 5000, "-6.0 points, worse."),
-        (0.80, 100, "+4.0 points, no more than noise."),  # as few images tell no more
-    ],
+    ("early", "verdict"),
+    [(0.77, "which may be chance."), (0.80, "better."), (0.70, "worse.")],
 )
-def test_verdict_agrees_with_the_numbers(early: float, images: int, verdict: str) -> None:
-    results = results_of(1, VALIDATION | {"vgg3_early_stop": early}, counts={"validation": images, "test": 1})
-    found = sentence(results, "Early stopping")
-    assert found == f"`vgg3_early_stop` {early:.4f}, `vgg3` 0.7600 on validation images: {verdict}"
+def test_verdict_agrees_with_the_numbers(early: float, verdict: str) -> None:
+    found = sentence(results_of(1, VALIDATION | {"vgg3_early_stop": early}), "Early stopping")
+    assert found is not None
+    change = f"{100 * (early - 0.76):+.1f} points ("
+    begin = f"`vgg3_early_stop` {early:.4f}, `vgg3` 0.7600 on validation images: {change}"
+    assert found.startswith(begin)
+    assert found.endswith(f"), {verdict}")
+
+
+def test_real_differences_are_told_from_chance() -> None:
+    close = {"vgg3": 0.765, "vgg3_early_stop": 0.77, "batchnorm": 0.70, "same": 0.77}
+    for seeds in (1, 3):
+        text = write(results_of(seeds, close)).split("## Which differences are real")[1].split("\n##")[0]
+        verdict = (
+            "On test images `vgg3_early_stop` is better than `batchnorm`. Between `vgg3_early_stop` and "
+        )
+        assert f"{verdict}`same` and `vgg3` the difference may be chance. Some " in text
+        assert ("With one training each" in text) == (seeds == 1)
+        rows = {row[0]: row[1:] for row in table_rows(text, "against")[1:]}
+        assert rows["batchnorm"][0] == "+7.0"
+        assert [rows[name][-1] for name in ("batchnorm", "same", "vgg3")] == ["yes", "no", "no"]
 
 
 def test_overfitting_is_named_only_where_it_is() -> None:
     assert sentence(results_of(), "Over-fitting") == (
-        "training accuracy exceeds validation accuracy by more than 1.5 points for 1 of 3 variants. "
+        "training accuracy exceeds the interval of validation accuracy for 1 of 3 variants. "
         "The widest gap is that of `vgg3`: 0.990 in the last epoch, 0.760 on validation images."
     )
     others = results_of(1, {"a": 0.7, "b": 0.6})
-    expected = "no training accuracy exceeds the validation accuracy by more than 1.5 points."
+    expected = "no training accuracy exceeds the interval of the validation accuracy."
     assert sentence(others, "Over-fitting") == expected
     assert sentence(others, "Early stopping") is None
 
@@ -283,7 +345,7 @@ def test_page_opens_by_itself_and_shows_tables_as_tables(reports: Path) -> None:
     page, rows = parsed(to_html(write(results_of(3)), reports, "Results on <pets>"))
     assert page.findtext("head/title") == "Results on <pets>"
     sources = [image.attrib["src"] for image in page.iter("img")]
-    assert len(sources) == 6
+    assert len(sources) == 7
     assert all(source.startswith("data:image/png;base64,iVBORw0KGgo") for source in sources)
     assert not [*page.iter("a"), *page.iter("link"), *page.iter("script")]
     assert ["vgg3_early_stop", "550,571", "11", "0.7700 ± 0.0100"] in [row[:4] for row in rows]
@@ -307,7 +369,10 @@ def test_names_are_shown_as_they_are_written(reports: Path) -> None:
 def project(workplace: Path) -> Path:
     """A project with all that the report reads; one of its classes is called NA."""
     classes = ["NA", "dog"]
-    results = results_of(classes=classes)
+    results = results_of(classes=classes, counts={"train": 900, "validation": 100, "test": 100})
+    labels = np.arange(100) % 2
+    for part in ("validation", "test"):
+        write_arrays(PREPARED / part, {"labels": labels})
     write_arrays(Path("data/prepared/split"), {}, **results.facts)
     write_json(Path("recipes/_index.json"), [{"variant": v, "seed": 0} for v in ("vgg3", "vgg3_early_stop")])
     results.balance.to_csv("data/prepared/class_balance.csv", index=False)
@@ -315,6 +380,13 @@ def project(workplace: Path) -> Path:
     for name, accuracy in {"vgg3_early_stop-0": 0.77, "vgg3-0": 0.76, "former-0": 0.9}.items():
         scores = {"validation": {"accuracy": accuracy}, "test": {"accuracy": accuracy - 0.02}}
         write_json(Path("metrics") / f"{name}.json", scores)
+        found = {
+            part: np.where(np.arange(100) < 100 * of["accuracy"], labels, 1 - labels)
+            for part, of in scores.items()
+        }
+        write_arrays(
+            PREDICTIONS / name, {part: np.eye(2, dtype=np.float32)[one] for part, one in found.items()}
+        )
         ended = {"parameters": 7, "stopped_epoch": 3, "kept_val_accuracy": accuracy}
         record = {"tags": {"status": "trained"}, "params": {}, "metrics": ended}
         write_json(Path("models") / name / "training.json", record)
@@ -332,6 +404,7 @@ def test_report_reads_the_trainings_that_params_name_and_no_other() -> None:
     assert results.table["published"].tolist() == [0.7711, 0.7678]
     assert results.table["training_accuracy"].tolist() == [0.5, 0.5]
     assert list(results.per_class) == ["vgg3-0", "vgg3_early_stop-0"]
+    assert results.test.right.mean().to_dict() == {("vgg3", 0): 0.74, ("vgg3_early_stop", 0): 0.75}
     assert "| NA | 20 | 5 | 5 |" in write(results)
     write_arrays(Path("data/prepared/split"), {}, **results.facts | {"source": "directory"})
     assert not re.search("published|document|CIFAR|2000s", write(read_results({"vgg3": 0.7678})))

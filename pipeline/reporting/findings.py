@@ -1,14 +1,14 @@
 """What the comparison shows, in sentences that agree with the numbers."""
 
 from collections.abc import Iterator
-from math import sqrt
 
 import pandas as pd
 
 from pipeline.reporting.markdown import literal
 from pipeline.reporting.results import Results
+from pipeline.reporting.statistics import wilson
 
-NOISE = 0.015  # differences within this much are noise: one run against one run, thousands of images
+NOISE = 0.015  # differences of one run to one published run within this much are noise
 CORRELATED = 10  # a rank correlation needs as many variants
 PAIRS = {
     "Early stopping": ("vgg3_early_stop", "vgg3"),
@@ -26,13 +26,12 @@ def findings(results: Results) -> Iterator[str]:
     yield overfitting(table, results.facts["counts"]["validation"])
     for title, (one, other) in PAIRS.items():
         if one in table.index and other in table.index:
-            accuracy, compared = table["validation"][one], table["validation"][other]
-            change = round(accuracy - compared, 3)  # as it is printed
-            is_noise = abs(change) <= noise(compared, results.facts["counts"]["validation"])
-            verdict = "no more than noise" if is_noise else "better" if change > 0 else "worse"
+            change, low, high = results.validation.difference(one, other)
+            verdict = "better" if low > 0 else "worse" if high < 0 else "which may be chance"
             yield (
-                f"**{title}**: `{one}` {accuracy:.4f}, `{other}` {compared:.4f} on validation images: "
-                f"{100 * change:+.1f} points, {verdict}."
+                f"**{title}**: `{one}` {table['validation'][one]:.4f}, `{other}` "
+                f"{table['validation'][other]:.4f} on validation images: {100 * change:+.1f} points "
+                f"({100 * low:+.1f} to {100 * high:+.1f}), {verdict}."
             )
     if len(table) >= CORRELATED and table["parameters"].nunique() > 1 and table["validation"].nunique() > 1:
         size = float(table["parameters"].corr(table["validation"], method="spearman"))
@@ -42,25 +41,19 @@ def findings(results: Results) -> Iterator[str]:
         )
 
 
-def noise(accuracy: float, images: int) -> float:
-    """What a difference to an accuracy on so many images must exceed: NOISE, and one standard error of the
-    difference of two accuracies (binomial, independent)."""
-    return max(NOISE, sqrt(2 * accuracy * (1 - accuracy) / images))
-
-
 def overfitting(table: pd.DataFrame, images: int) -> str:
-    """How far training accuracy exceeds validation accuracy, and for which variants by more than noise."""
+    """Whose training accuracy exceeds the interval of its validation accuracy, and the widest gap."""
     gap = (table["training_accuracy"] - table["validation"]).sort_values(ascending=False, kind="stable")
-    most = max(noise(accuracy, images) for accuracy in table["validation"])
-    count, points = int((gap > most).sum()), f"more than {100 * most:.1f} points"
+    highest = [wilson(accuracy, images)[1] for accuracy in table["validation"]]
+    count = int((table["training_accuracy"] > highest).sum())
     if not count:
-        return f"**Over-fitting**: no training accuracy exceeds the validation accuracy by {points}."
+        return "**Over-fitting**: no training accuracy exceeds the interval of the validation accuracy."
     first = table.loc[gap.index[0]]
     figures = (
         f"{first['training_accuracy']:.3f} in the last epoch, {first['validation']:.3f} on validation images"
     )
     return (
-        f"**Over-fitting**: training accuracy exceeds validation accuracy by {points} for {count} of "
+        f"**Over-fitting**: training accuracy exceeds the interval of validation accuracy for {count} of "
         f"{len(table)} variants. The widest gap is that of `{gap.index[0]}`: {figures}."
     )
 

@@ -5,9 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.reporting.differences import differences
 from pipeline.reporting.findings import NOISE, confusions, findings, hardest
 from pipeline.reporting.markdown import literal, markdown_table
 from pipeline.reporting.results import Results
+from pipeline.reporting.statistics import wilson
 
 COLUMNS, ROWS = 12, 20  # of a table; of more classes, only the hardest are shown
 FEWER = 10
@@ -28,8 +30,9 @@ def write(results: Results) -> str:
     facts = results.facts
     source = "from the web of the 2000s" if facts["source"] == "cifar10" else "of one dataset"
     sections = {
-        f"# Results on {literal(facts['name'])}": _champion(results.champion),
+        f"# Results on {literal(facts['name'])}": _champion(results),
         "## All variants": _variants(results),
+        "## Which differences are real": differences(results),
         "## What the comparison shows": "\n".join(f"- {line}" for line in findings(results)),
         "## Results by class": _by_class(results),
         f"## Test images of {literal(results.candidate.name)}": _confused(results.confused),
@@ -39,8 +42,9 @@ def write(results: Results) -> str:
     return "\n\n".join(f"{title}\n\n{text}" for title, text in sections.items())
 
 
-def _champion(decision: dict[str, Any]) -> str:
+def _champion(results: Results) -> str:
     """What the registry made of the candidate, and why it was chosen."""
+    decision = results.champion
     reason, standing, second = literal(decision["reason"]), decision["standing"], decision["runner_up"]
     if decision["promoted"]:
         verdict = [f"The champion is {_scored(decision)}.", f"It was promoted: {reason}."]
@@ -58,6 +62,12 @@ def _champion(decision: dict[str, Any]) -> str:
     elif second:
         chosen += f"; {literal(second['variant'])} comes next with {second['mean_validation_accuracy']:.4f}"
     verdict.append(f"It was chosen on validation images alone, {chosen}.")
+    models = len(results.validation.right.columns)
+    if models > 1:
+        verdict.append(
+            f"That it is the best of {models} on these images makes its validation accuracy "
+            f"{100 * results.validation.overstatement():.1f} points too high, by a bootstrap estimate."
+        )
     return "\n".join(
         [*verdict, "The test images were read once for each model, after its training, to score it."]
     )
@@ -71,18 +81,19 @@ def _scored(model: dict[str, Any]) -> str:
 
 
 def _variants(results: Results) -> str:
-    table = results.table
+    table, counts = results.table, results.facts["counts"]
     rows = pd.DataFrame(
         {
             "parameters": table["parameters"].map("{:,.0f}".format),
             "epochs": table["epochs"].map("{:.3g}".format),
-            "validation": list(_with_sd(table, "validation")),
-            "test": list(_with_sd(table, "test")),
+            "validation": list(_with_spread(table, "validation", counts["validation"])),
+            "test": list(_with_spread(table, "test", counts["test"])),
         }
     )
-    counts, seeds = results.facts["counts"], int(table["seeds"].iloc[0])
+    seeds = int(table["seeds"].iloc[0])
+    single = "One training each, with the 95 % interval for so many images (Wilson)."
     text = f"Accuracy on {counts['validation']:,} validation and {counts['test']:,} test images. "
-    text += "One training each." if seeds == 1 else f"Mean and standard deviation of {seeds} seeds."
+    text += single if seeds == 1 else f"Mean and standard deviation of {seeds} seeds."
     if table["views"].notna().any():
         rows["with views"] = [_or_none(value, ".4f") for value in table["views"]]
         text += (
@@ -91,8 +102,8 @@ def _variants(results: Results) -> str:
         )
     if table["published"].notna().any():
         rows["published (test)"] = [_or_none(value, ".4f") for value in table["published"]]
-        differences = 100 * (table["test"] - table["published"])
-        rows["difference"] = [_or_none(value, "+.1f") for value in differences]
+        points = 100 * (table["test"] - table["published"])
+        rows["difference"] = [_or_none(value, "+.1f") for value in points]
         text += (
             " The difference to the published figure is in percentage points; one run against one published "
             f"run, up to {100 * NOISE:.1f} points are noise. The documents trained on up to 50,000 images."
@@ -132,7 +143,12 @@ def _confused(pairs: pd.DataFrame) -> str:
     names = {"one": "A", "other": "B", "one_as_other": "A taken for B", "other_as_one": "B taken for A"}
     shown = pairs[pairs["images"] > 0].rename(columns=names)
     tables = [markdown_table(shown)] if len(shown) else []
-    files = {"Confusion matrix": "confusion", "ROC curves": "roc", "Right and wrong examples": "examples"}
+    files = {
+        "Confusion matrix": "confusion",
+        "ROC curves": "roc",
+        "Reliability": "reliability",
+        "Right and wrong examples": "examples",
+    }
     pictures = (f"![{title}]({file}.png)" for title, file in files.items())
     return "\n\n".join([confusions(pairs), *tables, *pictures])
 
@@ -152,9 +168,10 @@ def _data(results: Results) -> str:
     return f"{text}\n\n{markdown_table(balance)}\n\n![Sample images](samples.png)"
 
 
-def _with_sd(table: pd.DataFrame, part: str) -> Iterator[str]:
+def _with_spread(table: pd.DataFrame, part: str, images: int) -> Iterator[str]:
     for mean, sd in zip(table[part], table[f"{part}_sd"], strict=True):
-        yield f"{mean:.4f}" if pd.isna(sd) else f"{mean:.4f} ± {sd:.4f}"
+        low, high = wilson(mean, images)
+        yield f"{mean:.4f} " + (f"({low:.3f} to {high:.3f})" if pd.isna(sd) else f"± {sd:.4f}")
 
 
 def _or_none(value: float, form: str) -> str:

@@ -6,7 +6,9 @@ from typing import Any
 import pandas as pd
 
 from pipeline.champion.selection import read_scores
-from pipeline.shared.arrays import read_facts
+from pipeline.reporting.statistics import Resampled
+from pipeline.scoring.stored import read_probabilities
+from pipeline.shared.arrays import read_arrays, read_facts
 from pipeline.shared.errors import PipelineError
 from pipeline.shared.paths import PREPARED
 from pipeline.shared.reading import read_table
@@ -20,9 +22,9 @@ class Results:
     """Facts, tables and decision.
 
     `table` has a row for each variant (see `summarize`), `histories` and `per_class` a table for each
-    VARIANT-SEED. `champion` is the decision of `pipeline.promote`, whose candidate the registry may have
-    refused; `confused` is the candidate's table. `diverged` holds the reason for each VARIANT-SEED that
-    diverged, which is in no table.
+    VARIANT-SEED; `validation` and `test` say which images each model gets right. `champion` is the decision
+    of `pipeline.promote`, whose candidate the registry may have refused; `confused` is the candidate's table.
+    `diverged` holds the reason for each VARIANT-SEED that diverged, which is in no table.
     """
 
     facts: dict[str, Any]
@@ -33,6 +35,8 @@ class Results:
     confused: pd.DataFrame
     champion: dict[str, Any]
     diverged: dict[str, str]
+    validation: Resampled
+    test: Resampled
 
     @property
     def candidate(self) -> Trained:
@@ -68,7 +72,18 @@ def read_results(published: dict[str, float]) -> Results:
         confused=read_table(candidate.evaluation / "most_confused.csv", pairs),
         champion=champion,
         diverged=diverged,
+        validation=Resampled(read_right(models, "validation")),
+        test=Resampled(read_right(models, "test")),
     )
+
+
+def read_right(models: list[Trained], part: str) -> pd.DataFrame:
+    """Whether each model (columns: variant, seed) is right about each image of a part (rows)."""
+    labels = read_arrays(PREPARED / part)["labels"]
+    right = {
+        (one.variant, one.seed): read_probabilities(one, part).argmax(axis=1) == labels for one in models
+    }
+    return pd.DataFrame(right).rename_axis(columns=["variant", "seed"])
 
 
 def accuracy_with_views(scores: dict[str, Any]) -> float:

@@ -1,0 +1,118 @@
+"""What accuracies on so many images can tell: intervals, differences, the winner's curse."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import sqrt
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest, norm
+
+RESAMPLES = 2000
+LEVEL = 0.95
+POWER = 0.8  # of a comparison with enough images
+
+
+def wilson(accuracy: float, images: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy on so many images (Wilson, 1927)."""
+    found = binomtest(round(accuracy * images), images).proportion_ci(LEVEL, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def mcnemar(one: pd.Series, other: pd.Series) -> float:
+    """The probability of such a difference if two models were equally good, exact (McNemar, 1947).
+
+    `one` and `other` tell of each image whether a model is right.
+    """
+    better, worse = int((one & ~other).sum()), int((other & ~one).sum())
+    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+
+
+def holm(probabilities: pd.Series) -> pd.Series:
+    """Probabilities of several comparisons, corrected for their number (Holm, 1979)."""
+    ordered = probabilities.sort_values()
+    corrected = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1)
+    return corrected.reindex(probabilities.index)
+
+
+def images_to_tell(one: pd.Series, other: pd.Series) -> float:
+    """How many images it takes to show the difference of two models, with a probability of POWER.
+
+    Infinity if there is none. As in Connor, Sample Size for Testing Differences in Proportions (1987).
+    """
+    difference = float(one.mean() - other.mean())
+    if difference == 0:
+        return float("inf")
+    differing = float((one != other).mean())
+    level, power = norm.ppf([(1 + LEVEL) / 2, POWER])
+    root = level * sqrt(differing) + power * sqrt(differing - difference**2)
+    return float((root / difference) ** 2)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Whether each model is right about each image, and bootstrap samples of that (Efron, 1979).
+
+    `right` has a row for each image and a column for each (variant, seed). A sample draws images, the same
+    for all models, and seeds of each variant.
+    """
+
+    right: pd.DataFrame
+
+    @cached_property
+    def models(self) -> pd.DataFrame:
+        """Each model's accuracy on RESAMPLES draws of the images."""
+        random, images = np.random.default_rng(0), len(self.right)
+        values = self.right.to_numpy(np.float32)
+        draws = (
+            np.bincount(random.integers(images, size=images), minlength=images) for _ in range(RESAMPLES)
+        )
+        return pd.DataFrame([drawn @ values / images for drawn in draws], columns=self.right.columns)
+
+    @cached_property
+    def variants(self) -> pd.DataFrame:
+        """Each variant's mean accuracy over draws of the images and of its seeds."""
+        random, means = np.random.default_rng(1), {}
+        for name in self.right.columns.unique("variant"):
+            seeds = self.models[name].to_numpy()
+            drawn = random.integers(len(seeds.T), size=(len(seeds), len(seeds.T)))
+            means[name] = np.take_along_axis(seeds, drawn, axis=1).mean(axis=1)
+        return pd.DataFrame(means)
+
+    def difference(self, one: str, other: str) -> tuple[float, float, float]:
+        """The difference of two variants' mean accuracies, and the ends of its 95 % interval."""
+        means = self.right.mean().groupby("variant").mean()
+        low, high = np.quantile(self.variants[one] - self.variants[other], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return float(means[one] - means[other]), float(low), float(high)
+
+    def compare(self, champion: tuple[str, int], others: dict[str, int]) -> pd.DataFrame:
+        """The champion, a variant and a seed, against each other variant and its best seed; a row for each.
+
+        `difference`, `low` and `high` are those of the variants' means. `p` is McNemar's of the two models,
+        after Holm's correction, and `images` how many it would take to show their difference. A difference is
+        `real` if p is below 5 % and the interval excludes zero.
+        """
+        rows = {}
+        for name, seed in others.items():
+            models = self.right[champion], self.right[name, seed]
+            difference, low, high = self.difference(champion[0], name)
+            ends = {"difference": difference, "low": low, "high": high}
+            rows[name] = ends | {"p": mcnemar(*models), "images": images_to_tell(*models)}
+        table = pd.DataFrame.from_dict(
+            rows, orient="index", columns=["difference", "low", "high", "p", "images"]
+        )
+        table["p"] = holm(table["p"])
+        return table.assign(real=(table["p"] < 1 - LEVEL) & ((table["low"] > 0) | (table["high"] < 0)))
+
+    def overstatement(self) -> float:
+        """By how much the accuracy of the model that is chosen here exceeds what it would be on other images.
+
+        The mean, over the samples, of the chosen model's accuracy less its accuracy on all images: the
+        optimism that comes from choosing the best of several.
+        """
+        means, actual = self.models.T.groupby("variant", sort=False).mean().T, self.right.mean()
+        gains = []
+        for (_, sample), name in zip(self.models.iterrows(), means.idxmax(axis=1), strict=True):
+            chosen = (name, sample[name].idxmax())
+            gains.append(sample[chosen] - actual[chosen])
+        return float(np.mean(gains))
