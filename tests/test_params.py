@@ -54,47 +54,10 @@ def problem_of(text: str | bytes, folder: Path) -> str:
     return problem(path)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "count", "first", "last"),
-    [
-        ("seeds", [0], 16, Trained("translate", 0), Trained("batchnorm_subset", 0)),
-        ("seeds", [5, 7], 32, Trained("translate", 5), Trained("batchnorm_subset", 7)),
-        ("finetune", MISSING, 15, Trained("translate", 0), Trained("speedrun_full", 0)),
-        ("finetune.variants", {}, 15, Trained("translate", 0), Trained("speedrun_full", 0)),
-    ],
-)
-def test_every_variant_is_trained_with_every_seed(
-    tmp_path: Path, key: str, value: Any, count: int, first: Trained, last: Trained
-) -> None:
-    trained = load_params(Params, altered(tmp_path, key, value)).trained
-    assert (len(trained), trained[0], trained[-1]) == (count, first, last)
-
-
-@pytest.mark.parametrize(
-    ("data", "name"),
-    [
-        ({}, "cifar10"),
-        ({"name": "my-birds"}, "my-birds"),
-        ({"source": "digits"}, "digits"),
-        ({"source": "directory", "folders": {"train": "a", "test": "c"}, "name": "b", "image_size": 64}, "b"),
-    ],
-)
-def test_other_sources_need_only_their_own_keys(tmp_path: Path, data: dict[str, Any], name: str) -> None:
-    data = data if "source" in data else tree()["data"] | data
-    assert load_params(Params, altered(tmp_path, "data", data)).data.dataset == name
-
-
-def test_options_of_a_variant_are_read(tmp_path: Path) -> None:
-    rate = {"name": "cosine_decay", "initial_learning_rate": 0.1, "decay_steps": 100}
-    block = tree()["variants"]["shallow"] | {
-        "network": {"name": "vgg3", "width": 32},
-        "optimizer": {"name": "sgd", "learning_rate": rate, "momentum": 0.9},
-        "label_smoothing": 0.1,
-    }
-    variant = load_params(Params, altered(tmp_path, "variants.shallow", block)).variants["shallow"]
-    assert variant.model_dump(exclude_none=True) == block
-    assert variant.network.arguments == {"width": 32}
-    assert set(variant.optimizer.arguments) == {"learning_rate", "momentum"}
+def test_every_variant_is_trained_with_every_seed(tmp_path: Path) -> None:
+    trained = load_params(Params, altered(tmp_path, "seeds", [5, 7])).trained
+    assert len(trained) == 32
+    assert (trained[0], trained[-1]) == (Trained("translate", 5), Trained("batchnorm_subset", 7))
 
 
 SHALLOW = tree()["variants"]["shallow"]
@@ -103,36 +66,20 @@ RATE = "variants.shallow.optimizer.learning_rate"
 REFUSED = [
     ("spilt", 1, "spilt: unknown key; allowed: data, split, training, seeds, "),
     ("two\nlines", 1, "two lines: unknown key"),
-    ("split.sed", 1, "split.sed: unknown key; allowed: strategy, fraction, seed, duplicates"),
     ("data.dir", "x", "data.dir: unknown key; allowed: source, name, archives, sha256, folders,"),
-    ("variants.shallow.epoch", 1, "variants.shallow.epoch: unknown key; allowed: network, optimizer, "),
     ("variants.baseline.early_stopping.patient", 1, "allowed: monitor, patience, restore_best_weights"),
-    ("finetune.variants.batchnorm_subset.epoch", 1, ".epoch: unknown key; allowed: network, optimizer, "),
     ("training", MISSING, "training: missing"),
-    (RATE, MISSING, "variants.shallow.optimizer.learning_rate: missing"),
-    (RATE, {"decay": 1}, ".learning_rate.name: missing"),
     (RATE, "fast", "must be a number; received 'fast'"),
-    (RATE, 0, ".learning_rate: must be greater than or equal to 0.0000000001; received 0"),
     ("data.source", MISSING, "data.source: missing"),
     ("data.source", "cifar100", "data.source: allowed: 'cifar10', 'digits', 'directory'; "),
-    ("data.sha256", MISSING, "data.sha256: missing"),
-    ("data.image_size", 64, "data.image_size: must be 32; received 64"),
-    ("data.archives", [], "data.archives: must not be empty; received []"),
-    ("data.name", "n" * 101, "data.name: must be a letter or digit and at most 99 letters, "),
-    ("data", {"source": "directory", "folders": {}}, "data.name: missing"),
     ("data", BIRDS, "data: folders must name a folder for test and "),
-    ("data", BIRDS | {"folders": {"test": "a"}}, "data: folders must name "),
-    ("data", BIRDS | {"folders": {"val": "a"}}, ".folders.val: must be test, train,"),
-    ("variants", {"v" * 101: SHALLOW}, ": must be a lower-case letter and at most 99 "),
     ("variants", {"two-words": SHALLOW}, "variants.two-words: must be a lower-case letter and "),
     ("variants.shallow", None, "variants.shallow: must be a mapping of keys; received None"),
-    ("variants.shallow.epochs", "30", ".epochs: must be a whole number; received '30'"),
     ("variants.shallow.network", "cnn", f"allowed: {', '.join(network_names())}; received 'cnn'"),
     ("seeds", [0, 1, 0], "seeds: each is allowed once; received [0, 1, 0]"),
     ("seeds", [-1] * 1_000, "seeds.9: must be greater than or equal to 0; received -1; and 990 more"),
     ("finetune.variants.shallow", SHALLOW, "finetune.variants: in variants too: shallow"),
     ("finetune.init_from", "resnet", "finetune.init_from: allowed: translate, shallow, augmented,"),
-    ("finetune.init_from", "batchnorm_subset", "finetune.init_from: allowed: translate, "),
     ("finetune.init_from", "vgg3", "finetune.variants.batchnorm_subset.network: must be 'vgg3', that of "),
 ]
 
@@ -160,45 +107,28 @@ def laughs(first: str, row: str) -> str:
     [
         (ORIGINAL.replace("\nseeds:", "\nseeds: [1]\nseeds:"), 'line 27: found duplicate key "seeds"'),
         (ORIGINAL.replace("  shallow:\n", "  shallow: {}\n  shallow:\n", 1), "line 39: found duplicate key"),
-        (b"\xff\xfe", ""),
+        (b"\xff\xfe", "cannot be read: "),
+        ("- a\n- b\n", "the file: must be a mapping of keys; received"),
+        ("", "the file: must be a mapping of keys; received"),
         ("a: [", "line 1: "),
-        ("a: *unknown", "line 1: "),
         ("a: !!python/object:os.system x", "line 1: could not determine a constructor"),
         ("---\na: 1\n---\nb: 2\n", "line 3: "),
-        ("a: !!int ''", ""),
-        ("a: " + "9" * 5_000, ""),
         ("[" * 5_000, "at most 50 levels are allowed"),
         ("".join(f"unknown{n}: 1\n" for n in range(20_000)), "at most 100,000 characters are allowed"),
         (laughs("a0: &a0 {x: 1}\n", "a{0}: &a{0} {{<<: [{1}]}}\n"), "at most 100,000 values are allowed; "),
-        (laughs("- &a0 [x]\n", "- &a{0} [{1}]\n"), "at most 100,000 values are allowed; "),
     ],
-    ids=range(13),
+    ids=range(11),
 )
 def test_file_that_is_no_yaml_is_refused(tmp_path: Path, text: str | bytes, reason: str) -> None:
-    assert problem_of(text, tmp_path).startswith(f"cannot be read: {reason}")
-
-
-@pytest.mark.parametrize("content", ["", "# nothing but this\n", "- a\n- b\n", "3\n"])
-def test_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
-    assert problem_of(content, tmp_path).startswith("the file: must be a mapping of keys; received")
-
-
-@pytest.mark.parametrize("name", ["missing.yaml", "."])
-def test_missing_file_or_a_folder_in_its_place_is_refused(tmp_path: Path, name: str) -> None:
-    assert problem(tmp_path / name).startswith("cannot be read: ")
+    assert reason in problem_of(text, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("key", "text", "expected"),
     [
-        ("seeds", "2024-01-01", "seeds: must be a list; received datetime.date(2024, 1, 1)"),
         ("seeds", "[0x" + "f" * 5_000 + "]", "less than 2147483648; received an integer of 20000 bits"),
         ("seeds", "&seeds [0, *seeds]", "seeds.1: must be a whole number; received "),
-        ("data", '"\\ud800"', "data: must be a mapping of keys; received "),
-        ("data", "&data {source: digits, name: *data}", "data.name: must be text; received "),
         ("promotion", "{margin: .NaN}", "promotion.margin: must be a finite number; received nan"),
-        ("promotion", "{1: 2, margin: 0.1}", "received 1"),
-        ("promotion", "{margin: yes}", "promotion.margin: must be a number; received 'yes'"),
         ("promotion", "{margin: 0.1, <<: {margins: 1}}", "promotion.margins: unknown key; allowed: margin"),
     ],
 )
@@ -210,15 +140,6 @@ def test_what_only_yaml_can_say_is_refused_by_its_key(
     message = problem_of(f'{json.dumps(content)[:-1]},\n "{key}": {text}}}\n', tmp_path)
     assert expected in message
     assert len(message.encode()) < 600  # and it can be printed
-
-
-def test_anchors_and_merge_keys_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "params.yaml"
-    old = "    optimizer: {name: adam, learning_rate: 0.001}\n"
-    text = ORIGINAL.replace(old, "    optimizer: &adam {name: adam, learning_rate: 1e-3}\n", 1)
-    path.write_text(text.replace(old, "    optimizer: {<<: *adam}\n", 1))
-    assert "{<<: *adam}" in path.read_text()
-    assert load_params(Params, path) == load_params(Params, ROOT / "params.yaml")
 
 
 def every_key(content: Any, prefix: str = "") -> Iterator[str]:
