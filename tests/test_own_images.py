@@ -1,6 +1,7 @@
 """Own images: from photographs to a served model, as docs/own-images.yaml has it; and their edits."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from pipeline.quickstart import lay_out
 from tests.conftest import ROOT
-from tests.jobs import Job
+from tests.jobs import Job, call
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -78,3 +79,10 @@ def test_every_edit_of_a_photograph_is_noticed(tmp_path: Path) -> None:
     assert "images that cannot be read: photos/train/red/empty.png" in job.run(
         "dvc", "repro", "fetch", check=False
     )
+
+
+def test_a_pipe_among_the_photographs_is_refused_before_dvc_waits_for_it(tmp_path: Path) -> None:
+    job = lay_out_photographs(tmp_path, train=1, test=1)
+    os.mkfifo(job.folder / "photos/test/pipe.png")
+    refused = call(job.folder, "plan").refusal
+    assert refused == "neither files nor folders: photos/test/pipe.png"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
@@ -89,3 +90,26 @@ def test_another_dvc_at_work_is_an_error_in_one_line(project: Path) -> None:
         assert other.wait(60) == 0
     assert "\n" not in str(caught.value)
     assert not plan.outdated_stages()
+
+
+def log_training(experiment: str, variant: str, seconds: float | None, status: str = "FINISHED") -> None:
+    client = mlflow.MlflowClient()
+    run = client.create_run(experiment, tags={"variant": variant})
+    if seconds is not None:
+        client.log_metric(run.info.run_id, "wall_seconds", seconds)
+    client.set_terminated(run.info.run_id, status)
+
+
+def test_earlier_times_are_the_median_of_finished_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert plan.earlier_wall_seconds("cifar10") == {}
+    experiment = mlflow.MlflowClient().create_experiment("cifar10")
+    for seconds in (100, 900, 130):
+        log_training(experiment, "shallow", seconds)
+    log_training(experiment, "shallow", 1, status="FAILED")
+    log_training(experiment, "vgg3", 40)
+    log_training(experiment, "report", None)
+    assert plan.earlier_wall_seconds("cifar10") == {"shallow": 130, "vgg3": 40}
