@@ -21,6 +21,8 @@ from pipeline.running import ahead, view, worker
 from pipeline.running.ahead import Job as Work
 from pipeline.running.ahead import longest_first
 from pipeline.running.view import View
+from pipeline.shared import results
+from pipeline.shared.arrays import write_json
 from pipeline.shared.trained import Trained
 from tests import jobs
 from tests.conftest import Clone
@@ -211,6 +213,16 @@ def test_after_ctrl_c_and_a_failing_variant_all_is_as_if_nothing_had_happened(
     assert_same(job, expected)
     assert not any("taken_up" in run.data.tags for run in job.runs())
     assert not (job.folder / ".pipeline/results").exists()
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_result_is_taken_up_again_after_a_kill_before_the_lock() -> None:
+    Path("models").mkdir()
+    results.make("key", lambda folder: write_json(folder / "training.json", {}))
+    for _ in range(2):  # DVC was killed after the first, so it runs the stage again
+        assert results.take("key", Path("models/one-0"))
+        assert [path.name for path in Path("models/one-0").iterdir()] == ["training.json"]
+        Path("models/one-0/of a killed stage").touch()
 
 
 def test_what_dvc_can_restore_is_not_trained_ahead(finished: Job) -> None:
