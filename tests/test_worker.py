@@ -1,29 +1,21 @@
 """Worker processes: what they print, how they end, and that none outlives its driver."""
 
 import json
-import multiprocessing
-import os
 import subprocess
 import sys
-import threading
-import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from pipeline.params import Params
 from pipeline.running import worker
 from pipeline.shared.load_params import load_params
 from tests.conftest import ROOT
-from tests.jobs import wait_for
 from tests.keras_models import print_trained, recipe_of
 
 FRESH = ["translate", "batchnorm", "model_s_plus", "vgg3"]  # augmentation, normalization, schedules, size
 TRAIN = "import json, sys; from tests.keras_models import *; print_trained(Recipe(**json.load(sys.stdin)))"
-WAIT = "import os, time; print(os.getpid()); time.sleep(600)"
 
 
 def job(code: str) -> Any:
@@ -50,41 +42,6 @@ def test_a_job_shows_its_lines_and_gives_its_status(code: str, status: int, last
     lines: list[str] = []
     assert worker.run(job(code), lines.append) == status
     assert lines[len(lines) - len(last) :] == last
-
-
-def test_stopping_ends_a_job_and_no_process_of_others() -> None:
-    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
-    other.start()
-    ends: list[int | None] = []
-    lines: list[str] = []
-    thread = threading.Thread(target=lambda: ends.append(worker.run(job(WAIT), lines.append)))
-    thread.start()
-    process = psutil.Process(int(wait_for(lambda: lines)[0]))
-    worker.stop()
-    thread.join(30)
-    assert len(ends) == 1
-    assert not process.is_running()
-    assert other.is_alive()
-    other.kill()
-    assert worker.run(job("1 + 1"), lines.append) == 0  # in a new server
-
-
-DRIVER = f"""
-from functools import partial
-from pipeline.running import worker
-if __name__ == "__main__":
-    worker.run(partial(exec, {WAIT!r}, {{}}), lambda line: print(line, flush=True))
-"""
-
-
-def test_a_worker_ends_when_its_driver_is_killed(tmp_path: Path) -> None:
-    (tmp_path / "driver.py").write_text(DRIVER)
-    command, path = [sys.executable, str(tmp_path / "driver.py")], os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=path) as driver:
-        assert driver.stdout
-        process = psutil.Process(int(driver.stdout.readline()))
-        driver.kill()
-    wait_for(lambda: not process.is_running(), 30)
 
 
 @pytest.mark.faults
