@@ -107,12 +107,13 @@ def test_an_image_is_answered_as_its_pixels_are_also_from_parquet(
 def test_served_pixels_are_prepared_pixels(served: PyFuncModel, tmp_path: Path) -> None:
     """A photograph of any shape is answered as the pixels that `fetch` makes of the same file."""
     photo = Image.fromarray(np.random.default_rng(1).integers(0, 256, (50, 90, 3), dtype=np.uint8))
+    turned = photo.rotate(90, expand=True)
     for part in ("train", "test"):
-        for name, turned in (("cat", photo), ("dog", photo.rotate(90, expand=True))):
-            (tmp_path / part / name).mkdir(parents=True)
-            turned.save(tmp_path / part / name / "photo.jpg")
+        for name, image in (("cat/1.jpg", photo), ("dog/1.PNG", photo), ("frog/1.webp", turned)):
+            (tmp_path / part / name).parent.mkdir(parents=True)
+            image.save(tmp_path / part / name)
     fetched = folders.read({part: tmp_path / part for part in ("train", "test")}, 32)
-    files = [tmp_path / "test" / CLASSES[label] / "photo.jpg" for label in fetched.test_labels]
+    files = [next((tmp_path / "test" / CLASSES[label]).iterdir()) for label in fetched.test_labels]
     sent = pd.DataFrame({"image": [base64.b64encode(file.read_bytes()).decode() for file in files]})
     assert served.predict(sent) == answers_of(served, *fetched.test_images)
 

@@ -25,8 +25,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data import folders
-from pipeline.data.images import decode
-from pipeline.data.sources import RawDataset, cifar10, digits
+from pipeline.data.sources import RawDataset, cifar10
 from tests.conftest import contents, refusal
 from tests.servers import answering
 
@@ -234,17 +233,12 @@ def test_the_first_good_archive_is_used(server: str, tmp_path: Path, downloads: 
     assert contents(downloads) == {KEPT: ARCHIVE}
 
 
-@pytest.mark.parametrize("password", ["swordfish", "sword@fish"])
 def test_credentials_in_a_url_are_not_printed(
-    server: str,
-    downloads: Path,
-    password: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    server: str, downloads: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pooch.get_logger().handlers[0], "stream", sys.stderr)
     paths, address = ("missing", "corrupt", "dropping", "good"), server.removeprefix("http://")
-    *bad, good = (f"http://me:{password}@{address}/{path}" for path in paths)
+    *bad, good = (f"http://me:sword@fish@{address}/{path}" for path in paths)
     print(refusal(get, downloads, *bad))
     get(downloads, good)
     printed = "".join(capsys.readouterr())
@@ -258,23 +252,13 @@ IMAGE = np.zeros((1, 3072), np.uint8)
 NO_FILE = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
 LONG_HEADERS = [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME]
 WRONG: list[tuple[bytes, str]] = [
-    (b"no tar at all", ""),
     (ARCHIVE[: len(ARCHIVE) // 2], ""),
-    (ARCHIVE[:200_000] + bytes(100_000) + ARCHIVE[300_000:], ""),
     (archive_with("data_batch_3", None), "lacks data_batch_3"),
-    (archive_with("batches.meta", None), "lacks batches.meta"),
     (archive_with("data_batch_2", "data_batch_1"), "is neither a file nor a folder"),
-    (archive_with("data_batch_2", MEMBERS["data_batch_1"][:-100]), "truncated"),
-    (archive_with("data_batch_2", python2_pickle([1, 2])), "list indices"),
-    (archive_with("data_batch_2", python2_pickle({b"labels": [1]})), "data"),
-    (archive_with("data_batch_2", batch([1], IMAGE[:, :100])), "cannot reshape"),
-    (archive_with("data_batch_2", batch([[0]], IMAGE)), "labels of shape (1, 1)"),
     (archive_with("data_batch_2", batch([0, 1], IMAGE)), "labels of shape (2,)"),
     (archive_with("data_batch_2", batch([0], IMAGE / 255)), "float64 pixels"),
     (archive_with("batches.meta", python2_pickle({b"label_names": [b"a\nb"]})), "must be printable text"),
-    (archive_with("batches.meta", python2_pickle({b"label_names": [b"\xff"]})), "invalid start byte"),
     (HOSTILE, "../../evil lies outside the archive"),
-    (with_member("cifar-10-batches-py/../../evil"), "evil lies outside the archive"),
     (with_member("/tmp/evil"), "/tmp/evil lies outside the archive"),
     *((with_member("evil", kind, "/etc"), "evil is neither a file nor a folder") for kind in NO_FILE),
     (with_member("evil", size=2**30), "more than 268,435,456 bytes"),
@@ -314,27 +298,6 @@ def test_a_hostile_download_is_not_kept(server: str, downloads: Path) -> None:
     sha256 = hashlib.sha256(HOSTILE).hexdigest()
     assert "evil lies outside" in refusal(lambda: get(downloads, f"{server}/hostile", sha256=sha256))
     assert not contents(downloads)
-
-
-# Digits
-
-
-def test_digits_are_1797_grey_images_and_a_fifth_of_each_class_is_for_the_test() -> None:
-    raw = digits()
-    for images, labels in ((raw.train_images, raw.train_labels), (raw.test_images, raw.test_labels)):
-        assert (str(images.dtype), images.shape) == ("uint8", (len(labels), 32, 32, 3))
-        assert labels.dtype == np.int64
-        assert (images == images[..., :1]).all()
-        assert images.max() == 255
-    assert raw.train_batches.tolist() == [0] * 1437
-    assert raw.classes == list("0123456789")
-    tested = np.bincount(raw.test_labels)
-    whole = tested + np.bincount(raw.train_labels)
-    assert whole.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-    assert (abs(tested - whole / 5) < 1).all()
-    assert not {image.tobytes() for image in raw.train_images} & {
-        image.tobytes() for image in raw.test_images
-    }
 
 
 # The user's own folders
@@ -383,15 +346,6 @@ def test_train_folders_are_put_one_after_another_with_their_labels(root: Path, s
         np.testing.assert_array_equal(value, again[name])
 
 
-@pytest.mark.parametrize("suffix", ["png", "PNG", "jpg", "jpeg", "webp"])
-def test_an_image_of_any_suffix_is_read_as_serving_reads_it(root: Path, suffix: str) -> None:
-    path = root / "test" / "cat" / f"a.{suffix}"
-    gradient = Image.linear_gradient("L").resize((90, 30)).convert("RGB")
-    gradient.save(path, {"jpg": "jpeg"}.get(suffix, suffix))
-    served = decode(path.read_bytes(), 48)
-    assert any((image == served).all() for image in directory(root, 48).test_images)
-
-
 def test_all_unreadable_images_are_named(root: Path) -> None:
     whole = (root / "train1/cat/0.png").read_bytes()
     bad = {"train1/cat/0.png": b"", "train2/cat/2.png": whole[:-30], "test/dog/4.jpg": b"%!PS-Adobe-3.0"}
@@ -411,17 +365,10 @@ def each(action: Callable[[Path], Any], paths: Iterable[Path]) -> None:
 PROBLEMS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda root: save(root / "train2/bird/0.png"), "lacks: bird (not in train1, test)"),
     (lambda root: each(Path.unlink, root.glob("train1/*/*.png")), "train1: no image "),
-    (lambda root: each(Path.unlink, root.glob("test/*/*.png")), "test: no image "),
     (lambda root: each(shutil.rmtree, root.glob("*/dog")), "two or more folders, one for each"),
     (lambda root: each(lambda path: save(path / "1_cat/0.png"), root.iterdir()), "only in their number: cat"),
-    (
-        lambda root: each(lambda path: save(path / "001_/0.png"), root.iterdir()),
-        "printable text; received ''",
-    ),
     (lambda root: (root / "test/two\nlines").mkdir(), "names that cannot be printed: "),
-    (lambda root: (root / "test/cat" / os.fsdecode(b"\xff.png")).touch(), "names that cannot be printed: "),
     (lambda root: os.mkfifo(root / "test/cat/pipe.png"), "neither files nor folders: "),
-    (lambda root: (root / "test/cat/a.png").symlink_to("nowhere"), "neither files nor folders: "),
 ]
 
 
