@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +88,22 @@ def test_a_pipe_among_the_photographs_is_refused_before_dvc_waits_for_it(tmp_pat
     os.mkfifo(job.folder / "photos/test/pipe.png")
     refused = call(job.folder, "plan").refusal
     assert refused == "neither files nor folders: photos/test/pipe.png"
+
+
+def test_test_images_among_the_training_images_are_refused_unless_they_are_wanted(tmp_path: Path) -> None:
+    folder = lay_out_photographs(tmp_path, train=6, test=6).folder
+    for number in range(3):
+        shutil.copy(folder / "photos/train/red/0.png", folder / f"photos/test/blue/copy{number}.png")
+        shutil.copy(folder / "photos/train/blue/2.png", folder / f"photos/train/blue/copy{number}.png")
+    assert call(folder, "fetch").error is None
+    refused = call(folder, "prepare").refusal
+    assert refused.startswith("data/raw: 3 test images are also training images: ")
+    assert not (folder / "data/prepared").exists()
+    params = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(re.sub("split: {.*}", "split: {WARN}", params))
+    warned, other = call(folder, "prepare").out.splitlines()[:2]
+    found = read(Job(folder), "data/prepared/split/manifest.json")["facts"]["duplicates"]
+    assert (found["training"], found["test"]) == (3, 3)
+    assert warned == "prepare: warning: 3 test images are also training images"
+    both = found["training_and_validation"]
+    assert other == f"prepare: warning: {both} validation images are also training images"

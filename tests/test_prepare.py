@@ -1,6 +1,5 @@
 """Fetching and preparing data: bad images and labels are refused, and validation images are set aside."""
 
-import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from pipeline import fetch, prepare
 from pipeline.params import Split
@@ -96,9 +94,8 @@ def test_a_split_that_leaves_something_empty_is_refused(
 # The two commands
 
 
-def write_params(folder: Path, split: dict[str, Any] | None = None, **data: Any) -> None:
+def write_params(folder: Path, **data: Any) -> None:
     params = small_params(shallow={})
-    params["split"] |= split or {}
     (folder / "params.yaml").write_text(yaml.safe_dump(params | {"data": data}))
 
 
@@ -162,37 +159,6 @@ def test_a_second_run_gives_the_same_bytes(made: Path, capsys: pytest.CaptureFix
         "prepare: 1,293 training, 144 validation images",
     ]
     assert contents(made) == before
-
-
-def test_test_images_among_the_training_images_are_refused_unless_they_are_wanted(
-    workplace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    random = np.random.default_rng(0)
-    for name in ("train/cat", "train/eel", "test/cat", "test/eel"):
-        (workplace / "mine" / name).mkdir(parents=True)
-        for number, pixels in enumerate(random.integers(0, 256, (6, 32, 32, 3), np.uint8)):
-            Image.fromarray(pixels).save(workplace / "mine" / name / f"{number}.png")
-    for number in range(3):
-        shutil.copy(workplace / "mine/train/cat/0.png", workplace / f"mine/test/eel/copy{number}.png")
-        shutil.copy(workplace / "mine/train/eel/1.png", workplace / f"mine/train/eel/copy{number}.png")
-    folders = {"train": "mine/train", "test": "mine/test"}
-    data: dict[str, Any] = {"source": "directory", "folders": folders, "name": "mine", "image_size": 48}
-    write_params(workplace, **data)
-    fetch.main()
-    assert refusal(prepare.main).startswith("error: data/raw: 3 test images are also training images: ")
-    assert not (workplace / "data/prepared").exists()
-    write_params(workplace, {"duplicates": "warn", "fraction": 0.5}, **data)
-    capsys.readouterr()
-    prepare.main()
-    facts = read_facts(workplace / "data/prepared/split")
-    found = facts["duplicates"]
-    assert (found["training"], found["test"], facts["image_shape"]) == (3, 3, [48, 48, 3])
-    both = found["training_and_validation"]
-    assert 0 < both < 4
-    assert capsys.readouterr().out.splitlines()[:2] == [
-        "prepare: warning: 3 test images are also training images",
-        f"prepare: warning: {both} validation images are also training images",
-    ]
 
 
 def test_fetch_without_an_archive_ends_with_one_line(workplace: Path) -> None:
