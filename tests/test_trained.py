@@ -50,21 +50,6 @@ def problem(path: str) -> str:
     return message.split(": ", 2)[2].rpartition(";")[0]
 
 
-def test_results_are_read_as_they_were_written() -> None:
-    for path in ("metrics/shallow-0.json", "models/shallow-0/training.json", "champion.json"):
-        assert READERS[path]() == FILES[path]
-    assert all_trained() == [ONE]
-    epochs = ONE.epochs()
-    assert epochs.to_dict("list") == {
-        "epoch": [1, 2],
-        "accuracy": [0.1, 0.1234567890123456],
-        "loss": [2.25, 1e-9],
-        "val_accuracy": [0.1, 1.0],
-        "val_loss": [2.5, 3.0],
-    }
-    assert epochs["epoch"].dtype == int
-
-
 def test_a_training_that_diverged_has_a_reason_and_may_have_infinite_losses() -> None:
     tags = {"status": "diverged", "reason": "loss is inf"}
     write_json(ONE.scores, tags)
@@ -85,22 +70,13 @@ def test_a_file_without_the_right_form_is_named(path: str, content: bytes | None
 SCORES, RECORD = "metrics/shallow-0.json", "models/shallow-0/training.json"
 EDITS = [
     (SCORES, "validation.accuracy", 1e9, "validation.accuracy: a number from 0 to 1 is expected; received 1"),
-    (SCORES, "test.accuracy", -0.1, "test.accuracy: a number from 0 to 1 is expected; received -0.1"),
     (SCORES, "test.accuracy", float("nan"), "test.accuracy: a finite number is expected; received nan"),
-    (SCORES, "validation.loss", float("inf"), "validation.loss: a finite number is expected; received inf"),
-    (SCORES, "validation.loss", "low", "validation.loss: a finite number is expected; received 'low'"),
     (SCORES, "validation", [0.7], "validation: an object is expected; received [0.7]"),
     (SCORES, "test", MISSING, "test: missing"),
     (SCORES, "status", "diverged", "reason: missing"),
     (RECORD, "tags.status", MISSING, "tags.status: missing"),
-    (RECORD, "tags.seed", 0, "tags.seed: a text is expected; received 0"),
-    (RECORD, "tags.status", "diverged", "tags.reason: missing"),
     (RECORD, "metrics.kept_val_accuracy", 7, "metrics.kept_val_accuracy: a number from 0 to 1 is expected"),
-    (RECORD, "params", MISSING, "params: missing"),
-    ("recipes/_index.json", "0.variant", 3, "0.variant: a text is expected; received 3"),
     ("recipes/_index.json", "0.seed", True, "0.seed: an integer is expected; received True"),
-    ("champion.json", "seed", 0.5, "seed: an integer is expected; received 0.5"),
-    ("champion.json", "runner_up", MISSING, "runner_up: missing"),
     ("champion.json", "runner_up.variant", 1, "runner_up.variant: a text is expected; received 1"),
 ]
 
@@ -117,11 +93,8 @@ def test_an_impossible_edit_is_named_with_its_key(path: str, key: str, value: An
     ("old", "new", "expected"),
     [
         ("val_loss", "loss_of_validation", "val_loss: missing"),
-        ("2.25", "low", "could not convert string to float: 'low'"),
         ("2.25", "inf", "loss: finite numbers are expected"),
-        ("2.25", "", "loss: finite numbers are expected"),
         ("1.0", "1.1", "val_accuracy: numbers from 0 to 1 are expected"),
-        ("\n1,", "\none,", "invalid literal for int"),
     ],
 )
 def test_an_impossible_history_is_named_with_its_column(old: str, new: str, expected: str) -> None:
