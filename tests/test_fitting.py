@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from pipeline.learning.backend import keras, tf
-from pipeline.shared.arrays import digest_of
 from pipeline.training import fitting
 from pipeline.training.fitting import Images
 from tests.conftest import ROOT
-from tests.keras_models import contrary, images, layers, listed, optimizer, recipe
+from tests.keras_models import contrary, images, layers, listed, recipe
 
 BEST = {"monitor": "val_loss", "restore_best_weights": True}
 LAST = {"monitor": "val_loss", "restore_best_weights": False}
@@ -81,20 +80,6 @@ def test_fit_trains_on_the_batches_of_each_epoch() -> None:
         assert np.allclose(fitted, expected, atol=1e-6)
 
 
-def test_fit_traces_each_step_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    traced = []
-    for name in ("train_step", "test_step"):
-        step = getattr(keras.Sequential, name)
-
-        def traced_step(model: keras.Model, data: Any, name: str = name, step: Any = step) -> Any:
-            traced.append(name)
-            return step(model, data)
-
-        monkeypatch.setattr(keras.Sequential, name, traced_step)
-    fitting.fit(linear_model(), recipe(), LEARNT, CONTRARY, seed=0)
-    assert sorted(traced) == ["test_step", "train_step"]
-
-
 def test_fit_gives_a_value_and_prints_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     fit = fitting.fit(linear_model(), recipe(epochs=2), LEARNT, CONTRARY, seed=0)
     names = {"accuracy", "loss", "val_accuracy", "val_loss"}
@@ -121,15 +106,6 @@ def test_weights_of_the_best_epoch_are_kept_where_the_variant_says_so(
     assert losses == sorted(losses)
     loss = model.evaluate(CONTRARY.images, CONTRARY.labels, verbose=0)[0]
     assert loss == pytest.approx(losses[kept], abs=1e-6)
-
-
-def test_time_left_is_that_of_the_epochs_to_come(capsys: pytest.CaptureFixture[str]) -> None:
-    line = fitting.EpochLine(epochs=3)
-    line.set_model(linear_model())
-    line.on_epoch_begin(0)
-    line.started -= 65.2
-    line.on_epoch_end(0, {"loss": 0.123456})
-    assert capsys.readouterr().out == "listed  epoch 1/3  loss 0.1235  at most 2:10 left\n"
 
 
 TRAIN_SEEDS = """
@@ -163,11 +139,3 @@ def test_the_same_seed_gives_the_same_file_in_another_process(model: str, tmp_pa
         (tmp_path / file).read_bytes() for file in ("first/0.keras", "second/0.keras", "first/1.keras")
     )
     assert first == second != other
-
-
-def test_a_training_leaves_its_recipe_as_it_was() -> None:
-    decay = keras.optimizers.schedules.ExponentialDecay(0.01, 10, 0.5)
-    chosen = recipe(optimizer=optimizer("SGD", decay))
-    before = digest_of(chosen.as_json())
-    fitting.fit(linear_model(), chosen, LEARNT, CONTRARY, seed=0)
-    assert digest_of(chosen.as_json()) == before
