@@ -94,7 +94,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"network": {"name": "shallow", "width": 3}}, "network.width: unknown argument; allowed: none"),
     ({"optimizer": ADAM | {"name": "adamm"}}, "optimizer.name: allowed: Adadelta, "),
     ({"optimizer": ADAM | {"beta": 1}}, "optimizer.beta: unknown argument; "),
-    ({"optimizer": ADAM | {"beta_1": "x"}}, "optimizer: "),
     ({"optimizer": SGD | {"momentum": 2}}, "optimizer: "),
     ({"optimizer": SGD | {"learning_rate": {"name": "cosine"}}}, "optimizer.learning_rate.name: "),
     ({"optimizer": SGD | {"learning_rate": SHORT}}, "optimizer.learning_rate.initial_learning_rate: missing"),
@@ -109,7 +108,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"whitening": {"images": 10, "epochs": 1}}, "whitening: needs a list of layers in which a Conv2D named"),
     ({"batch_size": 101}, "batch_size: at most the 100 training images; received 101"),
     ({"training_images": 101}, "training_images: at most the 100 training images; received 101"),
-    ({"training_images": 20}, "batch_size: at most the 20 training images; received 32"),
 ]
 
 
@@ -183,34 +181,12 @@ def test_seeds_that_layers_draw_are_left_to_the_training(monkeypatch: pytest.Mon
     assert by_class["Dropout"]["seed"] == 7
 
 
-def test_a_network_fits_other_sizes_of_images_or_is_refused_by_the_key() -> None:
-    config = architecture.configuration("key", Network(name="shallow"), [48, 48, 3], 3, "shallow")
-    model = keras.saving.deserialize_keras_object(config)
-    assert (model.input_shape, model.output_shape) == ((None, 48, 48, 3), (None, 3))
-    deep = Network(name="deep_dropout")
-    line = refusal(architecture.configuration, "key", deep, [8, 8, 3], 3, "deep_dropout")
-    assert line.startswith("key: cannot be built for images of 8 pixels (data.image_size): ")
-
-
-OPTIMIZERS: list[dict[str, Any]] = [
-    {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
-    {"name": "AdamW", "learning_rate": SCHEDULE, "clipnorm": 1.0},
-    {"name": "rmsprop", "learning_rate": 0.1, "use_ema": True, "ema_momentum": 0.9},
-]
-
-
-@pytest.mark.parametrize("given", OPTIMIZERS)
-def test_all_arguments_arrive_in_the_optimizer(given: dict[str, Any]) -> None:
-    config = optimizers.configuration("key", Optimizer.model_validate(given), steps=10)
-    built = keras.saving.deserialize_keras_object(config)
-    arguments = {key: value for key, value in given.items() if key not in {"name", "learning_rate"}}
+def test_all_arguments_arrive_in_the_optimizer() -> None:
+    arguments = {"clipnorm": 1.0, "use_ema": True, "ema_momentum": 0.9, "weight_decay": 5e-4}
+    given = Optimizer(name="adamw", learning_rate=SCHEDULE, **arguments)
+    built = keras.saving.deserialize_keras_object(optimizers.configuration("key", given, steps=10))
     assert arguments.items() <= built.get_config().items()
-    rate = given["learning_rate"]
-    if isinstance(rate, dict):
-        assert float(built.learning_rate) == pytest.approx(0.1)
-        assert type(built._learning_rate).__name__ == "CosineDecay"
-    else:
-        assert float(built.learning_rate) == pytest.approx(rate)
+    assert type(built._learning_rate).__name__ == "CosineDecay"
 
 
 @pytest.mark.parametrize(
