@@ -192,7 +192,6 @@ def test_all_arguments_arrive_in_the_optimizer() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("device", "gpu", "device is gpu, but here it is cpu"),
         ("precision", "mixed_bfloat16", "precision is mixed_bfloat16, but here it is float32"),
         ("versions", {"keras": "2.0"}, "made with keras 2.0, but "),
     ],

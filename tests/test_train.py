@@ -16,7 +16,7 @@ from mlflow.models import Model as LoggedModel
 from pipeline.learning import model_file
 from pipeline.learning.backend import keras
 from pipeline.records import recording
-from pipeline.shared.arrays import file_digest, read_arrays, read_facts
+from pipeline.shared.arrays import file_digest, read_arrays, read_facts, write_json
 from tests import jobs
 from tests.jobs import Job, call, small_params
 
@@ -47,7 +47,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Trained(Job):
-    """A project with shallow trained and fine-tuned, a training that runs away, and a speedrun's predictions."""
+    """A project with shallow, trained and fine-tuned, a training that runs away, and a speedrun."""
 
     output: str = ""
 
@@ -187,6 +187,7 @@ def test_diverged_training_is_a_result_with_its_reason(trained: Trained) -> None
 @pytest.mark.parametrize(
     ("variant", "line"),
     [
+        ("shallow", "recipes/shallow.json: device is gpu, but here it is cpu: "),
         ("shallow_subset", "models/shallow-0/model.keras: No such file or directory"),
         (
             "resnet",
@@ -198,6 +199,8 @@ def test_what_cannot_be_trained_is_refused_in_one_line_and_leaves_nothing(
     prepared: Path, tmp_path: Path, variant: str, line: str
 ) -> None:
     project = shutil.copytree(prepared, tmp_path / "project")
-    assert call(project, "train", variant, "0").refusal == line
+    recipe = project / "recipes/shallow.json"
+    write_json(recipe, json.loads(recipe.read_text()) | {"device": "gpu"})
+    assert call(project, "train", variant, "0").refusal.startswith(line)
     files = sorted(path.name for path in project.iterdir() if path.name != ".pipeline")
     assert files == ["data", "params.yaml", "recipes"]
