@@ -19,7 +19,6 @@ from pipeline.learning import model_file
 from pipeline.learning.backend import keras
 from tests.keras_models import listed, network_model
 from tests.test_images import file as file_of
-from tests.test_images import header_of
 
 CLASSES = ["cat", "dog", "frog"]
 BATCH_LIMIT = 6
@@ -159,14 +158,10 @@ BAD_PIXELS: list[tuple[Any, str]] = [
     (np.zeros((31, 32, 3), int).tolist(), "integers (31 x 32 x 3)"),
     (RAGGED, "lists of different lengths"),
     (changed(256), "0 to 256"),
-    (changed(-1), "-1 to 0"),
     (changed(True), "booleans among them"),
     (changed(float("nan")), "floats (32 x 32 x 3)"),
-    ((IMAGES[0] / 255).tolist(), "floats (32 x 32 x 3)"),
-    ((IMAGES[0] > 127).tolist(), "booleans (32 x 32 x 3)"),
     (changed(2**70), "other values (32 x 32 x 3)"),
     ("image.png", "text (one value)"),
-    ({"red": 1}, "other values (one value)"),
     ([], "floats (0)"),
 ]
 
@@ -178,17 +173,13 @@ def test_anything_but_integers_is_refused_by_its_row(served: PyFuncModel, value:
 
 
 FORTY_MEGAPIXELS = base64.b64encode(file_of(Image.new("L", (8_000, 5_000)))).decode()
-TOO_LARGE = base64.b64encode(header_of((10_000, 4_001))).decode()
 
 
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
         ("no base64!", "base64 is allowed; received 10 characters that are not"),
-        ("aGVsbG8=", "a PNG, JPEG or WebP image is allowed; received none, or a damaged one"),
         (7, "a PNG, JPEG or WebP in base64 is allowed; received int"),
-        (images.encode_base64(IMAGES[0])[:400], "the image is damaged or cut off"),
-        (TOO_LARGE, "at most 40,000,000 pixels are allowed; received 10000 x 4001"),
     ],
 )
 def test_what_is_no_image_is_refused_by_its_row(served: PyFuncModel, value: Any, reason: str) -> None:
