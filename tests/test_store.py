@@ -143,18 +143,14 @@ def test_an_upgraded_store_has_its_runs_and_its_champion_and_takes_new_ones(
 NO_ANSWER, NO_USER = "no answer from ", "an address without user, password and query is allowed; set "
 NO_ADDRESS = "postgresql://***: not an address of a database; "
 ADDRESSES = {
-    "http://127.0.0.1:9": f"{NO_ANSWER}http://127.0.0.1:9: ",
     "http://ada:hunter2@[::1": f"{NO_ANSWER}http://***@[::1: Invalid IPv6 URL",
     "http://ada:hunter2@127.0.0.1:9": NO_USER,
     "http://127.0.0.1:9/?token=hunter2": NO_USER,
     "nonsense://ada:hunter2@there?token=hunter2": f"{NO_ANSWER}nonsense://***@there?***: ",
     "sqlite:////proc/none/mlflow.db": f"{NO_ANSWER}sqlite:////proc/none/mlflow.db: ",
     "postgresql+psycopg2://u:hunter2@127.0.0.1:9/db": f"{NO_ANSWER}postgresql+psycopg2://***@127.0.0.1:9",
-    "postgresql://u:%68unter2@127.0.0.1:9/db": f"{NO_ANSWER}postgresql://***@127.0.0.1:9/db: ",
     "postgresql:///db?host=127.0.0.1&port=9&user=u&password=hunter2": f"{NO_ANSWER}postgresql:///db?***: ",
-    "mysql+mysqldb://u:hunter2@127.0.0.1:9/db": f"{NO_ANSWER}mysql+mysqldb://***@127.0.0.1:9/db: ",
     "postgresql://u:p@hunter2@127.0.0.1:9/db": NO_ADDRESS,
-    "postgresql://u:p hunter2@127.0.0.1:9/db": NO_ADDRESS,
     "postgresql:hunter2": NO_ADDRESS,
 }
 
