@@ -150,10 +150,7 @@ CHANCE = "is below 0.2000, chance plus promotion.margin 0.1"
 @pytest.mark.parametrize(
     ("accuracy", "champion", "force", "reason", "comparison"),
     [
-        (0.65, None, False, BEST, "there was no champion before it"),
-        (0.65, {}, False, BEST, "the champion before it had 0.6000"),
         (0.65, {"validation_accuracy": 0.65}, False, f"{BETTER} 0.6500", None),
-        (0.65, {"validation_accuracy": 0.9}, False, f"{BETTER} 0.9000", None),
         (0.65, {"validation_accuracy": 0.9}, True, BEST, "forced"),
         (0.65, {"split_digest": "another"}, False, OTHER_SPLIT, None),
         (0.65, {"split_digest": "another"}, True, BEST, "forced"),
@@ -224,15 +221,7 @@ def test_refusal_is_written_on_the_run_and_changes_nothing(store: Registry) -> N
     assert state() == before
 
 
-BAD_TAGS = [
-    ("validation_accuracy", "nan"),
-    ("validation_accuracy", "2"),
-    ("seed", "one"),
-    ("split_digest", None),
-]
-
-
-@pytest.mark.parametrize(("tag", "value"), BAD_TAGS)
+@pytest.mark.parametrize(("tag", "value"), [("validation_accuracy", "nan"), ("split_digest", None)])
 def test_champion_with_bad_tags_is_reported_and_counts_as_none(
     store: Registry, tag: str, value: str | None
 ) -> None:
@@ -344,13 +333,9 @@ def test_served_champion_names_its_classes_origin_and_requirements(filled: Regis
     served = mlflow.pyfunc.load_model(str(path))
     metadata = {"classes": CLASSES, "git_commit": COMMIT} | filled.better.tags
     assert served.metadata.metadata == metadata
-    assert served.metadata.get_input_schema().input_names() == ["image", "pixels"]
-    assert served.metadata.get_params_schema().params[0].name == "top_k"
     pinned = (path / "requirements.txt").read_text().split()
     assert pinned == serving.requirements()
     assert all(re.fullmatch(r"[a-z]+==[\d.]+", line) for line in pinned)
-    plain = keras.saving.load_model(path / "artifacts/model.keras")
-    assert plain.output_shape == (None, len(CLASSES))
 
 
 def test_same_model_served_in_another_way_is_a_new_version(store: Registry) -> None:
