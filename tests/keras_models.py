@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,26 +45,8 @@ def optimizer(name: str = "Adam", learning_rate: Any = 0.01, **arguments: Any) -
 
 def recipe(**changes: Any) -> Recipe:
     """A recipe for two epochs, whose model is not used."""
-    fields = {
-        "variant": "tiny",
-        "init_from": None,
-        "model": {},
-        "optimizer": optimizer(),
-        "batch_size": 4,
-        "epochs": 2,
-        "training_images": None,
-        "label_smoothing": 0.0,
-        "early_stopping": None,
-        "reduce_learning_rate": None,
-        "threads": 1,
-        "share_batches": True,
-        "precision": "float32",
-        "precision_setting": "float32",
-        "device": "cpu",
-        "versions": {},
-        "settings": {},
-    }
-    return Recipe(**(fields | changes))
+    fields = {"variant": "tiny", "optimizer": optimizer(), "batch_size": 4, "epochs": 2}
+    return replace(recipe_of("shallow"), **(fields | changes))
 
 
 def listed(*hidden: keras.Layer, classes: int = 2, size: int = 8) -> keras.Sequential:
@@ -125,6 +109,7 @@ def contrary(data: Images) -> Images:
     return Images(data.images, 1 - data.labels)
 
 
+@cache
 def recipe_of(variant: str) -> Recipe:
     """The recipe of a variant of the repository's params.yaml for one epoch."""
     params = load_params(Params, ROOT / "params.yaml")
