@@ -19,7 +19,6 @@ from tests.jobs import EPOCHS, NAME, Job
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.faults]
 
-TRAIN = ("dvc", "repro", f"train@{NAME}")
 # In each stage in turn what is killed: its process, `dvc`, or both.
 KILLED = "fetch stage, prepare dvc, recipes group, train group, train dvc, predict dvc, evaluate group"
 KILLED += ", promote stage, report dvc"
