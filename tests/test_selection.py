@@ -25,18 +25,6 @@ def scores_of(validation: dict[str, list[float]], test: float = 0.5) -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def test_the_best_mean_over_seeds_wins_with_its_best_seed() -> None:
-    assert choose(scores_of({"wide": [0.7, 0.6], "deep": [0.7, 0.8]}, test=0.65)) == {
-        "variant": "deep",
-        "seed": 1,
-        "validation_accuracy": 0.8,
-        "mean_validation_accuracy": 0.75,
-        "seeds": 2,
-        "test_accuracy": 0.65,
-        "runner_up": {"variant": "wide", "mean_validation_accuracy": pytest.approx(0.65)},
-    }
-
-
 @pytest.mark.parametrize(
     ("validation", "chosen", "runner_up"),
     [
