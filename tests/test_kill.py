@@ -79,14 +79,6 @@ def assert_trained_once(job: Job, expected: Job) -> None:
     assert run.info.status == "FINISHED"
     for metric in ("loss", "val_loss", "accuracy", "val_accuracy", "learning_rate", "kept_val_accuracy"):
         assert job.steps(run, metric) == expected.steps(other, metric) != [], metric
-    figures = {key: value for key, value in run.data.metrics.items() if key.startswith(("val_", "kept_"))}
-    assert figures.items() <= other.data.metrics.items()
-    assert run.data.params.items() <= other.data.params.items()  # promotion adds its own
-    digests = {
-        key: value for key, value in other.data.tags.items() if key in run.data.tags and "_digest" in key
-    }
-    assert len(digests) >= 5
-    assert digests.items() <= run.data.tags.items()
     found = job.client.search_logged_models(
         [run.info.experiment_id], f"source_run_id = '{run.info.run_id}' and name = 'model'"
     )
