@@ -1,6 +1,5 @@
 """Fetching and preparing data: bad images and labels are refused, and validation images are set aside."""
 
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline import fetch, prepare
 from pipeline.params import Split
 from pipeline.prepare import check, check_parts, split
 from pipeline.shared.arrays import arrays_digest, digest_of, read_arrays, read_facts
 from tests.conftest import contents, refusal
-from tests.jobs import small_params
+from tests.jobs import call, prepared, small_params
 
 # Checking
 
@@ -94,30 +92,11 @@ def test_a_split_that_leaves_something_empty_is_refused(
 # The two commands
 
 
-def write_params(folder: Path, **data: Any) -> None:
-    params = small_params(shallow={})
-    (folder / "params.yaml").write_text(yaml.safe_dump(params | {"data": data}))
-
-
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the digits are fetched and prepared."""
-    folder = tmp_path_factory.mktemp("digits")
-    write_params(folder, source="digits", name="numbers")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["command"])
-        fetch.main()
-        prepare.main()
-    return folder
-
-
-@pytest.fixture
-def made(digits: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The data of that folder, which is the working directory."""
-    monkeypatch.chdir(digits)
-    monkeypatch.setattr(sys, "argv", ["command"])
-    return Path("data")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of a job in which the digits are fetched and prepared."""
+    params = small_params(shallow={}) | {"data": {"source": "digits", "name": "numbers"}}
+    return prepared(tmp_path_factory.mktemp("digits") / "job", params).folder / "data"
 
 
 def test_facts_describe_the_dataset_and_the_split(made: Path) -> None:
@@ -150,19 +129,16 @@ def test_prepared_images_are_the_raw_ones_of_their_part_and_their_balance_is_tol
     ]
 
 
-def test_a_second_run_gives_the_same_bytes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_gives_the_same_bytes(made: Path) -> None:
     before = contents(made)
-    fetch.main()
-    prepare.main()
-    assert capsys.readouterr().out.splitlines() == [
-        "fetch: numbers: 1,437 training and 360 test images",
-        "prepare: 1,293 training, 144 validation images",
-    ]
+    assert call(made.parent, "fetch").out == "fetch: numbers: 1,437 training and 360 test images\n"
+    assert call(made.parent, "prepare").out == "prepare: 1,293 training, 144 validation images\n"
     assert contents(made) == before
 
 
-def test_fetch_without_an_archive_ends_with_one_line(workplace: Path) -> None:
-    write_params(workplace, source="cifar10", archives=["a.tar.gz", "b.tar.gz"], sha256="0" * 64)
-    expected = "error: no intact archive: tried a.tar.gz (no such file); b.tar.gz (no such file); "
-    assert refusal(fetch.main).startswith(expected)
-    assert not (workplace / "data").exists()
+def test_fetch_without_an_archive_ends_with_one_line(tmp_path: Path) -> None:
+    data = {"source": "cifar10", "archives": ["a.tar.gz", "b.tar.gz"], "sha256": "0" * 64}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_params(shallow={}) | {"data": data}))
+    refused = call(tmp_path, "fetch").refusal
+    assert refused.startswith("no intact archive: tried a.tar.gz (no such file); b.tar.gz (no such file); ")
+    assert not (tmp_path / "data").exists()
