@@ -24,7 +24,7 @@ from pipeline.shared.load_params import load_params
 from pipeline.shared.variant import Network, Optimizer
 from pipeline.training.layers import RandomShift
 from tests.conftest import ROOT, contents, refusal
-from tests.jobs import small_params
+from tests.jobs import call, small_params
 
 layers = keras.layers
 SCHEDULE = {"name": "cosine_decay", "initial_learning_rate": 0.1, "decay_steps": 100}
@@ -47,10 +47,9 @@ def params_of(**variants: dict[str, Any]) -> str:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the recipes of the repository's params.yaml."""
     folder = tmp_path_factory.mktemp("recipes")
-    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["recipes"])
+    with contextlib.chdir(folder):
         write_inputs((ROOT / "params.yaml").read_text())
-        recipes.main()
+    assert call(folder, "recipes").error is None
     return folder
 
 
