@@ -81,19 +81,50 @@ def test_served_equals_evaluated_on_the_whole_test_split(
     """The answers over HTTP are the stored predictions, and have the accuracy that `evaluate` reported."""
     rows = [{"image": images.encode_base64(image)} for image in evaluated.images]
     batches = [rows[start : start + BATCH_LIMIT] for start in range(0, len(rows), BATCH_LIMIT)]
-    answers = [answer for batch in batches for answer in served.answers(*batch, params={"top_k": 1})]
-    confidences = [answer["confidence"] for answer in answers]
-    assert confidences == pytest.approx(evaluated.probabilities.max(axis=1).tolist(), abs=1e-5)
+    answers = [answer for batch in batches for answer in served.answers(*batch)]
+    found = [list(answer["probabilities"].values()) for answer in answers]
+    assert np.allclose(found, evaluated.probabilities, atol=1e-5)
     accuracy = (np.array([answer["label"] for answer in answers]) == evaluated.labels.astype(str)).mean()
     decision = json.loads((clone.folder / "quickstart/champion.json").read_text())
     assert accuracy == decision["test_accuracy"]
 
 
-def test_a_bad_row_is_refused_with_its_number_and_what_is_wrong(served: Served) -> None:
-    """Behind a good row, and alone. `test_served_model` has all the reasons."""
-    reason = "image: base64 is allowed; received 3 characters that are not"
-    assert served.refusal({"dataframe_records": [GOOD, {"image": "%%%"}]}) == f"row 1: {reason}"
-    assert served.refusal({"dataframe_records": [{"image": "%%%"}]}) == f"row 0: {reason}"
+def changed(value: Any) -> list[Any]:
+    """Pixels of which the last value is another."""
+    image = np.zeros((32, 32, 3), int).tolist()
+    image[31][31][2] = value
+    return image
+
+
+ONE_OF = "exactly one of image and pixels is allowed; received"
+INTEGERS = "pixels: 32 x 32 x 3 integers from 0 to 255 are allowed; received"
+BAD_ROWS: list[tuple[dict[str, Any], str]] = [
+    ({"image": "%%%"}, "image: base64 is allowed; received 3 characters that are not"),
+    ({"image": 7}, "image: a PNG, JPEG or WebP in base64 is allowed; received int"),
+    ({"image": IMAGE, "pixels": PIXELS.tolist()}, f"{ONE_OF} both"),
+    ({"pixels": float("nan")}, f"{ONE_OF} neither"),
+    ({"pixels": np.zeros((31, 32, 3), int).tolist()}, f"{INTEGERS} integers (31 x 32 x 3)"),
+    ({"pixels": [*PIXELS[:31].tolist(), [[1, 2, 3]]]}, f"{INTEGERS} lists of different lengths"),
+    ({"pixels": changed(256)}, f"{INTEGERS} 0 to 256"),
+    ({"pixels": changed(True)}, f"{INTEGERS} booleans among them"),
+    ({"pixels": changed(0.5)}, f"{INTEGERS} floats (32 x 32 x 3)"),
+    ({"pixels": "image.png"}, f"{INTEGERS} text (one value)"),
+]
+
+
+@pytest.mark.parametrize(("row", "reason"), BAD_ROWS, ids=range(len(BAD_ROWS)))
+def test_a_bad_row_is_refused_with_its_number_and_what_is_wrong(
+    served: Served, row: dict[str, Any], reason: str
+) -> None:
+    assert served.refusal({"dataframe_records": [GOOD, row]}) == f"row 1: {reason}"
+
+
+def test_top_k_gives_the_most_probable_classes_first(served: Served) -> None:
+    [everything], [most] = served.answers(GOOD), served.answers(GOOD, params={"top_k": 2})
+    ordered = sorted(everything["probabilities"].items(), key=lambda item: -item[1])
+    assert most["probabilities"] == dict(ordered[:2])
+    refused = served.refusal({"dataframe_records": [GOOD], "params": {"top_k": 11}})
+    assert refused == "params: top_k: 1 to 10 are allowed; received 11"
 
 
 @pytest.mark.parametrize(
@@ -111,6 +142,9 @@ def test_large_images_at_the_same_time_take_the_memory_of_one(served: Served) ->
     large = file_of(Image.new("RGB", (8_000, 5_000)), "WEBP", lossless=True)
     content = {"dataframe_records": [{"image": base64.b64encode(large).decode()}]}
     assert served.post(content).ok
+    reason = "at most 100,000,000 pixels are allowed in all files of a request"
+    rows = content["dataframe_records"] * 3
+    assert served.refusal({"dataframe_records": rows}) == f"row 2: image: {reason}"
     before = served.peak_memory()
     with ThreadPoolExecutor(6) as pool:
         assert all(answer.ok for answer in pool.map(served.post, [content] * 6))
