@@ -1,6 +1,5 @@
 """The model's file: canonical bytes, plain Keras, errors that name it; and its probabilities."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,20 +26,6 @@ def file(model: keras.Sequential, tmp_path: Path) -> Path:
 
 def random_images(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-
-
-def test_the_same_model_gives_the_same_bytes_later_and_another_one_others(
-    model: keras.Sequential, file: Path, tmp_path: Path
-) -> None:
-    first = file.read_bytes()
-    time.sleep(1.1)  # the date of saving counts seconds
-    model_file.save(model, file)
-    assert file.read_bytes() == first
-    other = keras.models.clone_model(model)
-    other.set_weights([weights + 1e-6 for weights in model.get_weights()])
-    model_file.save(other, tmp_path / "deep/er/model.keras")
-    assert [path.name for path in (tmp_path / "deep/er").iterdir()] == ["model.keras"]
-    assert (tmp_path / "deep/er/model.keras").read_bytes() != first
 
 
 def test_a_loaded_model_has_the_same_weights_and_plain_keras_loads_it_too(
