@@ -11,7 +11,7 @@ import yaml
 from pipeline.params import Split
 from pipeline.prepare import check, check_parts, split
 from pipeline.shared.arrays import arrays_digest, digest_of, read_arrays, read_facts
-from tests.conftest import contents, refusal
+from tests.conftest import refusal
 from tests.jobs import call, prepared, small_params
 
 # Checking
@@ -127,13 +127,6 @@ def test_prepared_images_are_the_raw_ones_of_their_part_and_their_balance_is_tol
         "class,train,validation,test",
         *(f"{n},{counts['train'][n]},{counts['validation'][n]},{counts['test'][n]}" for n in range(10)),
     ]
-
-
-def test_a_second_run_gives_the_same_bytes(made: Path) -> None:
-    before = contents(made)
-    assert call(made.parent, "fetch").out == "fetch: numbers: 1,437 training and 360 test images\n"
-    assert call(made.parent, "prepare").out == "prepare: 1,293 training, 144 validation images\n"
-    assert contents(made) == before
 
 
 def test_fetch_without_an_archive_ends_with_one_line(tmp_path: Path) -> None:
