@@ -38,11 +38,6 @@ def test_arrays_and_facts_are_read_as_they_were_written(folder: Path) -> None:
     assert read_facts(folder) == FACTS
 
 
-def test_the_same_content_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    write_arrays(tmp_path / "again", dict(reversed(ARRAYS.items())), **dict(reversed(FACTS.items())))
-    assert contents(tmp_path / "again") == contents(folder)
-
-
 @pytest.mark.parametrize(
     "content",
     [None, b"", b'{"arrays": {', b"\xff\xfe", b'{"arrbys": {}, "facts": {}}'],
