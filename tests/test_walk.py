@@ -56,16 +56,6 @@ def start(project: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-c", RUN], cwd=project, env=environment, text=True)
 
 
-def test_a_failed_stage_stops_what_depends_on_it_alone(project: Path) -> None:
-    write_stages(
-        project, bad=("exit 1", ""), after=("true", "bad"), last=("true", "after good"), good=("true", "")
-    )
-    with start(project) as process:
-        assert process.wait(60) == 1
-    assert locked(project) == {"good"}
-    assert list(plan.outdated_stages()) == ["bad", "after", "last"]
-
-
 @pytest.mark.parametrize("deaf", ["echo", "trap '' INT TERM"], ids=["listens", "deaf"])
 def test_a_stage_is_stopped_even_if_it_does_not_listen(project: Path, deaf: str) -> None:
     command = f"{deaf}; touch deaf.here; {sys.executable} -c 'import time; time.sleep(600)'"
