@@ -36,42 +36,24 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_stages(project: Path, **stages: tuple[str, str]) -> None:
-    """A stage of each (command, names of the stages that it depends on); each makes NAME.out."""
-    written = {
-        name: {"cmd": f"{command} && echo {name} > {name}.out", "outs": [f"{name}.out"]}
-        | ({"deps": [f"{other}.out" for other in others.split()]} if others else {})
-        for name, (command, others) in stages.items()
-    }
-    YAML().dump({"stages": written}, project / "dvc.yaml")
-
-
-def locked(project: Path) -> set[str]:
-    """The stages of dvc.lock."""
-    return set(YAML(typ="safe").load(project / "dvc.lock")["stages"])
-
-
-def start(project: Path) -> "subprocess.Popen[str]":
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-c", RUN], cwd=project, env=environment, text=True)
-
-
 @pytest.mark.parametrize("deaf", ["echo", "trap '' INT TERM"], ids=["listens", "deaf"])
 def test_a_stage_is_stopped_even_if_it_does_not_listen(project: Path, deaf: str) -> None:
-    command = f"{deaf}; touch deaf.here; {sys.executable} -c 'import time; time.sleep(600)'"
-    write_stages(project, first=("true", ""), deaf=(command, "first"), waiting=("true", "deaf"))
-    with start(project) as process:
+    sleep = f"{deaf}; touch deaf.here; {sys.executable} -c 'import time; time.sleep(600)'"
+    first, second = {"cmd": "touch one", "outs": ["one"]}, {"cmd": sleep, "deps": ["one"], "outs": ["two"]}
+    YAML().dump({"stages": {"first": first, "deaf": second}}, project / "dvc.yaml")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", RUN], cwd=project, env=environment) as process:
         wait_for((project / "deaf.here").exists)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 130
     assert processes(project) == []
-    assert locked(project) == {"first"}
     with Repo() as repo:  # whose lock is free
-        assert set(repo.status()) == {"deaf", "waiting"}
+        assert set(repo.status()) == {"deaf"}
 
 
 def test_another_dvc_at_work_is_an_error_in_one_line(project: Path) -> None:
-    write_stages(project, one=("touch started && until [ -e go ]; do sleep .1; done", ""))
+    command = "touch started && until [ -e go ]; do sleep .1; done && touch out"
+    YAML().dump({"stages": {"one": {"cmd": command, "outs": ["out"]}}}, project / "dvc.yaml")
     with subprocess.Popen([sys.executable, "-m", "dvc", "--quiet", "repro"], cwd=project) as other:
         wait_for((project / "started").exists)
         with pytest.raises(PipelineError, match=r"dvc: .* is busy, it is being blocked by: \(PID") as caught:
