@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from pipeline.quickstart import RUNS
 from tests.conftest import Clone, Evaluated, screenshot
 from tests.servers import http_server
 
@@ -107,3 +109,37 @@ def test_a_model_that_is_not_there_is_a_message(clone: Clone, tmp_path: Path, pa
         expect(alert).to_be_visible()
         assert "champions here: models:/digits@champion" in alert.inner_text()
         expect(page.get_by_test_id("stException")).to_have_count(0)
+
+
+@pytest.fixture(scope="module")
+def ui(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    command, log = "mlflow ui --port {port} --workers 1", tmp_path_factory.mktemp("ui") / "log"
+    with http_server(command, "health", clone.folder, clone.environment, log) as address:
+        yield address
+
+
+def test_the_runs_are_listed_and_compare(clone: Clone, ui: str, page: Page) -> None:
+    client = MlflowClient(clone.store)
+    experiment = client.get_experiment_by_name("digits")
+    assert experiment is not None
+    number = experiment.experiment_id
+    page.goto(RUNS.format(number).replace("http://127.0.0.1:5000", ui))  # which the quickstart prints
+    for name in ("shallow-0", "speedrun-0", "shallow_subset-0"):
+        expect(page.get_by_text(name, exact=True).first).to_be_visible()
+    page.get_by_role("button", name="Close", exact=True).click()  # the assistant's, beside the charts
+    page.get_by_placeholder("Search metric charts").fill("accuracy")
+    expect(page.get_by_title("test/accuracy").first).to_be_attached()
+    page.wait_for_timeout(5_000)  # the charts draw themselves, with nothing to wait for
+    screenshot(page, "mlflow-compare")
+
+    runs = {run.info.run_name: run.info.run_id for run in client.search_runs([number])}
+    ids = ",".join(f'"{runs[name]}"' for name in ("shallow-0", "speedrun-0"))
+    page.goto(f'{ui}/#/compare-runs?runs=[{ids}]&experiments=["{number}"]')
+    expect(page.get_by_text("Comparing 2 Runs from 1 Experiment")).to_be_visible()
+    for name in ("shallow-0", "speedrun-0"):
+        expect(page.get_by_text(name, exact=True).first).to_be_visible()
+
+
+def test_the_champion_alias_shows(ui: str, page: Page) -> None:
+    page.goto(f"{ui}/#/models/digits")
+    expect(page.get_by_text("champion").first).to_be_visible()
