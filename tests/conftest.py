@@ -37,8 +37,18 @@ SERVE = "mlflow models serve -m models:/digits@champion --env-manager local -p {
 LONGEST = ["kill", "disk", "repro", "tracking_server", "recipes", "train", "fitting", "checkpoint", "serving"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the longest files first, so that several processes end at about the same time."""
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Start the longest files first, so that several processes end at about the same time.
+
+    A test that may wait for the quickstart, or for a fault, has a quarter of an hour.
+    """
+    for item in items:
+        if (
+            "clone" in item.fixturenames
+            or item.get_closest_marker("faults")
+            or "trained" in item.fixturenames
+        ):
+            item.add_marker(pytest.mark.timeout(900))
     names = [f"test_{name}.py" for name in LONGEST]
     items.sort(key=lambda item: names.index(item.path.name) if item.path.name in names else len(names))
 

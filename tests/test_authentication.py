@@ -14,7 +14,6 @@ from tests.servers import http_server
 
 pytestmark = [
     pytest.mark.faults,
-    pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated"),
 ]
 

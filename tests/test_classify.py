@@ -17,8 +17,6 @@ from pipeline.classification import inference
 from tests.conftest import Clone, Evaluated
 from tests.jobs import Called, call
 
-pytestmark = pytest.mark.timeout(900)  # the first test may wait for the quickstart
-
 CHAMPION = "models:/digits@champion"
 
 

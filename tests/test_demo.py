@@ -16,7 +16,7 @@ from pipeline.quickstart import RUNS
 from tests.conftest import Clone, Evaluated, screenshot
 from tests.servers import http_server
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.system
 DEMO, HEALTH = f"{sys.executable} -m pipeline.demo --port {{port}}", "_stcore/health"
 PASTE = """(content) => {
   const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));

@@ -99,7 +99,6 @@ def test_params_without_permission_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root mounts disks")
 @pytest.mark.faults
-@pytest.mark.timeout(900)
 def test_each_stage_reports_what_the_disk_refuses_and_then_goes_on(disk: Path, tmp_path: Path) -> None:
     """The results are those of a job without faults, and without /dev/shm, which nothing needs."""
     job = jobs.make(disk / "job", PARAMS)

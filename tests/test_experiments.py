@@ -12,7 +12,6 @@ from tests.jobs import Job
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(900)
 def test_experiments_in_temporary_folders_leave_their_runs_here(tmp_path: Path) -> None:
     """Of a git repository with the stages up to a training of one epoch."""
     job = jobs.make(tmp_path / "checkout", jobs.small_params(shallow={"epochs": 1}))

@@ -17,7 +17,7 @@ from tests import jobs
 from tests.conftest import Clone
 from tests.jobs import EPOCHS, NAME, Job
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.faults]
+pytestmark = pytest.mark.faults
 
 # In each stage in turn what is killed: its process, `dvc`, or both.
 KILLED = "fetch stage, prepare dvc, recipes group, train group, train dvc, predict dvc, evaluate group"

@@ -15,8 +15,6 @@ from pipeline.quickstart import lay_out
 from tests.conftest import ROOT
 from tests.jobs import Job, call
 
-pytestmark = pytest.mark.timeout(900)
-
 KINDS = ("red", "green", "blue")
 SIZES = [(48, 64), (120, 90), (150, 200), (48, 48)]
 

@@ -10,8 +10,6 @@ from pipeline.champion import trial
 from tests.conftest import Clone
 from tests.jobs import Job, call, copied, this_process
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for the quickstart
-
 TRAINED = {"speedrun-0", "shallow-0", "shallow_subset-0"}
 
 

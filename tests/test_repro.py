@@ -29,8 +29,6 @@ from tests.conftest import Clone
 from tests.jobs import Job, wait_for
 from tests.keras_models import recipe
 
-pytestmark = pytest.mark.timeout(900)
-
 REPRO = ("python", "-m", "pipeline.repro", "--jobs=2")
 
 

@@ -9,8 +9,6 @@ from pipeline import plan
 from tests.conftest import Clone
 from tests.jobs import call
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for the quickstart
-
 NEUTRAL = (
     "integrity records/recording records/tracking shared/errors shared/lock plan classify design/networks"
 )

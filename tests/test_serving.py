@@ -19,8 +19,6 @@ from pipeline.data import images
 from tests.conftest import Clone, Evaluated
 from tests.test_images import file as file_of
 
-pytestmark = pytest.mark.timeout(900)  # the first test may wait for the quickstart
-
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 IMAGE = images.encode_base64(PIXELS)
 GOOD = {"image": IMAGE}

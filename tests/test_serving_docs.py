@@ -17,8 +17,6 @@ from tests.conftest import ROOT, SERVE, Clone, Evaluated
 from tests.jobs import call
 from tests.servers import free_port, server
 
-pytestmark = pytest.mark.timeout(900)  # the first test may wait for the quickstart
-
 TEXT = (ROOT / "docs/serving.md").read_text()
 START, *BASH = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)

@@ -169,7 +169,6 @@ def test_a_store_that_does_not_answer_is_one_line_within_seconds_and_without_its
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(900)  # it may wait for the quickstart
 def test_every_command_refuses_another_mlflows_store_in_one_line(
     clone: Clone, old: str, tmp_path: Path
 ) -> None:

@@ -16,8 +16,6 @@ from tests.conftest import Clone
 from tests.jobs import NAME, Job, call
 from tests.servers import POSTGRES, free_port, mlflow_server, postgres
 
-pytestmark = pytest.mark.timeout(900)
-
 EPOCHS = 40
 TRAIN = ("python", "-m", "pipeline.train", *NAME.split("-"))
 SEEDS = [f"batchnorm-{seed}" for seed in range(8)]

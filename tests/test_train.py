@@ -21,7 +21,6 @@ from tests import jobs
 from tests.jobs import Job, call, small_params
 
 EPOCHS = 2
-pytestmark = pytest.mark.timeout(900)  # the first test waits for trainings, on a busy machine too
 DIGESTS = ("params_digest", "data_digest", "split_digest", "code_digest", "model_digest")
 SCORES = {"loss", "accuracy", "val_loss", "val_accuracy"}
 
