@@ -45,7 +45,7 @@ def optimizer(name: str = "Adam", learning_rate: Any = 0.01, **arguments: Any) -
 
 def recipe(**changes: Any) -> Recipe:
     """A recipe for two epochs, whose model is not used."""
-    fields = {"variant": "tiny", "optimizer": optimizer(), "batch_size": 4, "epochs": 2}
+    fields: dict[str, Any] = {"variant": "tiny", "optimizer": optimizer(), "batch_size": 4, "epochs": 2}
     return replace(recipe_of("shallow"), **(fields | changes))
 
 

@@ -98,7 +98,8 @@ def test_test_images_among_the_training_images_are_refused_unless_they_are_wante
     assert refused.startswith("data/raw: 3 test images are also training images: ")
     assert not (folder / "data/prepared").exists()
     params = (folder / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(re.sub("split: {.*}", "split: {WARN}", params))
+    warn = "split: {strategy: stratified, fraction: 0.5, seed: 0, duplicates: warn}"
+    (folder / "params.yaml").write_text(re.sub("split: {.*}", warn, params))
     warned, other = call(folder, "prepare").out.splitlines()[:2]
     found = read(Job(folder), "data/prepared/split/manifest.json")["facts"]["duplicates"]
     assert (found["training"], found["test"]) == (3, 3)

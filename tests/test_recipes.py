@@ -159,7 +159,7 @@ def test_seeds_that_layers_draw_are_left_to_the_training(monkeypatch: pytest.Mon
 
 def test_all_arguments_arrive_in_the_optimizer() -> None:
     arguments = {"clipnorm": 1.0, "use_ema": True, "ema_momentum": 0.9, "weight_decay": 5e-4}
-    given = Optimizer(name="adamw", learning_rate=SCHEDULE, **arguments)
+    given = Optimizer.model_validate({"name": "adamw", "learning_rate": SCHEDULE} | arguments)
     built = keras.saving.deserialize_keras_object(optimizers.configuration("key", given, steps=10))
     assert arguments.items() <= built.get_config().items()
     assert type(built._learning_rate).__name__ == "CosineDecay"
