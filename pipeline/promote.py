@@ -71,6 +71,8 @@ def promote_in_registry(chosen: dict[str, Any], params: Params, force: bool = Fa
         tags=trained.tags() | {key: facts[key] for key in ("data_digest", "split_digest")},
         validation_accuracy=scores["validation"]["accuracy"],
         test_accuracy=scores["test"]["accuracy"],
+        mean_validation_accuracy=chosen["mean_validation_accuracy"],
+        seeds=chosen["seeds"],
     )
     return registry.promote(candidate, params.promotion.margin, force)
 

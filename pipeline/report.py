@@ -45,7 +45,7 @@ def main() -> None:
     results = read_results(params.published)
     REPORTS.mkdir(exist_ok=True)
     figures.all_curves(results.histories).savefig(REPORTS / "curves.png", dpi=100)
-    figures.accuracies(results.table).savefig(REPORTS / "accuracies.png", dpi=100)
+    figures.accuracies(results.table, results.facts["counts"]).savefig(REPORTS / "accuracies.png", dpi=100)
     for figure in ("confusion", "roc", "reliability", "examples"):
         shutil.copyfile(results.candidate.evaluation / f"{figure}.png", REPORTS / f"{figure}.png")
     shutil.copyfile(PREPARED / "samples.png", REPORTS / "samples.png")

@@ -74,6 +74,8 @@ def new_candidate(
         tags=tags | {"data_digest": "data", "split_digest": "split"},
         validation_accuracy=accuracy,
         test_accuracy=accuracy - 0.01,
+        mean_validation_accuracy=accuracy - 0.02,
+        seeds=1,
     )
 
 
@@ -173,6 +175,29 @@ def test_gate(
     assert "\n" not in verdict.reason
 
 
+@pytest.mark.parametrize(
+    ("seeds", "champion", "reason"),
+    [
+        (
+            3,
+            {"seeds": 3, "mean_validation_accuracy": 0.64},
+            "mean validation accuracy over seeds 0.6300 is not",
+        ),
+        (3, {"seeds": 1, "mean_validation_accuracy": 0.64}, "mean validation accuracy of 3 seeds, 0.6300"),
+        (1, {"seeds": 3, "mean_validation_accuracy": 0.64}, BEST),
+        (3, {}, "mean validation accuracy of 3 seeds, 0.6300"),
+    ],
+)
+def test_means_are_compared_with_means(filled: Registry, seeds: int, champion: Any, reason: str) -> None:
+    """`better` has 0.65, and 0.63 in the mean of its seeds; the champion 0.6."""
+    tags = filled.first.tags | {"validation_accuracy": 0.6, "test_accuracy": 0.7}
+    verdict = judge(
+        replace(filled.better, seeds=seeds), Standing.model_validate(tags | champion), MARGIN, False
+    )
+    assert reason in verdict.reason
+    assert verdict.accepted == ("not" not in reason)
+
+
 def test_first_model_becomes_champion_and_has_tags_that_say_why(filled: Registry) -> None:
     assert filled.aliases[0] == {"champion": "1"}
     reason = "shallow has the highest validation accuracy, 0.6000; there was no champion before it"
@@ -184,6 +209,8 @@ def test_first_model_becomes_champion_and_has_tags_that_say_why(filled: Registry
         "replaces": "none",
         "validation_accuracy": "0.600000",
         "test_accuracy": "0.590000",
+        "mean_validation_accuracy": "0.580000",
+        "seeds": "1",
         "validation_accuracy_change": "none: the first champion",
         "promotion": reason,
     }

@@ -26,6 +26,7 @@ from pipeline.shared.paths import PREDICTIONS, PREPARED
 from tests.conftest import refusal
 
 CLASSES = ["cat", "dog"]
+COUNTS = {"train": 45000, "validation": 5000, "test": 10000}
 PUBLISHED = {"vgg3": 0.7678, "model_s": 0.8155, "of_nobody": 0.5}
 VALIDATION = {"vgg3": 0.76, "vgg3_early_stop": 0.77, "batchnorm": 0.70}
 PARAMETERS = {"vgg3": 550570, "vgg3_early_stop": 550571}
@@ -453,7 +454,7 @@ def test_losses_rise_upwards_even_where_none_is_small() -> None:
 
 @pytest.mark.parametrize(("seeds", "published"), [(1, PUBLISHED), (3, {})])
 def test_accuracies_are_drawn(seeds: int, published: dict[str, float], tmp_path: Path) -> None:
-    drawn(report_figures.accuracies(summarize(scores_of(seeds), published)), tmp_path)
+    drawn(report_figures.accuracies(summarize(scores_of(seeds), published), COUNTS), tmp_path)
 
 
 @pytest.mark.parametrize("count", [2, 12, 150])

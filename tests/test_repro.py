@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 import yaml
@@ -136,6 +137,28 @@ def job(clone: Clone, tmp_path: Path) -> Job:
 def finished(expected: Job, tmp_path: Path) -> Job:
     """A copy of the finished quickstart with a store of its own."""
     return jobs.copied(expected, tmp_path / "finished")
+
+
+def test_with_several_seeds_means_are_ranked_and_the_best_seed_is_champion(
+    clone: Clone, tmp_path: Path
+) -> None:
+    params = jobs.small_params(shallow={"epochs": 2}, baseline={"epochs": 1}) | {"seeds": [0, 1]}
+    job = jobs.before_training(clone, tmp_path / "job", params)
+    job.run(*REPRO)
+    rows = [
+        {"variant": variant, "seed": seed, "accuracy": json.loads(path.read_text())["validation"]["accuracy"]}
+        for path in (job.folder / "metrics").glob("*.json")
+        for variant, _, seed in [path.stem.rpartition("-")]
+    ]
+    means = pd.DataFrame(rows).groupby("variant")["accuracy"].mean()
+    seeds = [row for row in rows if row["variant"] == means.idxmax()]
+    tags = job.client.get_model_version_by_alias("digits", "champion").tags
+    assert (tags["variant"], tags["seeds"]) == (means.idxmax(), "2")
+    assert tags["seed"] == max(seeds, key=lambda row: (row["accuracy"], -int(row["seed"])))["seed"]
+    assert float(tags["mean_validation_accuracy"]) == pytest.approx(means.max(), abs=1e-6)
+    report = (job.folder / "reports/report.md").read_text()
+    assert "Mean and standard deviation of 2 seeds." in report
+    assert "a paired bootstrap over the images and the seeds" in report
 
 
 def results_of(job: Job) -> set[str]:

@@ -28,6 +28,8 @@ class Candidate:
     tags: dict[str, str]  # variant, seed, model_digest, data_digest, split_digest
     validation_accuracy: float
     test_accuracy: float
+    mean_validation_accuracy: float  # of its variant's seeds
+    seeds: int
 
     @property
     def identity(self) -> dict[str, str]:
@@ -40,7 +42,10 @@ class Candidate:
     @property
     def merit(self) -> str:
         """Why it is the candidate."""
-        return f"{self.tags['variant']} has the highest validation accuracy, {self.validation_accuracy:.4f}"
+        what, accuracy = "validation accuracy", self.validation_accuracy
+        if self.seeds > 1:
+            what, accuracy = f"mean validation accuracy of {self.seeds} seeds", self.mean_validation_accuracy
+        return f"{self.tags['variant']} has the highest {what}, {accuracy:.4f}"
 
 
 class Standing(BaseModel, frozen=True):
@@ -52,6 +57,8 @@ class Standing(BaseModel, frozen=True):
     test_accuracy: Accuracy
     model_digest: str
     split_digest: str
+    mean_validation_accuracy: Accuracy | None = None  # which versions of before it do not have
+    seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,15 @@ def judge(candidate: Candidate, standing: Standing | None, margin: float, force:
     if standing.split_digest != candidate.tags["split_digest"]:
         reason = "the champion was scored on another split, so the two cannot be compared"
         return Verdict(False, f"{reason}; `make promote FORCE=1` promotes it anyway")
-    if accuracy <= standing.validation_accuracy:
-        reason = f"validation accuracy {accuracy:.4f} is not better than the champion's"
-        return Verdict(False, f"{reason} {standing.validation_accuracy:.4f}")
-    return Verdict(True, candidate.merit, f"the champion before it had {standing.validation_accuracy:.4f}")
+    what, accuracy, other = comparable(candidate, standing)
+    if accuracy <= other:
+        return Verdict(False, f"{what} {accuracy:.4f} is not better than the champion's {other:.4f}")
+    return Verdict(True, candidate.merit, f"the champion before it had {other:.4f}")
+
+
+def comparable(candidate: Candidate, standing: Standing) -> tuple[str, float, float]:
+    """What is compared, and its two values: means over seeds if both have several, else the models' own."""
+    if candidate.seeds > 1 and standing.seeds > 1 and standing.mean_validation_accuracy is not None:
+        what = "mean validation accuracy over seeds"
+        return what, candidate.mean_validation_accuracy, standing.mean_validation_accuracy
+    return "validation accuracy", candidate.validation_accuracy, standing.validation_accuracy

@@ -120,6 +120,8 @@ def describe(
         | {
             "validation_accuracy": f"{candidate.validation_accuracy:.6f}",
             "test_accuracy": f"{candidate.test_accuracy:.6f}",
+            "mean_validation_accuracy": f"{candidate.mean_validation_accuracy:.6f}",
+            "seeds": str(candidate.seeds),
             "validation_accuracy_change": change,
             "promotion": reason,
             "promotion_id": uuid.uuid4().hex,

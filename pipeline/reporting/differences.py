@@ -57,7 +57,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     points = 100 * table[["difference", "low", "high"]]
     return pd.DataFrame(
         {
-            "difference": points["difference"].map("{:+.1f}".format),
+            "points": points["difference"].map("{:+.1f}".format),
             "interval": [f"{row.low:+.1f} to {row.high:+.1f}" for row in points.itertuples()],
             "p": ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in table["p"]],
             "real": ["yes" if real else "no" for real in table["real"]],

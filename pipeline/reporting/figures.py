@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from pipeline.reporting.statistics import wilson
 from pipeline.shared.figure import new_figure
 
 COLOURS = [
@@ -35,21 +36,30 @@ def all_curves(histories: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def accuracies(table: pd.DataFrame) -> Figure:
-    """Validation and test accuracy of each variant (rows, best first), with the published figure."""
+def accuracies(table: pd.DataFrame, counts: dict[str, int]) -> Figure:
+    """Validation and test accuracy of each variant (rows, best first) on so many images, and as published.
+
+    Bars are standard deviations over seeds, or with one seed the 95 % interval for the number of images.
+    """
     figure = new_figure(10, 0.5 * len(table) + 1.5)
     axis = figure.subplots()
     rows = np.arange(len(table))[::-1]
-    for part, shift, colour in (("validation", 0.2, "tab:blue"), ("test", -0.2, "tab:orange")):
-        deviation = table[f"{part}_sd"].fillna(0)
-        bars = axis.barh(rows + shift, table[part], xerr=deviation, height=0.38, color=colour, label=part)
-        axis.bar_label(bars, fmt="%.3f", padding=3, fontsize="small")
+    for part, shift, colour in (("validation", 0.15, "tab:blue"), ("test", -0.15, "tab:orange")):
+        intervals = np.array([wilson(accuracy, counts[part]) for accuracy in table[part]]).T
+        deviation = table[f"{part}_sd"].to_numpy()
+        errors = np.where(np.isnan(deviation), np.abs(intervals - table[part].to_numpy()), deviation)
+        label = f"{part} ({counts[part]:,} images)"
+        axis.errorbar(table[part], rows + shift, xerr=errors, fmt="o", color=colour, capsize=2, label=label)
+        for row, value, error in zip(rows, table[part], errors[1], strict=True):
+            place = (value + error, row + shift)
+            axis.annotate(f"{value:.3f}", place, (5, 0), textcoords="offset points", va="center", size=8)
     if table["published"].notna().any():
-        axis.plot(table["published"], rows - 0.2, "k|", markersize=12, label="published (test)")
+        axis.plot(table["published"], rows - 0.15, "k|", markersize=12, label="published (test)")
     axis.set_yticks(rows, list(table.index))
     seeds = int(table["seeds"].max())
-    what = "accuracy" if seeds == 1 else f"accuracy, mean and standard deviation of {seeds} seeds"
-    axis.set(xlabel=what, xlim=(0, 1.1), xticks=np.linspace(0, 1, 6))
+    bars = "95 % interval" if seeds == 1 else f"mean and standard deviation of {seeds} seeds"
+    axis.set(xlabel=f"accuracy, {bars}", ylim=(-0.6, len(table) - 0.4))
+    axis.margins(x=0.1)
     axis.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=3, fontsize="small")
     return figure

@@ -64,9 +64,11 @@ def _champion(results: Results) -> str:
     verdict.append(f"It was chosen on validation images alone, {chosen}.")
     models = len(results.validation.right.columns)
     if models > 1:
+        points = 100 * results.validation.overstatement()
+        some = f"some {points:.1f}" if points >= 0.05 else "less than 0.1"
         verdict.append(
-            f"That it is the best of {models} on these images makes its validation accuracy "
-            f"{100 * results.validation.overstatement():.1f} points too high, by a bootstrap estimate."
+            f"Choosing the best of {models} models overstates its validation accuracy by {some} points, "
+            "by a bootstrap estimate."
         )
     return "\n".join(
         [*verdict, "The test images were read once for each model, after its training, to score it."]
