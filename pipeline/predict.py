@@ -50,7 +50,7 @@ def predict(path: Path, recipe: Recipe, folder: Path) -> None:
     model = model_file.load(path)
     images = {part: read_arrays(PREPARED / part)["images"] for part in PARTS}
     found = {part: model_file.probabilities(model, images[part]) for part in PARTS}
-    if views := recipe.views:
+    if views := recipe.settings.get("views"):
         found |= {f"{part}_{views}": model_file.probabilities(model, images[part], views) for part in PARTS}
     write_arrays(folder, found)
 

@@ -41,26 +41,20 @@ def optimizer(name: str = "Adam", learning_rate: Any = 0.01, **arguments: Any) -
     return config
 
 
-def recipe(**changes: Any) -> Recipe:
-    """A recipe for two epochs, whose model is not used."""
+def recipe(settings: dict[str, Any] | None = None, **changes: Any) -> Recipe:
+    """A recipe for two epochs, whose model is not used; `settings` are those that differ."""
     fields = {
         "variant": "tiny",
         "init_from": None,
         "model": {},
         "optimizer": optimizer(),
-        "batch_size": 4,
-        "epochs": 2,
-        "training_images": None,
-        "label_smoothing": 0.0,
-        "early_stopping": None,
-        "reduce_learning_rate": None,
+        "settings": {"batch_size": 4, "epochs": 2, "label_smoothing": 0.0} | (settings or {}),
         "threads": 1,
         "share_batches": True,
         "precision": "float32",
         "precision_setting": "float32",
         "device": "cpu",
         "versions": {},
-        "settings": {},
     }
     return Recipe(**(fields | changes))
 
@@ -135,7 +129,7 @@ def recipe_of(variant: str) -> Recipe:
 
 def print_trained(made: Recipe) -> None:
     """Train a model for two steps, and print a digest of its weights."""
-    drawn, count = np.random.default_rng(0), 2 * made.batch_size
+    drawn, count = np.random.default_rng(0), 2 * made.settings["batch_size"]
     learnt = Images(drawn.integers(0, 256, (count, 32, 32, 3), np.uint8), drawn.integers(0, 10, count))
     make_deterministic(0, made.threads, made.share_batches)
     model = make_twin(starting_model(made, learnt, None), made, learnt, learnt)

@@ -84,7 +84,7 @@ def test_only_the_recipe_of_a_changed_variant_changes(made: Path) -> None:
     assert contents(Path("recipes"))["translate.json"] == contents(made / "recipes")["translate.json"]
     recipe = Recipe.read("shallow")
     assert recipe.build().count_params() < 550_570  # for three classes
-    assert (recipe.label_smoothing, recipe.early_stopping) == (0.1, STOPPING)
+    assert (recipe.settings["label_smoothing"], recipe.settings["early_stopping"]) == (0.1, STOPPING)
     recipe.check_machine()
 
 

@@ -1,5 +1,6 @@
 """What decides a model's weights and its predictions, as digests: the keys of checkpoints and results."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
@@ -22,7 +23,7 @@ def training_tags(trained: Trained, recipe: Recipe, start: Path | None, code: st
     return {
         "variant": trained.variant,
         "seed": str(trained.seed),
-        "params_digest": digest_of(recipe.as_json() | base),
+        "params_digest": digest_of(asdict(recipe) | base),
         "data_digest": facts["data_digest"],
         "split_digest": facts["split_digest"],
         "code_digest": code,
@@ -32,7 +33,8 @@ def training_tags(trained: Trained, recipe: Recipe, start: Path | None, code: st
 def prediction_key(model: Path, recipe: Recipe, code: str) -> str:
     """The digest of what decides a model's predictions."""
     split = read_facts(PREPARED / "split")["split_digest"]
-    return digest_of([file_digest(model), recipe.threads, recipe.share_batches, recipe.views, split, code])
+    views = recipe.settings.get("views")
+    return digest_of([file_digest(model), recipe.threads, recipe.share_batches, views, split, code])
 
 
 def code_digests() -> dict[str, str]:

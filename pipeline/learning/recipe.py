@@ -2,7 +2,7 @@
 
 import json
 from copy import deepcopy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,7 +18,8 @@ REMAKE = "run `dvc repro --force --single-item recipes` to train for this machin
 
 @dataclass(frozen=True)
 class Recipe:
-    """`model` and `optimizer` are Keras configurations; `settings` is the block of params.yaml, to be logged.
+    """`model` and `optimizer` are Keras configurations; `settings` is the block of params.yaml, in which
+    optional keys that are not used are missing.
 
     `share_batches` says how `threads` work together: on parts of each batch, or on each operation.
     """
@@ -27,24 +28,13 @@ class Recipe:
     init_from: str | None
     model: dict[str, Any]
     optimizer: dict[str, Any]
-    batch_size: int
-    epochs: int
-    training_images: int | None
-    label_smoothing: float
-    early_stopping: dict[str, Any] | None
-    reduce_learning_rate: dict[str, Any] | None
+    settings: dict[str, Any]
     threads: int
     share_batches: bool
     precision: str
     precision_setting: str
     device: str
     versions: dict[str, str]
-    settings: dict[str, Any]
-    whitening: dict[str, Any] | None = None
-    identity_kernels: bool | None = None
-    flip: str | None = None
-    lookahead: dict[str, Any] | None = None
-    views: str | None = None
 
     @classmethod
     def read(cls, variant: str) -> Self:
@@ -61,11 +51,6 @@ class Recipe:
     def base(self, seed: int) -> Trained | None:
         """The model that a fine-tuning begins with; None for other trainings."""
         return None if self.init_from is None else Trained(self.init_from, seed)
-
-    def as_json(self) -> dict[str, Any]:
-        """What the file holds: a field with a default only if it has another value."""
-        defaults = {field.name: field.default for field in fields(self)}
-        return {key: value for key, value in asdict(self).items() if value != defaults[key]}
 
     def check_machine(self) -> None:
         """Raise PipelineError if versions, device or precision here are not those of the recipe."""
