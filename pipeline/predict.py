@@ -17,16 +17,14 @@ from pipeline.learning.key import code_digest, prediction_key
 from pipeline.learning.recipe import Recipe
 from pipeline.shared import results
 from pipeline.shared.arrays import read_arrays, write_arrays
-from pipeline.shared.errors import one_line_errors
-from pipeline.shared.lock import single_instance
+from pipeline.shared.lock import command
 from pipeline.shared.paths import PREPARED, RECIPES
 from pipeline.shared.trained import trained_from_arguments
 
 PARTS = ("validation", "test")
 
 
-@one_line_errors
-@single_instance
+@command
 def main() -> None:
     """Take the predictions up, or predict."""
     trained = trained_from_arguments("Predict validation and test images with one trained model.")

@@ -18,15 +18,14 @@ from sklearn.model_selection import train_test_split
 from pipeline.integrity import check_inputs
 from pipeline.params import Params, Split
 from pipeline.shared.arrays import arrays_digest, digest_of, read_arrays, read_facts, write_arrays
-from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.errors import PipelineError
 from pipeline.shared.figure import new_figure
 from pipeline.shared.load_params import load_params
-from pipeline.shared.lock import single_instance
+from pipeline.shared.lock import command
 from pipeline.shared.paths import PARAMS, PREPARED, RAW
 
 
-@one_line_errors
-@single_instance
+@command
 def main() -> None:
     """Check, split and write."""
     strategy = load_params(Params).split

@@ -17,16 +17,15 @@ from pipeline.learning import hardware
 from pipeline.learning.recipe import Recipe
 from pipeline.params import Params
 from pipeline.shared.arrays import read_facts, write_json
-from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.errors import PipelineError
 from pipeline.shared.load_params import joined, load_params
-from pipeline.shared.lock import single_instance
+from pipeline.shared.lock import command
 from pipeline.shared.paths import PARAMS, PREPARED, RECIPES
 from pipeline.shared.trained import INDEX
 from pipeline.shared.variant import Variant
 
 
-@one_line_errors
-@single_instance
+@command
 def main() -> None:
     """Make all recipes, then write them."""
     params = load_params(Params)
