@@ -22,7 +22,6 @@ from pipeline.records import store
 from pipeline.running.ahead import Job
 from pipeline.running.view import in_words
 from pipeline.shared.errors import PipelineError, in_a_line, one_line_errors
-from pipeline.shared.load_params import load_params
 from pipeline.shared.trained import Trained, all_trained
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def main() -> None:
 def checked_params() -> Params:
     """params.yaml. Raises PipelineError if the installed versions are not those that it names, or if a folder
     of images holds a pipe, on which DVC would wait for ever."""
-    params = load_params(Params)
+    params = Params.read()
     params.training.check_versions()
     for folder in params.data.folders.values():
         files_in(Path(folder))

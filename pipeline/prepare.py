@@ -20,7 +20,6 @@ from pipeline.params import Params, Split
 from pipeline.shared.arrays import arrays_digest, digest_of, read_arrays, read_facts, write_arrays
 from pipeline.shared.errors import PipelineError
 from pipeline.shared.figure import new_figure
-from pipeline.shared.load_params import load_params
 from pipeline.shared.lock import command
 from pipeline.shared.paths import PARAMS, PREPARED, RAW
 
@@ -28,7 +27,7 @@ from pipeline.shared.paths import PARAMS, PREPARED, RAW
 @command
 def main() -> None:
     """Check, split and write."""
-    strategy = load_params(Params).split
+    strategy = Params.read().split
     check_inputs(RAW)
     raw, facts = read_arrays(RAW), read_facts(RAW)
     classes = facts["classes"]

@@ -18,7 +18,7 @@ from pipeline.learning.recipe import Recipe
 from pipeline.params import Params
 from pipeline.shared.arrays import read_facts, write_json
 from pipeline.shared.errors import PipelineError
-from pipeline.shared.load_params import joined, load_params
+from pipeline.shared.load_params import joined
 from pipeline.shared.lock import command
 from pipeline.shared.paths import PARAMS, PREPARED, RECIPES
 from pipeline.shared.trained import INDEX
@@ -28,7 +28,7 @@ from pipeline.shared.variant import Variant
 @command
 def main() -> None:
     """Make all recipes, then write them."""
-    params = load_params(Params)
+    params = Params.read()
     params.training.check_versions()
     check_inputs(PREPARED / "split")
     facts = read_facts(PREPARED / "split")

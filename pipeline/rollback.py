@@ -8,14 +8,13 @@ Reads params.yaml (data), and changes the two aliases of the registered model.
 from pipeline.champion import registry
 from pipeline.params import Params
 from pipeline.records import store
-from pipeline.shared.load_params import load_params
 from pipeline.shared.lock import command
 
 
 @command
 def main() -> None:
     """Swap the aliases."""
-    params = load_params(Params)
+    params = Params.read()
     store.check()
     print(registry.rollback(params.data.dataset))
 

@@ -14,7 +14,6 @@ from pipeline.learning.hardware import make_deterministic
 from pipeline.learning.recipe import Recipe
 from pipeline.params import Params
 from pipeline.shared.arrays import digest_of
-from pipeline.shared.load_params import load_params
 from pipeline.shared.variant import Network
 from pipeline.training import fitting
 from pipeline.training.body import make_twin, starting_model
@@ -121,7 +120,7 @@ def contrary(data: Images) -> Images:
 
 def recipe_of(variant: str) -> Recipe:
     """The recipe of a variant of the repository's params.yaml for one epoch."""
-    params = load_params(Params, ROOT / "params.yaml")
+    params = Params.read(ROOT / "params.yaml")
     key = next(key for key in params.blocks if key.endswith(f".{variant}"))
     block = params.blocks[key].model_copy(update={"epochs": 1, "training_images": None})
     return recipes.recipe(key, block, params, FACTS)

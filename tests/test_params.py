@@ -14,7 +14,6 @@ from ruamel.yaml import YAML
 from pipeline import params
 from pipeline.params import Params
 from pipeline.shared.errors import PipelineError
-from pipeline.shared.load_params import load_params
 from pipeline.shared.trained import Trained
 from pipeline.shared.variant import network_names
 from tests.conftest import MISSING, ROOT, change, refusal
@@ -42,7 +41,7 @@ def altered(folder: Path, key: str, value: Any = MISSING) -> Path:
 
 def problem(path: Path) -> str:
     """What is wrong with a params.yaml, always in one line that names the file."""
-    message = refusal(load_params, Params, path)
+    message = refusal(Params.read, path)
     assert message.startswith(f"{path}: ")
     return message.removeprefix(f"{path}: ")
 
@@ -66,7 +65,7 @@ def problem_of(text: str | bytes, folder: Path) -> str:
 def test_every_variant_is_trained_with_every_seed(
     tmp_path: Path, key: str, value: Any, count: int, first: Trained, last: Trained
 ) -> None:
-    trained = load_params(Params, altered(tmp_path, key, value)).trained
+    trained = Params.read(altered(tmp_path, key, value)).trained
     assert (len(trained), trained[0], trained[-1]) == (count, first, last)
 
 
@@ -81,7 +80,7 @@ def test_every_variant_is_trained_with_every_seed(
 )
 def test_other_sources_need_only_their_own_keys(tmp_path: Path, data: dict[str, Any], name: str) -> None:
     data = data if "source" in data else tree()["data"] | data
-    assert load_params(Params, altered(tmp_path, "data", data)).data.dataset == name
+    assert Params.read(altered(tmp_path, "data", data)).data.dataset == name
 
 
 def test_options_of_a_variant_are_read(tmp_path: Path) -> None:
@@ -91,7 +90,7 @@ def test_options_of_a_variant_are_read(tmp_path: Path) -> None:
         "optimizer": {"name": "sgd", "learning_rate": rate, "momentum": 0.9},
         "label_smoothing": 0.1,
     }
-    variant = load_params(Params, altered(tmp_path, "variants.shallow", block)).variants["shallow"]
+    variant = Params.read(altered(tmp_path, "variants.shallow", block)).variants["shallow"]
     assert variant.model_dump(exclude_none=True) == block
     assert variant.network.arguments == {"width": 32}
     assert set(variant.optimizer.arguments) == {"learning_rate", "momentum"}
@@ -218,7 +217,7 @@ def test_anchors_and_merge_keys_are_read(tmp_path: Path) -> None:
     text = ORIGINAL.replace(old, "    optimizer: &adam {name: adam, learning_rate: 1e-3}\n", 1)
     path.write_text(text.replace(old, "    optimizer: {<<: *adam}\n", 1))
     assert "{<<: *adam}" in path.read_text()
-    assert load_params(Params, path) == load_params(Params, ROOT / "params.yaml")
+    assert Params.read(path) == Params.read(ROOT / "params.yaml")
 
 
 def every_key(content: Any, prefix: str = "") -> Iterator[str]:
@@ -246,7 +245,7 @@ def taken_as_it_stands_or_refused(path: Path) -> str | None:
     """The line, without the path, with which a file is refused; where it is taken, what is read is exactly
     what DVC reads."""
     try:
-        taken = load_params(Params, path)
+        taken = Params.read(path)
     except PipelineError as error:
         message = str(error)
         assert message.startswith(f"{path}: ")

@@ -17,7 +17,6 @@ import pytest
 
 from pipeline.params import Params
 from pipeline.running import worker
-from pipeline.shared.load_params import load_params
 from tests.conftest import ROOT
 from tests.jobs import wait_for
 from tests.keras_models import print_trained, recipe_of
@@ -94,7 +93,7 @@ def test_forks_train_all_variants_as_fresh_processes_do() -> None:
     worker.stop()  # the server of other tests, which has imported less
     worker.warm_up()
     digests = {}
-    for key in load_params(Params, ROOT / "params.yaml").blocks:
+    for key in Params.read(ROOT / "params.yaml").blocks:
         name = key.rpartition(".")[2]
         lines: list[str] = []
         assert worker.run(partial(print_trained, recipe_of(name)), lines.append) == 0, lines
