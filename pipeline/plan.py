@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 
 from pipeline.data.folders import files_in
-from pipeline.learning.key import code_digests
-from pipeline.learning.recipe import Recipe
+from pipeline.learning.recipe import Recipe, code_digests
 from pipeline.params import Params
 from pipeline.records import store
 from pipeline.running.ahead import Job

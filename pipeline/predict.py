@@ -13,8 +13,7 @@ If `pipeline.repro` has made these predictions already, they are copied.
 from pathlib import Path
 
 from pipeline.integrity import check_inputs
-from pipeline.learning.key import code_digest, prediction_key
-from pipeline.learning.recipe import Recipe
+from pipeline.learning.recipe import Recipe, code_digest, prediction_key
 from pipeline.shared import results
 from pipeline.shared.arrays import read_arrays, write_arrays
 from pipeline.shared.lock import command

@@ -19,7 +19,7 @@ import mlflow
 from rich.console import Console
 
 from pipeline import integrity, plan
-from pipeline.learning.key import code_digests
+from pipeline.learning.recipe import code_digests
 from pipeline.params import Params
 from pipeline.records import tracking
 from pipeline.running import ahead, walk, worker

@@ -11,8 +11,7 @@ If `pipeline.repro` has done this training already, its result is copied.
 """
 
 from pipeline.integrity import check_inputs
-from pipeline.learning.key import code_digest, training_tags
-from pipeline.learning.recipe import Recipe
+from pipeline.learning.recipe import Recipe, code_digest, training_tags
 from pipeline.shared import results
 from pipeline.shared.arrays import digest_of
 from pipeline.shared.lock import command

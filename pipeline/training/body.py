@@ -38,7 +38,7 @@ def train(
     """Train in an MLflow run, score the weights that are kept, write and log them.
 
     Begins with the weights of the model file `start`, if there is one. `tags` identify what decides the
-    weights (`pipeline.learning.key`); they are logged, and their digest is the key of the checkpoint.
+    weights (`pipeline.learning.recipe`); they are logged, and their digest is the key of the checkpoint.
     `report` is called after each epoch, with its number, that of all epochs, and the validation accuracy.
     """
     check_inputs(*(PREPARED / part for part in PARTS))
