@@ -93,8 +93,6 @@ def make_champion(candidate: Candidate, champion: ModelVersion | None, reason: s
     with trial.new_process() as answers:
         known = (str(version.version) for version in versions(name) if is_version_of(version, candidate))
         number = next(known, None) or register(candidate)
-        if (status := client.get_model_version(name, number).status) != "READY":
-            raise PipelineError(f"{name}: version {number} is {status}, not READY, so it was not promoted")
         trial.check(answers, f"models:/{name}/{number}", candidate.images, candidate.probabilities)
     for key, value in describe(candidate, champion, reason).items():
         client.set_model_version_tag(name, number, key, value)
