@@ -55,12 +55,7 @@ def main() -> None:
     uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     mlflow.set_tracking_uri(uri)
     store.check()
-    found = mlflow.get_experiment_by_name(params.data.dataset)
-    experiment = (
-        found.experiment_id
-        if found
-        else mlflow.create_experiment(params.data.dataset, (root / "mlruns").as_uri())
-    )
+    experiment = mlflow.set_experiment(params.data.dataset).experiment_id
     os.environ["MLFLOW_TRACKING_URI"] = uri
     with contextlib.chdir(FOLDER):
         if status := repro.reproduce(params):
