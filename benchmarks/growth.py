@@ -11,14 +11,13 @@ from benchmarks.measure import run, summary
 from benchmarks.steps import FLOAT32
 from benchmarks.whole import write_data
 from pipeline.params import Params
-from pipeline.shared.load_params import load_params
 
 COPIED = ("runs", "tags", "params", "latest_metrics")  # tables whose rows are a run's by its run_uuid
 
 
 def by_images(folder: Path, prepared: Path, counts: list[int], epochs: int) -> dict[str, Any]:
     """Seconds an epoch of `deep_dropout`, on one thread, by training images."""
-    variant = load_params(Params).variants["deep_dropout"]
+    variant = Params.read().variants["deep_dropout"]
     found = {}
     for count in counts:
         data = folder / f"images-{count}"

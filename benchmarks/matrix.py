@@ -8,7 +8,6 @@ import numpy as np
 
 from benchmarks.steps import distinct
 from pipeline.params import Params
-from pipeline.shared.load_params import load_params
 
 EXPLANATION = (
     " Matrix speed: the arithmetic of the layers by the wall time, of what this machine reaches in products "
@@ -34,7 +33,7 @@ def operations() -> dict[str, float]:
     from pipeline.learning.backend import keras
 
     found = {}
-    for name, variant in distinct(load_params(Params)).items():
+    for name, variant in distinct(Params.read()).items():
         model = build(variant.network, [32, 32, 3], 10, "model")
         weighted = [
             layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)

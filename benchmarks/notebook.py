@@ -15,7 +15,6 @@ import numpy as np
 from pipeline.design import networks
 from pipeline.learning.backend import keras
 from pipeline.params import Params
-from pipeline.shared.load_params import load_params
 from pipeline.shared.variant import Variant
 
 CLASSES = 10
@@ -28,7 +27,7 @@ def main() -> None:
     parser.add_argument("epochs", type=int)
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
-    blocks = load_params(Params).blocks.items()
+    blocks = Params.read().blocks.items()
     variant = next(block for key, block in blocks if key.endswith(f".{arguments.variant}"))
     model = fit(variant, arguments.epochs, arguments.folder)
     print(model.evaluate(*read(arguments.folder / "test")))

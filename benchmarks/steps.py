@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import summary
 from pipeline.params import Params
-from pipeline.shared.load_params import load_params
 from pipeline.shared.variant import Variant
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def compare(folder: Path, sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
     `sides` names each side's settings: {} for the notebook, `threads` and `precision` for the pipeline.
     """
     found = {}
-    for name, variant in distinct(load_params(Params)).items():
+    for name, variant in distinct(Params.read()).items():
         rounds = counted(variant, folder, list(sides.values()))
         found[name] = {
             side: {clock: summary([turn[number][clock] for turn in rounds]) for clock in ("wall", "cpu")}
@@ -111,7 +110,7 @@ def make_recipe(variant: Variant, epochs: int, side: dict[str, Any]) -> "Recipe"
     """The recipe of a variant with a side's threads and precision, which stops after `epochs`."""
     from pipeline.recipes import recipe
 
-    params = load_params(Params)
+    params = Params.read()
     params = params.model_copy(update={"training": params.training.model_copy(update=side)})
     unstopped = {"epochs": epochs, "early_stopping": None, "reduce_learning_rate": None}
     return recipe("variants.model", variant.model_copy(update=unstopped), params, FACTS)

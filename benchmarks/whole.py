@@ -16,7 +16,6 @@ import numpy as np
 from benchmarks import job
 from benchmarks.measure import run
 from pipeline.params import Params
-from pipeline.shared.load_params import load_params
 
 PARALLEL = [sys.executable, "-m", "pipeline.repro", "--jobs"]
 FOUR_VARIANTS = ["baseline", "deep_dropout", "model_s", "vgg3"]
@@ -60,7 +59,7 @@ def further(folder: Path, images: Path, jobs: int) -> dict[str, Any]:
 
 def variant_names() -> list[str]:
     """The variants of the documents, which notebooks can train; what is fine-tuned comes last."""
-    blocks = load_params(Params).blocks.items()
+    blocks = Params.read().blocks.items()
     return [key.rpartition(".")[2] for key, variant in blocks if variant.whitening is None]
 
 

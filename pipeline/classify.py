@@ -31,8 +31,6 @@ from pipeline.scoring import figures
 from pipeline.scoring.metrics import cross_entropy
 from pipeline.shared.errors import PipelineError, one_line_errors
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
-
 
 @dataclass(frozen=True)
 class Query:
@@ -92,7 +90,7 @@ def found(pattern: str) -> list[Path]:
     """The files that a pattern names: a file, all images in and below a folder, or what matches."""
     path = Path(pattern)
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        return sorted(file for file in path.rglob("*") if file.suffix.lower() in images.SUFFIXES)
     return [path] if path.exists() else sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207
 
 

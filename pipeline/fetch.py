@@ -12,17 +12,14 @@ from pathlib import Path
 from pipeline.data import folders, sources
 from pipeline.params import Cifar10, Digits, Directory, Params
 from pipeline.shared.arrays import write_arrays
-from pipeline.shared.errors import one_line_errors
-from pipeline.shared.load_params import load_params
-from pipeline.shared.lock import single_instance
+from pipeline.shared.lock import command
 from pipeline.shared.paths import DOWNLOADS, RAW
 
 
-@one_line_errors
-@single_instance
+@command
 def main() -> None:
     """Fetch the dataset and write data/raw."""
-    data = load_params(Params).data
+    data = Params.read().data
     match data:
         case Cifar10():
             raw = sources.cifar10(data.archives, data.sha256, DOWNLOADS)

@@ -4,6 +4,7 @@ python -m pipeline.params      checks params.yaml, and prints what is wrong with
 """
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -135,6 +136,11 @@ class Params(Section):
     serving: Serving
     published: dict[VariantName, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
 
+    @classmethod
+    def read(cls, path: Path = PARAMS) -> Self:
+        """The params of a file. Raises PipelineError with all that is wrong with it, in one line."""
+        return load_params(cls, path)
+
     @property
     def blocks(self) -> dict[str, Variant]:
         """All variants by the keys of their blocks, those that are fine-tuned last."""
@@ -178,7 +184,7 @@ class Params(Section):
 @one_line_errors
 def main() -> None:
     """Check params.yaml and the versions that it names."""
-    params = load_params(Params)
+    params = Params.read()
     params.training.check_versions()
     print(f"{PARAMS}: fine: {len(params.trained)} trainings on {params.data.dataset}")
 

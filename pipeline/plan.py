@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 
 from pipeline.data.folders import files_in
-from pipeline.learning.key import code_digests
-from pipeline.learning.recipe import Recipe
+from pipeline.learning.recipe import Recipe, code_digests
 from pipeline.params import Params
 from pipeline.records import store
 from pipeline.running.ahead import Job
 from pipeline.running.view import in_words
 from pipeline.shared.errors import PipelineError, in_a_line, one_line_errors
-from pipeline.shared.load_params import load_params
 from pipeline.shared.trained import Trained, all_trained
 
 if TYPE_CHECKING:
@@ -42,7 +40,7 @@ def main() -> None:
 def checked_params() -> Params:
     """params.yaml. Raises PipelineError if the installed versions are not those that it names, or if a folder
     of images holds a pipe, on which DVC would wait for ever."""
-    params = load_params(Params)
+    params = Params.read()
     params.training.check_versions()
     for folder in params.data.folders.values():
         files_in(Path(folder))

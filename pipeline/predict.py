@@ -13,20 +13,17 @@ If `pipeline.repro` has made these predictions already, they are copied.
 from pathlib import Path
 
 from pipeline.integrity import check_inputs
-from pipeline.learning.key import code_digest, prediction_key
-from pipeline.learning.recipe import Recipe
+from pipeline.learning.recipe import Recipe, code_digest, prediction_key
 from pipeline.shared import results
 from pipeline.shared.arrays import read_arrays, write_arrays
-from pipeline.shared.errors import one_line_errors
-from pipeline.shared.lock import single_instance
+from pipeline.shared.lock import command
 from pipeline.shared.paths import PREPARED, RECIPES
 from pipeline.shared.trained import trained_from_arguments
 
 PARTS = ("validation", "test")
 
 
-@one_line_errors
-@single_instance
+@command
 def main() -> None:
     """Take the predictions up, or predict."""
     trained = trained_from_arguments("Predict validation and test images with one trained model.")
@@ -50,7 +47,7 @@ def predict(path: Path, recipe: Recipe, folder: Path) -> None:
     model = model_file.load(path)
     images = {part: read_arrays(PREPARED / part)["images"] for part in PARTS}
     found = {part: model_file.probabilities(model, images[part]) for part in PARTS}
-    if views := recipe.views:
+    if views := recipe.settings.get("views"):
         found |= {f"{part}_{views}": model_file.probabilities(model, images[part], views) for part in PARTS}
     write_arrays(folder, found)
 

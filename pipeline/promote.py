@@ -21,9 +21,7 @@ from pipeline.params import Params
 from pipeline.records import store, tracking
 from pipeline.scoring.stored import check_scores, read_probabilities, views_of
 from pipeline.shared.arrays import read_arrays, read_facts, write_json
-from pipeline.shared.errors import one_line_errors
-from pipeline.shared.load_params import load_params
-from pipeline.shared.lock import single_instance
+from pipeline.shared.lock import command
 from pipeline.shared.paths import CHAMPION, METRICS, PREDICTIONS, PREPARED, RECIPES
 from pipeline.shared.trained import Trained, all_trained
 
@@ -31,14 +29,13 @@ PARTS = ("split", "validation")
 CHECKED = 32  # validation images whose served answers are compared with the predictions
 
 
-@one_line_errors
-@single_instance
+@command
 def main() -> None:
     """Choose, promote and write what was decided."""
     parser = argparse.ArgumentParser(description="Choose and promote the champion.")
     parser.add_argument("--force", action="store_true", help="do not compare it with the current champion")
     force = parser.parse_args().force
-    params = load_params(Params)
+    params = Params.read()
     check_inputs(METRICS, PREDICTIONS, RECIPES, *(PREPARED / part for part in PARTS))
     store.check()
     lines = repair(params.data.dataset)

@@ -25,7 +25,6 @@ from pipeline.params import Params
 from pipeline.records import store
 from pipeline.shared.arrays import read_arrays
 from pipeline.shared.errors import one_line_errors
-from pipeline.shared.load_params import load_params
 
 FOLDER = Path("quickstart")
 PARAMS = Path(__file__).with_name("quickstart.yaml")
@@ -52,16 +51,11 @@ def main() -> None:
     """Copy, run, synchronize and print what is next."""
     root = Path.cwd()
     lay_out(FOLDER, PARAMS.read_text())
-    params = load_params(Params, FOLDER / "params.yaml")
+    params = Params.read(FOLDER / "params.yaml")
     uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     mlflow.set_tracking_uri(uri)
     store.check()
-    found = mlflow.get_experiment_by_name(params.data.dataset)
-    experiment = (
-        found.experiment_id
-        if found
-        else mlflow.create_experiment(params.data.dataset, (root / "mlruns").as_uri())
-    )
+    experiment = mlflow.set_experiment(params.data.dataset).experiment_id
     os.environ["MLFLOW_TRACKING_URI"] = uri
     with contextlib.chdir(FOLDER):
         if status := repro.reproduce(params):

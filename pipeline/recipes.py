@@ -8,6 +8,7 @@ A training depends on its own recipe only, so it runs again only if that file ch
 """
 
 import shutil
+from dataclasses import asdict
 from typing import Any
 
 from pipeline.design import architecture, optimizers
@@ -16,19 +17,18 @@ from pipeline.learning import hardware
 from pipeline.learning.recipe import Recipe
 from pipeline.params import Params
 from pipeline.shared.arrays import read_facts, write_json
-from pipeline.shared.errors import PipelineError, one_line_errors
-from pipeline.shared.load_params import joined, load_params
-from pipeline.shared.lock import single_instance
+from pipeline.shared.errors import PipelineError
+from pipeline.shared.load_params import joined
+from pipeline.shared.lock import command
 from pipeline.shared.paths import PARAMS, PREPARED, RECIPES
 from pipeline.shared.trained import INDEX
 from pipeline.shared.variant import Variant
 
 
-@one_line_errors
-@single_instance
+@command
 def main() -> None:
     """Make all recipes, then write them."""
-    params = load_params(Params)
+    params = Params.read()
     params.training.check_versions()
     check_inputs(PREPARED / "split")
     facts = read_facts(PREPARED / "split")
@@ -36,7 +36,7 @@ def main() -> None:
     recipes = [recipe(key, variant, params, facts) for key, variant in params.blocks.items()]
     shutil.rmtree(RECIPES, ignore_errors=True)
     for made in recipes:
-        write_json(RECIPES / f"{made.variant}.json", made.as_json())
+        write_json(RECIPES / f"{made.variant}.json", asdict(made))
     write_json(INDEX, [{"variant": model.variant, "seed": model.seed} for model in params.trained])
     print(f"recipes: {len(recipes)} variants, {len(params.trained)} trainings")
 
@@ -47,7 +47,6 @@ def recipe(key: str, variant: Variant, params: Params, facts: dict[str, Any]) ->
     name = key.rpartition(".")[2]
     where = f"{PARAMS}: {key}"
     optimizers.check_combination(where, variant)
-    settings = variant.model_dump(exclude_none=True)
     precision = variant.precision or params.training.precision
     images = variant.training_images or facts["counts"]["train"]
     steps = variant.epochs * -(-images // variant.batch_size)
@@ -61,20 +60,13 @@ def recipe(key: str, variant: Variant, params: Params, facts: dict[str, Any]) ->
         init_from=params.finetune.init_from if params.finetune and key.startswith("finetune.") else None,
         model=config,
         optimizer=optimizers.configuration(f"{where}.optimizer", variant.optimizer, steps),
-        batch_size=variant.batch_size,
-        epochs=variant.epochs,
-        training_images=variant.training_images,
-        label_smoothing=variant.label_smoothing,
-        early_stopping=settings.get("early_stopping"),
-        reduce_learning_rate=settings.get("reduce_learning_rate"),
-        **{key: settings.get(key) for key in ("whitening", "identity_kernels", "flip", "lookahead", "views")},
+        settings=variant.model_dump(exclude_none=True),
         threads=params.training.threads,
         share_batches=architecture.can_share_batches(config),
         precision=hardware.resolve_precision(precision),
         precision_setting=precision,
         device=hardware.device(),
         versions={"keras": params.training.keras, "tensorflow": params.training.tensorflow},
-        settings=settings,
     )
 
 

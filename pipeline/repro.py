@@ -19,18 +19,17 @@ import mlflow
 from rich.console import Console
 
 from pipeline import integrity, plan
-from pipeline.learning.key import code_digests
+from pipeline.learning.recipe import code_digests
 from pipeline.params import Params
 from pipeline.records import tracking
 from pipeline.running import ahead, walk, worker
 from pipeline.running.view import View
 from pipeline.shared import results
-from pipeline.shared.errors import PipelineError, one_line_errors
-from pipeline.shared.lock import single_instance
+from pipeline.shared.errors import PipelineError
+from pipeline.shared.lock import command
 
 
-@one_line_errors
-@single_instance
+@command
 def main() -> None:
     """Print the plan and run it."""
     parser = argparse.ArgumentParser(description="`dvc repro` with its trainings side by side.")

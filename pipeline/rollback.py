@@ -8,16 +8,13 @@ Reads params.yaml (data), and changes the two aliases of the registered model.
 from pipeline.champion import registry
 from pipeline.params import Params
 from pipeline.records import store
-from pipeline.shared.errors import one_line_errors
-from pipeline.shared.load_params import load_params
-from pipeline.shared.lock import single_instance
+from pipeline.shared.lock import command
 
 
-@one_line_errors
-@single_instance
+@command
 def main() -> None:
     """Swap the aliases."""
-    params = load_params(Params)
+    params = Params.read()
     store.check()
     print(registry.rollback(params.data.dataset))
 

@@ -17,18 +17,15 @@ from pipeline.promote import promote_in_registry
 from pipeline.records import store, tracking
 from pipeline.records.outputs import log_evaluation, log_report
 from pipeline.shared.arrays import read_arrays, read_facts
-from pipeline.shared.errors import one_line_errors
-from pipeline.shared.load_params import load_params
-from pipeline.shared.lock import single_instance
+from pipeline.shared.lock import command
 from pipeline.shared.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS
 from pipeline.shared.trained import Trained, all_trained, read_champion, remove_other_checkpoints
 
 
-@one_line_errors
-@single_instance
+@command
 def main() -> None:
     """Log what is missing, and print a line for each thing."""
-    params = load_params(Params)
+    params = Params.read()
     check_inputs(CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS)
     store.check()
     experiment = read_facts(PREPARED / "split")["name"]

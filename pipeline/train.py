@@ -11,18 +11,15 @@ If `pipeline.repro` has done this training already, its result is copied.
 """
 
 from pipeline.integrity import check_inputs
-from pipeline.learning.key import code_digest, training_tags
-from pipeline.learning.recipe import Recipe
+from pipeline.learning.recipe import Recipe, code_digest, training_tags
 from pipeline.shared import results
 from pipeline.shared.arrays import digest_of
-from pipeline.shared.errors import one_line_errors
-from pipeline.shared.lock import single_instance
+from pipeline.shared.lock import command
 from pipeline.shared.paths import PREPARED, RECIPES
 from pipeline.shared.trained import trained_from_arguments
 
 
-@one_line_errors
-@single_instance
+@command
 def main() -> None:
     """Take the result up, or train."""
     trained = trained_from_arguments("Train one variant with one seed.")

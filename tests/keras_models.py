@@ -16,7 +16,6 @@ from pipeline.learning.hardware import make_deterministic
 from pipeline.learning.recipe import Recipe
 from pipeline.params import Params
 from pipeline.shared.arrays import digest_of
-from pipeline.shared.load_params import load_params
 from pipeline.shared.variant import Network
 from pipeline.training import fitting
 from pipeline.training.body import make_twin, starting_model
@@ -43,10 +42,11 @@ def optimizer(name: str = "Adam", learning_rate: Any = 0.01, **arguments: Any) -
     return config
 
 
-def recipe(**changes: Any) -> Recipe:
-    """A recipe for two epochs, whose model is not used."""
-    fields: dict[str, Any] = {"variant": "tiny", "optimizer": optimizer(), "batch_size": 4, "epochs": 2}
-    return replace(recipe_of("shallow"), **(fields | changes))
+def recipe(settings: dict[str, Any] | None = None, **changes: Any) -> Recipe:
+    """A recipe for two epochs, whose model is not used; `settings` are those that differ."""
+    made = recipe_of("shallow")
+    fields = {"variant": "tiny", "optimizer": optimizer()} | changes
+    return replace(made, settings=made.settings | {"batch_size": 4, "epochs": 2} | (settings or {}), **fields)
 
 
 def listed(*hidden: keras.Layer, classes: int = 2, size: int = 8) -> keras.Sequential:
@@ -112,7 +112,7 @@ def contrary(data: Images) -> Images:
 @cache
 def recipe_of(variant: str) -> Recipe:
     """The recipe of a variant of the repository's params.yaml for one epoch."""
-    params = load_params(Params, ROOT / "params.yaml")
+    params = Params.read(ROOT / "params.yaml")
     key = next(key for key in params.blocks if key.endswith(f".{variant}"))
     block = params.blocks[key].model_copy(update={"epochs": 1, "training_images": None})
     return recipes.recipe(key, block, params, FACTS)
@@ -120,7 +120,7 @@ def recipe_of(variant: str) -> Recipe:
 
 def print_trained(made: Recipe) -> None:
     """Train a model for two steps, and print a digest of its weights."""
-    drawn, count = np.random.default_rng(0), 2 * made.batch_size
+    drawn, count = np.random.default_rng(0), 2 * made.settings["batch_size"]
     learnt = Images(drawn.integers(0, 256, (count, 32, 32, 3), np.uint8), drawn.integers(0, 10, count))
     make_deterministic(0, made.threads, made.share_batches)
     model = make_twin(starting_model(made, learnt, None), made, learnt, learnt)

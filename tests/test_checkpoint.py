@@ -34,7 +34,7 @@ def linear() -> keras.Sequential:
 
 
 def fit(make: Make, chosen: Recipe, kept: Checkpoint | None, interrupt: int | None = None) -> tuple[Fit, Any]:
-    twin = Twin(make(), "float32", label_smoothing=chosen.label_smoothing)
+    twin = Twin(make(), "float32", label_smoothing=chosen.settings["label_smoothing"])
     done = fitting.fit(twin, chosen, LEARNT, CONTRARY, 0, Interrupt(interrupt), checkpoint=kept)
     return done, twin.get_weights()
 
@@ -51,7 +51,7 @@ CASES: dict[str, tuple[Make, dict[str, Any]]] = {
 def test_an_interrupted_training_ends_as_one_that_was_not_and_then_trains_no_more(
     make: Make, changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chosen = recipe(**{"optimizer": optimizer("RMSprop"), "batch_size": 16, "epochs": 7} | changes)
+    chosen = recipe({"batch_size": 16, "epochs": 7} | changes, optimizer=optimizer("RMSprop"))
     kept = Checkpoint(tmp_path / "kept.npz", "key")
     whole, expected = fit(make, chosen, None)
     epochs = len(whole.history["loss"])
@@ -80,7 +80,7 @@ OPTIMIZERS = {kind.__name__: keras.saving.serialize_keras_object(kind(0.01)) for
 
 @pytest.mark.parametrize("chosen", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_every_optimizer_resumes_exactly(chosen: dict[str, Any], tmp_path: Path) -> None:
-    made, kept = recipe(optimizer=chosen, batch_size=16), Checkpoint(tmp_path / "kept.npz", "key")
+    made, kept = recipe({"batch_size": 16}, optimizer=chosen), Checkpoint(tmp_path / "kept.npz", "key")
     with pytest.raises(KeyboardInterrupt):
         fit(linear, made, kept, 1)
     (resumed, weights), (whole, expected) = (fit(linear, made, one) for one in (kept, None))

@@ -12,13 +12,30 @@ import pytest
 from ruamel.yaml import YAML
 
 import pipeline
-from pipeline.shared.neutral import NEUTRAL
 from tests.conftest import ROOT
 
 STAGES: dict[str, dict[str, Any]] = {
     name: stage.get("do", stage) for name, stage in YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"].items()
 }
 MODULES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "pipeline").rglob("*.py"))
+
+# The modules that cannot change the content of any result. No stage of dvc.yaml lists them and no key of a
+# checkpoint covers them, so editing one reruns nothing.
+NEUTRAL = {
+    "pipeline/integrity.py": "compares files with dvc.lock and restores damaged ones",
+    "pipeline/records/outputs.py": "logs the files of evaluate and report to MLflow",
+    "pipeline/records/recording.py": "logs a training's files to MLflow",
+    "pipeline/records/store.py": "checks that MLflow's store can be used",
+    "pipeline/records/tracking.py": "starts, finds and ends MLflow runs",
+    "pipeline/shared/dvc_lock.py": "reads dvc.lock",
+    "pipeline/shared/errors.py": "words errors",
+    "pipeline/shared/load_params.py": "parses params.yaml, whose values DVC compares itself",
+    "pipeline/shared/lock.py": "keeps two processes from doing the same work",
+    "pipeline/shared/paths.py": "names files that dvc.yaml names too",
+    "pipeline/shared/reading.py": "reads results and refuses impossible ones",
+    "pipeline/shared/results.py": "copies results that were made ahead of their stages",
+    "pipeline/shared/trained.py": "names the files of a trained model and reads its records",
+}
 
 
 def files_of(name: str) -> set[str]:
@@ -68,8 +85,8 @@ def test_a_stage_lists_the_modules_that_decide_its_outputs(stage: str) -> None:
     assert listed_modules(stage) == deciding_modules(module_of(stage))
 
 
-def test_neutral_modules_exist_and_have_a_reason() -> None:
-    assert all((ROOT / module).is_file() and reason for module, reason in NEUTRAL.items())
+def test_neutral_modules_exist() -> None:
+    assert NEUTRAL.keys() <= set(MODULES)
 
 
 def test_nothing_is_trained_or_chosen_on_test_images() -> None:

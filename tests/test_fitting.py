@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def test_fit_trains_on_the_batches_of_each_epoch() -> None:
 
 
 def test_fit_gives_a_value_and_prints_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
-    fit = fitting.fit(linear_model(), recipe(epochs=2), LEARNT, CONTRARY, seed=0)
+    fit = fitting.fit(linear_model(), recipe(), LEARNT, CONTRARY, seed=0)
     names = {"accuracy", "loss", "val_accuracy", "val_loss"}
     assert {name: len(values) for name, values in fit.history.items()} == dict.fromkeys(names, 2)
     assert min(fit.wall_seconds, fit.cpu_seconds) > 0
@@ -100,7 +101,7 @@ def test_fit_gives_a_value_and_prints_a_line_an_epoch(capsys: pytest.CaptureFixt
 def test_weights_of_the_best_epoch_are_kept_where_the_variant_says_so(
     stopping: dict[str, Any], epochs: int, trained: int, kept: int
 ) -> None:
-    model, chosen = linear_model(), recipe(epochs=epochs, early_stopping=stopping | {"patience": 2})
+    model, chosen = linear_model(), recipe({"epochs": epochs, "early_stopping": stopping | {"patience": 2}})
     losses = fitting.fit(model, chosen, LEARNT, CONTRARY, seed=0).history["val_loss"]
     assert len(losses) == trained
     assert losses == sorted(losses)
@@ -116,7 +117,7 @@ from pipeline.training.twin import Twin
 from tests import keras_models
 
 hardware.make_deterministic(0, threads=2, share_batches=sys.argv[2] == "random")
-data, tiny = keras_models.images(48), keras_models.recipe(batch_size=16)
+data, tiny = keras_models.images(48), keras_models.recipe({"batch_size": 16})
 for seed in map(int, sys.argv[3:]):
     model = getattr(keras_models, sys.argv[2] + "_model")()
     twin = Twin(model, "float32", parts=2 if sys.argv[2] == "random" else 1)

@@ -8,12 +8,11 @@ import pytest
 from pipeline.design import networks
 from pipeline.learning.backend import keras
 from pipeline.params import Params
-from pipeline.shared.load_params import load_params
 from pipeline.shared.variant import network_names
 from tests.conftest import ROOT
 from tests.keras_models import network_model
 
-PARAMS = load_params(Params, ROOT / "params.yaml")
+PARAMS = Params.read(ROOT / "params.yaml")
 VARIANTS = {key.rpartition(".")[2]: variant for key, variant in PARAMS.blocks.items()}
 DOCUMENT = (ROOT / "docs/variants.md").read_text()
 DOCUMENTED = re.findall(r"^\| `(\w+)` \| [A-E].* \| (.+) \| (\S+) \|$", DOCUMENT, re.MULTILINE)

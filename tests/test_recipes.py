@@ -17,7 +17,6 @@ from pipeline.learning.backend import keras
 from pipeline.learning.recipe import Recipe
 from pipeline.params import Params
 from pipeline.shared.arrays import write_arrays
-from pipeline.shared.load_params import load_params
 from pipeline.shared.variant import Network, Optimizer
 from pipeline.training.layers import RandomShift
 from tests.conftest import ROOT, contents, refusal
@@ -52,7 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_repositorys_params_make_sixteen_recipes(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(made)
-    blocks = load_params(Params).blocks
+    blocks = Params.read().blocks
     assert contents(Path("recipes")).keys() - {"_index.json"} == {f"{k.split('.')[-1]}.json" for k in blocks}
     assert len(blocks) == 16
     for key, block in blocks.items():

@@ -28,11 +28,7 @@ DATA = images(40, size=32)
 
 def tiny_recipe(**changes: Any) -> Recipe:
     """Everything that a speedrun has, on eight steps."""
-    fields: dict[str, Any] = {
-        "model": architecture.configuration("key", TINY, [32, 32, 3], 2, "tiny"),
-        "optimizer": optimizers.configuration(
-            "key", Optimizer.model_validate(SGD | {"learning_rate": RATE}), steps=8
-        ),
+    settings = {
         "batch_size": 20,
         "epochs": 4,
         "label_smoothing": 0.2,
@@ -41,7 +37,13 @@ def tiny_recipe(**changes: Any) -> Recipe:
         "flip": "alternating",
         "lookahead": {"every": 3, "decay": 0.9},
     }
-    return recipe(**fields | changes)
+    optimizer = Optimizer.model_validate(SGD | {"learning_rate": RATE})
+    return recipe(
+        settings,
+        model=architecture.configuration("key", TINY, [32, 32, 3], 2, "tiny"),
+        optimizer=optimizers.configuration("key", optimizer, steps=8),
+        **changes,
+    )
 
 
 def test_whitening_kernels_are_those_of_the_definition() -> None:

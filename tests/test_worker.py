@@ -10,7 +10,6 @@ import pytest
 
 from pipeline.params import Params
 from pipeline.running import worker
-from pipeline.shared.load_params import load_params
 from tests.conftest import ROOT
 from tests.keras_models import print_trained, recipe_of
 
@@ -50,13 +49,13 @@ def test_forks_train_all_variants_as_fresh_processes_do() -> None:
     worker.stop()  # the server of other tests, which has imported less
     worker.warm_up()
     digests = {}
-    for key in load_params(Params, ROOT / "params.yaml").blocks:
+    for key in Params.read(ROOT / "params.yaml").blocks:
         name = key.rpartition(".")[2]
         lines: list[str] = []
         assert worker.run(partial(print_trained, recipe_of(name)), lines.append) == 0, lines
         digests[name] = lines[-1]
     for name in FRESH:
-        recipe = json.dumps(recipe_of(name).as_json())
+        recipe = json.dumps(asdict(recipe_of(name)))
         command = [sys.executable, "-c", TRAIN]
         done = subprocess.run(command, cwd=ROOT, input=recipe, capture_output=True, text=True, check=True)
         assert done.stdout.split()[-1] == digests[name]

@@ -69,7 +69,7 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> Outcome
             lines.append(f"{model} has no MLflow run (its training came from DVC's cache): run `make sync`")
         else:
             reason = f"{verdict.reason}; {verdict.comparison}"
-            number = make_champion(candidate, champion, standing, reason)
+            number = make_champion(candidate, champion, reason)
             tag_run(candidate, f"version {number}: {reason}")
             lines.append(f"{name}: version {number} is champion: {reason}")
         return Outcome(verdict, standing, lines)
@@ -87,18 +87,14 @@ def described_by(champion: ModelVersion | None) -> tuple[Standing | None, list[s
         return None, [f"{version} counts as none: its tags are missing or invalid: {wrong}"]
 
 
-def make_champion(
-    candidate: Candidate, champion: ModelVersion | None, standing: Standing | None, reason: str
-) -> str:
+def make_champion(candidate: Candidate, champion: ModelVersion | None, reason: str) -> str:
     """Register the candidate if it is not a version yet, check its answers and move the aliases to it."""
     client, name = mlflow.MlflowClient(), candidate.registered_name
     with trial.new_process() as answers:
         known = (str(version.version) for version in versions(name) if is_version_of(version, candidate))
         number = next(known, None) or register(candidate)
-        if (status := client.get_model_version(name, number).status) != "READY":
-            raise PipelineError(f"{name}: version {number} is {status}, not READY, so it was not promoted")
         trial.check(answers, f"models:/{name}/{number}", candidate.images, candidate.probabilities)
-    for key, value in describe(candidate, champion, standing, reason).items():
+    for key, value in describe(candidate, champion, reason).items():
         client.set_model_version_tag(name, number, key, value)
     if champion is not None:
         client.set_registered_model_alias(name, PREVIOUS, champion.version)
@@ -106,14 +102,9 @@ def make_champion(
     return number
 
 
-def describe(
-    candidate: Candidate, champion: ModelVersion | None, standing: Standing | None, reason: str
-) -> dict[str, str]:
+def describe(candidate: Candidate, champion: ModelVersion | None, reason: str) -> dict[str, str]:
     """The tags of a new champion. `replaces` holds the id of the promotion that made the old one champion."""
     before = "none" if champion is None else f"version {champion.version}"
-    change = f"none: {before} was scored on another split" if champion else "none: the first champion"
-    if standing is not None and standing.split_digest == candidate.tags["split_digest"]:
-        change = f"{candidate.validation_accuracy - standing.validation_accuracy:+.6f}"
     return (
         candidate.tags
         | candidate.identity
@@ -122,7 +113,6 @@ def describe(
             "test_accuracy": f"{candidate.test_accuracy:.6f}",
             "mean_validation_accuracy": f"{candidate.mean_validation_accuracy:.6f}",
             "seeds": str(candidate.seeds),
-            "validation_accuracy_change": change,
             "promotion": reason,
             "promotion_id": uuid.uuid4().hex,
             "replaces": champion.tags.get("promotion_id", before) if champion else before,

@@ -6,13 +6,13 @@ Nothing is unpickled, and a file that differs from the registered one is not loa
 """
 
 import hashlib
-import importlib.util
 import json
 import os
+import runpy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -59,7 +59,9 @@ class Classifier(PythonModel):
         model = keras.saving.load_model(context.artifacts["model"], compile=False)
         self.classes: list[str] = context.model_config["classes"]
         self.batch_limit: int = context.model_config["batch_limit"]
-        self.images, views = (_load_module(context.artifacts[part]) for part in ("images", "views"))
+        # Run by their files: by their names, another model's copies could already be loaded in their place.
+        run = (runpy.run_path(context.artifacts[part]) for part in ("images", "views"))
+        self.images, views = (SimpleNamespace(**names) for names in run)
         self.shape = (context.model_config["image_size"], context.model_config["image_size"], 3)
         self.decoder = ThreadPoolExecutor(1)
         chosen = context.model_config["views"]
@@ -183,16 +185,6 @@ def _check(context: Any) -> None:
                 f"{context.artifacts.get(part, part)}: damaged: registered with SHA-256 {expected}, "
                 f"received {found}; serve another version, or register the model again"
             )
-
-
-def _load_module(path: str) -> ModuleType:
-    """A module by its file: by a name, another model's copy could already be loaded in its place."""
-    spec = importlib.util.spec_from_file_location("served_module", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path}: not a Python module")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 mlflow.models.set_model(Classifier())

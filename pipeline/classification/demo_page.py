@@ -16,7 +16,6 @@ from pipeline.classification.inference import LoadedModel
 from pipeline.data import images
 from pipeline.shared.errors import PipelineError
 
-TYPES = ["png", "jpg", "jpeg", "webp"]
 SHOWN = 256  # pixels across, at least
 CONFUSIONS = 3
 # Hands an image that is pasted anywhere on the page to the upload field, and says so once it does.
@@ -82,7 +81,7 @@ def confusion(uri: str) -> pd.DataFrame | None:
 
 def chosen(model: LoadedModel) -> tuple[np.ndarray | None, str | None]:
     """The uploaded or pasted image, or a test image with its class; None without a readable image."""
-    file = st.file_uploader("Drop an image here", type=TYPES)
+    file = st.file_uploader("Drop an image here", type=images.SUFFIXES)
     st.components.v2.component("paste", html="<small></small>", js=PASTE)()
     if file is not None:
         try:

@@ -24,7 +24,6 @@ from pipeline.params import Params
 from pipeline.records import store
 from pipeline.shared.arrays import read_arrays, read_facts
 from pipeline.shared.errors import PipelineError, in_a_line
-from pipeline.shared.load_params import load_params
 from pipeline.shared.paths import PREPARED
 
 # Where test images may lie: those of params.yaml, and the quickstart's.
@@ -61,7 +60,7 @@ class LoadedModel:
 
 def champion_uri() -> str:
     """The champion of the dataset that params.yaml names."""
-    return f"models:/{load_params(Params).data.dataset}@{CHAMPION}"
+    return f"models:/{Params.read().data.dataset}@{CHAMPION}"
 
 
 def check(uri: str) -> None:

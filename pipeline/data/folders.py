@@ -5,12 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.images import ImageError, decode
+from pipeline.data.images import SUFFIXES, ImageError, decode
 from pipeline.data.sources import Part, RawDataset, dataset
 from pipeline.shared.errors import PipelineError
 from pipeline.shared.load_params import joined, shortened
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 def read(folders: dict[str, Path], size: int) -> RawDataset:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PIXELS = 40_000_000
 MAX_SCANS = 100  # of a progressive JPEG, which has about ten; each one costs a pass over all pixels
 TURNS = {

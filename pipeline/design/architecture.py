@@ -28,13 +28,10 @@ def build(network: Network, image_shape: list[int], classes: int, name: str) -> 
     function = getattr(networks, network.name)
     inputs = keras.Input(image_shape, dtype="uint8")
     scale = keras.layers.Rescaling(1 / 255)
-    output = keras.layers.Dense
+    last = keras.layers.Dense(classes, activation="softmax", name=OUTPUT)
     if INPUTS in inspect.signature(function).parameters:
-        hidden = function(scale(inputs), **network.arguments)
-        return keras.Model(inputs, output(classes, activation="softmax", name=OUTPUT)(hidden), name=name)
-    hidden = function(**network.arguments)
-    last = output(classes, activation="softmax", name=OUTPUT)
-    return keras.Sequential([inputs, scale, *hidden, last], name=name)
+        return keras.Model(inputs, last(function(scale(inputs), **network.arguments)), name=name)
+    return keras.Sequential([inputs, scale, *function(**network.arguments), last], name=name)
 
 
 def configuration(

@@ -64,8 +64,6 @@ def probabilities(
     With `views`, their mean over these test-time views. Calls the model on each batch, since `Model.predict`
     also waits for tf.data's autotuning.
     """
-    if not len(images):
-        return np.empty((0, *model.output_shape[1:]), np.float32)
     forward = tf.function(lambda batch: average(model, batch, views)).get_concrete_function(
         tf.TensorSpec((None, *images.shape[1:]), tf.uint8)
     )

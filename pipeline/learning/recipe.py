@@ -1,24 +1,34 @@
-"""A recipe: everything but data and code that decides a training, as `pipeline.recipes` wrote it."""
+"""A recipe: everything but data and code that decides a training, as `pipeline.recipes` wrote it.
+
+Digests of it, the data and the code, which together decide the weights and the predictions, are the keys of
+checkpoints and results.
+"""
 
 import json
 from copy import deepcopy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import yaml
+
+from pipeline.shared.arrays import digest_of, file_digest, read_facts
 from pipeline.shared.errors import PipelineError
-from pipeline.shared.paths import RECIPES
+from pipeline.shared.paths import PREPARED, RECIPES
 from pipeline.shared.trained import Trained
 
 if TYPE_CHECKING:
     import keras
 
+ROOT = Path(__file__).parents[2]
 REMAKE = "run `dvc repro --force --single-item recipes` to train for this machine"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """`model` and `optimizer` are Keras configurations; `settings` is the block of params.yaml, to be logged.
+    """`model` and `optimizer` are Keras configurations; `settings` is the block of params.yaml, in which
+    optional keys that are not used are missing.
 
     `share_batches` says how `threads` work together: on parts of each batch, or on each operation.
     """
@@ -27,24 +37,13 @@ class Recipe:
     init_from: str | None
     model: dict[str, Any]
     optimizer: dict[str, Any]
-    batch_size: int
-    epochs: int
-    training_images: int | None
-    label_smoothing: float
-    early_stopping: dict[str, Any] | None
-    reduce_learning_rate: dict[str, Any] | None
+    settings: dict[str, Any]
     threads: int
     share_batches: bool
     precision: str
     precision_setting: str
     device: str
     versions: dict[str, str]
-    settings: dict[str, Any]
-    whitening: dict[str, Any] | None = None
-    identity_kernels: bool | None = None
-    flip: str | None = None
-    lookahead: dict[str, Any] | None = None
-    views: str | None = None
 
     @classmethod
     def read(cls, variant: str) -> Self:
@@ -61,11 +60,6 @@ class Recipe:
     def base(self, seed: int) -> Trained | None:
         """The model that a fine-tuning begins with; None for other trainings."""
         return None if self.init_from is None else Trained(self.init_from, seed)
-
-    def as_json(self) -> dict[str, Any]:
-        """What the file holds: a field with a default only if it has another value."""
-        defaults = {field.name: field.default for field in fields(self)}
-        return {key: value for key, value in asdict(self).items() if value != defaults[key]}
 
     def check_machine(self) -> None:
         """Raise PipelineError if versions, device or precision here are not those of the recipe."""
@@ -95,3 +89,40 @@ class Recipe:
         from pipeline.learning.backend import keras
 
         return keras.saving.deserialize_keras_object(deepcopy(self.optimizer))
+
+
+def training_tags(trained: Trained, recipe: Recipe, start: Path | None, code: str) -> dict[str, str]:
+    """The tags that identify what decides a training's weights; their digest is its key.
+
+    `start` is the model file that a fine-tuning begins with, `code` the digest of the stage's modules.
+    """
+    facts = read_facts(PREPARED / "split")
+    base = {} if start is None else {"init_from": file_digest(start)}
+    return {
+        "variant": trained.variant,
+        "seed": str(trained.seed),
+        "params_digest": digest_of(asdict(recipe) | base),
+        "data_digest": facts["data_digest"],
+        "split_digest": facts["split_digest"],
+        "code_digest": code,
+    }
+
+
+def prediction_key(model: Path, recipe: Recipe, code: str) -> str:
+    """The digest of what decides a model's predictions."""
+    split = read_facts(PREPARED / "split")["split_digest"]
+    views = recipe.settings.get("views")
+    return digest_of([file_digest(model), recipe.threads, recipe.share_batches, views, split, code])
+
+
+def code_digests() -> dict[str, str]:
+    """The digests of the modules of both stages, by the stage."""
+    return {stage: code_digest(stage) for stage in ("train", "predict")}
+
+
+def code_digest(stage: str) -> str:
+    """A digest of the modules that dvc.yaml lists for a stage."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    listed = [ROOT / name for name in stages[stage]["deps"] if name.startswith("pipeline/")]
+    modules = {path for item in listed for path in ([item] if item.suffix else item.rglob("*.py"))}
+    return digest_of({path.relative_to(ROOT).as_posix(): file_digest(path) for path in modules})

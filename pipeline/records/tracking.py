@@ -43,8 +43,11 @@ def training_run(experiment: str, name: str, tags: dict[str, str], resumed: bool
     made = mlflow.set_experiment(experiment)
     # If two processes create it at once, MLflow (3.17) leaves the loser's former experiment active.
     mlflow.set_experiment(experiment_id=made.experiment_id)
-    run_id = _run_to_go_on_with(made.experiment_id, name, tags, resumed)
-    tags = tags | {"git_commit": git_commit(), "workspace": workspace()}
+    tags = tags | {"workspace": workspace()}
+    unended = "" if resumed else " and attributes.status != 'FINISHED'"
+    begun = find_run(experiment, tags, f"attributes.run_name = '{name}'{unended}")
+    run_id = begun.info.run_id if begun else None
+    tags["git_commit"] = git_commit()
     if name_of_experiment := os.environ.get("DVC_EXP_NAME"):
         tags["dvc_experiment"] = name_of_experiment
     run = mlflow.start_run(
@@ -75,19 +78,6 @@ def best_effort(name: str) -> Iterator[None]:
         print(line, file=sys.stderr)
 
 
-def _run_to_go_on_with(experiment_id: str, name: str, tags: dict[str, str], resumed: bool) -> str | None:
-    """The newest run with these tags that this folder began and, unless `resumed`, did not end."""
-    runs = mlflow.MlflowClient().search_runs(
-        [experiment_id],
-        f"attributes.run_name = '{name}' and tags.workspace = '{workspace()}'",
-        order_by=["attributes.start_time DESC"],
-    )
-    for run in runs:
-        if tags.items() <= run.data.tags.items() and (resumed or run.info.status != "FINISHED"):
-            return run.info.run_id
-    return None
-
-
 def end_killed(experiment: str) -> list[str]:
     """End as KILLED the runs that this folder began and no process continues; their names."""
     client = mlflow.MlflowClient()
@@ -111,15 +101,17 @@ def workspace() -> str:
     return digest_of([WORKSPACE.read_text(), str(Path.cwd())])  # a copy of the folder is another one
 
 
-def find_run(experiment: str, tags: dict[str, str]) -> Run | None:
-    """The newest finished run of an experiment that carries all of these tags."""
+def find_run(
+    experiment: str, tags: dict[str, str], condition: str = "attributes.status = 'FINISHED'"
+) -> Run | None:
+    """The newest run of an experiment that carries all of these tags and meets the condition."""
     found = mlflow.MlflowClient().get_experiment_by_name(experiment)
     if found is None:
         return None
     conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
     runs = mlflow.MlflowClient().search_runs(
         [found.experiment_id],
-        filter_string=" and ".join(["attributes.status = 'FINISHED'", *conditions]),
+        filter_string=" and ".join([condition, *conditions]),
         order_by=["attributes.start_time DESC"],
         max_results=1,
     )

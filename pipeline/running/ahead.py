@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from pipeline.learning.key import prediction_key, training_tags
-from pipeline.learning.recipe import Recipe
+from pipeline.learning.recipe import Recipe, prediction_key, training_tags
 from pipeline.running import worker
 from pipeline.running.view import View, in_words, report
 from pipeline.shared import results

@@ -25,11 +25,9 @@ def gpus() -> list[str]:
     """The GPUs that may be used, as CUDA_VISIBLE_DEVICES names them; none without NVIDIA's driver."""
     found = [str(number) for number, _ in enumerate(NVIDIA.glob("*"))]
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (
-        [name.strip() for name in chosen.split(",") if name.strip()]
-        if found and chosen is not None
-        else found
-    )
+    if not found or chosen is None:
+        return found
+    return [name.strip() for name in chosen.split(",") if name.strip()]
 
 
 CONTEXT = multiprocessing.get_context("spawn") if gpus() else multiprocessing.get_context("forkserver")

@@ -4,7 +4,6 @@ import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
@@ -15,8 +14,6 @@ from pipeline.shared.paths import PARAMS
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 LIMIT = 10  # problems in one error
-MAX_DEPTH = 50
-MAX_LENGTH = 100_000
 PLAIN = {  # pydantic's errors, by their type, in plain words
     "bool_type": "must be true or false",
     "dict_type": "must be a mapping of keys",
@@ -35,9 +32,7 @@ def load_params(model: type[AnyModel], path: Path = PARAMS) -> AnyModel:
     Raises PipelineError with every invalid key, what is allowed and what was received, in one line.
     """
     try:
-        text = path.read_text("utf-8")
-        _check_effort(text)
-        content = YAML(typ="safe").load(text)
+        content = YAML(typ="safe").load(path.read_text("utf-8"))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
@@ -75,35 +70,6 @@ def joined(problems: list[str], total: int | None = None) -> str:
     others = (total or len(problems)) - LIMIT
     more = f"; and {others} more" if others > 0 else ""
     return in_a_line("; ".join(problems[:LIMIT]) + more)
-
-
-def _check_effort(text: str) -> None:
-    """Raise ValueError if a text would keep DVC's parser busy: if it is long, nested deeply, or multiplied by
-    merge keys and aliases. PyYAML's parser, which is written in C, finds out in milliseconds."""
-    if len(text) > MAX_LENGTH:
-        raise ValueError(f"at most {MAX_LENGTH:,} characters are allowed; received {len(text):,}")
-    depth = 0
-    try:
-        for event in yaml.parse(text, yaml.CSafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise ValueError(f"at most {MAX_DEPTH} levels are allowed; received more")
-        size = _size(yaml.compose(text, yaml.CSafeLoader), {})
-    except yaml.YAMLError:
-        return  # DVC's parser words the error
-    if size > MAX_LENGTH:
-        raise ValueError(f"at most {MAX_LENGTH:,} values are allowed; its aliases make more")
-
-
-def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """The number of values below a node, an alias counted as what it stands for."""
-    if not isinstance(node, yaml.CollectionNode):
-        return 1
-    if id(node) not in known:
-        known[id(node)] = 0  # for a node that contains itself
-        children = node.value if isinstance(node, yaml.SequenceNode) else [child for _, child in node.value]
-        known[id(node)] = 1 + sum(_size(child, known) for child in children)
-    return known[id(node)]
 
 
 def _worded(model: type[BaseModel], content: Any, problem: Any) -> str:

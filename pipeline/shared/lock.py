@@ -14,7 +14,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pipeline.shared.errors import one_line_errors
 from pipeline.shared.paths import LOCKS
+
+
+def command(main: Callable[[], None]) -> Callable[[], None]:
+    """Make a command print errors as one line, and wait until no other process here does the same."""
+    return one_line_errors(single_instance(main))
 
 
 def single_instance(main: Callable[[], None]) -> Callable[[], None]:

@@ -38,13 +38,13 @@ def train(
     """Train in an MLflow run, score the weights that are kept, write and log them.
 
     Begins with the weights of the model file `start`, if there is one. `tags` identify what decides the
-    weights (`pipeline.learning.key`); they are logged, and their digest is the key of the checkpoint.
+    weights (`pipeline.learning.recipe`); they are logged, and their digest is the key of the checkpoint.
     `report` is called after each epoch, with its number, that of all epochs, and the validation accuracy.
     """
     check_inputs(*(PREPARED / part for part in PARTS))
     recipe.check_machine()
     training, validation = (Images(**read_arrays(PREPARED / part)) for part in PARTS[1:])
-    training = training.first(recipe.training_images)
+    training = training.first(recipe.settings.get("training_images"))
     keras.utils.clear_session()  # of what this process trained before
     make_deterministic(trained.seed, recipe.threads, recipe.share_batches)
     model = starting_model(recipe, training, start)
@@ -54,7 +54,7 @@ def train(
     resumed = checkpoint.read() is not None
     experiment = read_facts(PREPARED / "split")["name"]
     with tracking.training_run(experiment, trained.name, tags, resumed) as run_id:
-        watching = [report_epochs(report, recipe.epochs)] if report else []
+        watching = [report_epochs(report, recipe.settings["epochs"])] if report else []
         watching += [log_epochs()] if resumed else []
         mlflow.keras.autolog(log_models=False, log_datasets=False, disable=resumed)
         twin = make_twin(model, recipe, training, validation)
@@ -76,23 +76,24 @@ def starting_model(recipe: Recipe, training: Images, start: Path | None) -> kera
     if start is not None:
         model.set_weights(model_file.load(start).get_weights())
         return model
-    if recipe.identity_kernels:
+    if recipe.settings.get("identity_kernels"):
         set_identity(model)
-    if recipe.whitening:
-        set_whitening(model, training.images[: recipe.whitening["images"]])
+    if whitening := recipe.settings.get("whitening"):
+        set_whitening(model, training.images[: whitening["images"]])
     return model
 
 
 def make_twin(model: keras.Model, recipe: Recipe, train: Images, validation: Images) -> Twin:
     """The model that trains, with as many parts of a batch as there are threads to compute them."""
-    smallest = fitting.smallest_batch(recipe.batch_size, train, validation)
+    settings = recipe.settings
+    smallest = fitting.smallest_batch(settings["batch_size"], train, validation)
     on_cpu = recipe.device == "cpu"
     parts = min(recipe.threads, smallest) if recipe.share_batches and on_cpu else 1
-    twin = Twin(model, recipe.precision, parts, recipe.label_smoothing, fuses=on_cpu)
-    steps = -(-len(train.labels) // recipe.batch_size)
-    if recipe.lookahead:
-        twin.after_step.append(Lookahead(twin.weights, **recipe.lookahead, total=recipe.epochs * steps))
-    if recipe.whitening:
+    twin = Twin(model, recipe.precision, parts, settings["label_smoothing"], fuses=on_cpu)
+    if lookahead := settings.get("lookahead"):
+        steps = settings["epochs"] * -(-len(train.labels) // settings["batch_size"])
+        twin.after_step.append(Lookahead(twin.weights, **lookahead, total=steps))
+    if settings.get("whitening"):
         twin.network.get_layer(WHITENING).kernel.trainable = False
     return twin
 
@@ -111,7 +112,7 @@ def measures(model: keras.Model, recipe: Recipe, fit: Fit, validation: Images) -
     if fit.divergence is not None:
         return measured
     loss, accuracy = model_file.score(model, validation.images, validation.labels)
-    monitor = recipe.early_stopping["monitor"] if recipe.early_stopping else "val_loss"
+    monitor = recipe.settings.get("early_stopping", {}).get("monitor", "val_loss")
     best = np.argmax if monitor == "val_accuracy" else np.argmin
     return measured | {
         "best_epoch": int(best(history[monitor])) + 1,

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -67,15 +68,17 @@ def fit(
     At the end the model holds the weights of the best epoch if the recipe restores them, else those of
     the last epoch. With a `checkpoint` the training resumes from it, and saves its own.
     """
+    settings = recipe.settings
+    flips = settings.get("flip") == "alternating"
     compile_model(model, recipe)
     epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-    chosen = list(_callbacks(recipe))
+    chosen = list(_callbacks(settings))
     resumable = Resumable(checkpoint, chosen)
     model.fit(
-        training_batches(training, recipe.batch_size, seed, epoch, recipe.flip == "alternating"),
+        training_batches(training, settings["batch_size"], seed, epoch, flips),
         validation_data=validation_batches(validation),
         initial_epoch=resumable.epochs,
-        epochs=resumable.epochs if resumable.stopped else recipe.epochs,
+        epochs=resumable.epochs if resumable.stopped else settings["epochs"],
         callbacks=[
             keras.callbacks.LambdaCallback(on_epoch_begin=lambda n, _: epoch.assign(n)),
             keras.callbacks.TerminateOnNaN(),
@@ -158,16 +161,16 @@ def _without_autotuning(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.prefetch(2).with_options(options)
 
 
-def _callbacks(recipe: Recipe) -> Iterator[keras.callbacks.Callback]:
+def _callbacks(settings: dict[str, Any]) -> Iterator[keras.callbacks.Callback]:
     """Fresh callbacks for one training. The learning rate is lowered before stopping is considered."""
-    if recipe.reduce_learning_rate:
-        yield keras.callbacks.ReduceLROnPlateau(**recipe.reduce_learning_rate)
-    if recipe.whitening:
-        yield Freeze(WHITENING, recipe.whitening["epochs"])
-    if recipe.early_stopping:
-        yield keras.callbacks.EarlyStopping(**recipe.early_stopping)
+    if reducing := settings.get("reduce_learning_rate"):
+        yield keras.callbacks.ReduceLROnPlateau(**reducing)
+    if whitening := settings.get("whitening"):
+        yield Freeze(WHITENING, whitening["epochs"])
+    if stopping := settings.get("early_stopping"):
+        yield keras.callbacks.EarlyStopping(**stopping)
     if not sys.stdout.isatty():
-        yield EpochLine(recipe.epochs)
+        yield EpochLine(settings["epochs"])
 
 
 class EpochLine(keras.callbacks.Callback):
