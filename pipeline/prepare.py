@@ -56,12 +56,21 @@ def main() -> None:
 
 
 def check(images: np.ndarray, labels: np.ndarray, classes: list[str], part: str) -> None:
-    """Raise PipelineError if, in a part of the raw data, images have a single colour, as a missing image
-    would, or a class has fewer than two images."""
+    """Raise PipelineError with every problem of the images and labels of a part of the raw data.
+
+    Images must be uint8 (n, size, size, 3), and none of a single colour, as a missing image would be. Labels
+    must be int64 (n,), indices of `classes`, with at least two images of each class.
+    """
     problems = []
-    if (blank := np.flatnonzero(np.ptp(images, axis=(1, 2, 3)) == 0)).size:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (*images.shape[1:2] * 2, 3):
+        problems.append(f"images are {images.dtype} {images.shape}, not uint8 (n, size, size, 3)")
+    elif (blank := np.flatnonzero(np.ptp(images, axis=(1, 2, 3)) == 0)).size:
         problems.append(f"images of a single colour, at {blank[:10].tolist()}")
-    if (few := np.flatnonzero(np.bincount(labels, minlength=len(classes)) < 2)).size:
+    if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+        problems.append(f"labels are {labels.dtype} {labels.shape} for {len(images)} images")
+    elif (wrong := np.flatnonzero((labels < 0) | (labels >= len(classes)))).size:
+        problems.append(f"labels outside 0 to {len(classes) - 1}, at {wrong[:10].tolist()}")
+    elif (few := np.flatnonzero(np.bincount(labels, minlength=len(classes)) < 2)).size:
         problems.append(f"classes with fewer than two images: {', '.join(classes[row] for row in few)}")
     if problems:
         raise PipelineError(f"{RAW}: {part} data: {'; '.join(problems)}")
