@@ -21,16 +21,15 @@ from pipeline.records.outputs import log_evaluation
 from pipeline.scoring import evaluation
 from pipeline.scoring.comparison import write_comparison
 from pipeline.shared.arrays import read_facts
-from pipeline.shared.errors import PipelineError, one_line_errors
-from pipeline.shared.lock import single_instance
+from pipeline.shared.errors import PipelineError
+from pipeline.shared.lock import command
 from pipeline.shared.paths import EVALUATION, METRICS, MODELS, PREDICTIONS, PREPARED, RECIPES
 from pipeline.shared.trained import Trained, all_trained
 
 MODELS_PER_PROCESS = 4  # which is what starting a process costs
 
 
-@one_line_errors
-@single_instance
+@command
 def main() -> None:
     """Score, write and log."""
     models = chosen_models()

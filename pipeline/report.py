@@ -16,9 +16,7 @@ from pipeline.records.outputs import log_report
 from pipeline.reporting import figures, report_text
 from pipeline.reporting.markdown import to_html
 from pipeline.reporting.results import read_results
-from pipeline.shared.errors import one_line_errors
-from pipeline.shared.load_params import load_params
-from pipeline.shared.lock import single_instance
+from pipeline.shared.lock import command
 from pipeline.shared.paths import (
     CHAMPION,
     EVALUATION,
@@ -33,11 +31,10 @@ from pipeline.shared.paths import (
 SHOWN = ("split", "validation", "test", "class_balance.csv", "samples.png")  # of the prepared data
 
 
-@one_line_errors
-@single_instance
+@command
 def main() -> None:
     """Read, write and log."""
-    params = load_params(Params)
+    params = Params.read()
     check_inputs(
         RECIPES, CHAMPION, EVALUATION, METRICS, MODELS, PREDICTIONS, *(PREPARED / name for name in SHOWN)
     )
