@@ -126,6 +126,7 @@ def take_turns(
     from pipeline.learning import hardware
     from pipeline.learning.backend import keras
     from pipeline.training import fitting
+    from pipeline.training.batches import Images
     from pipeline.training.body import make_twin
 
     class Turns(keras.callbacks.Callback):
@@ -143,7 +144,7 @@ def take_turns(
             return
         hardware.make_deterministic(0, chosen.threads, chosen.share_batches)
         train, validation = (
-            fitting.Images(np.load(folder / part / "images.npy"), np.load(folder / part / "labels.npy"))
+            Images(np.load(folder / part / "images.npy"), np.load(folder / part / "labels.npy"))
             for part in ("train", "validation")
         )
         model = make_twin(chosen.build(), chosen, train, validation)

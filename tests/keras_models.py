@@ -18,8 +18,8 @@ from pipeline.params import Params
 from pipeline.shared.arrays import digest_of
 from pipeline.shared.variant import Network
 from pipeline.training import fitting
+from pipeline.training.batches import Images
 from pipeline.training.body import make_twin, starting_model
-from pipeline.training.fitting import Images
 
 ROOT = Path(__file__).parents[1]  # conftest, which has it too, imports much
 FACTS = {"image_shape": [32, 32, 3], "classes": range(10), "counts": {"train": 1000}}

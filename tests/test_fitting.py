@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.learning.backend import keras, tf
 from pipeline.training import fitting
-from pipeline.training.fitting import Images
+from pipeline.training.batches import Images, smallest_batch, training_batches, validation_batches
 from tests.conftest import ROOT
 from tests.keras_models import contrary, images, layers, listed, recipe
 
@@ -32,18 +32,18 @@ def numbered(count: int) -> Images:
 
 
 def order(seed: int, epoch: int) -> list[int]:
-    batches = fitting.training_batches(numbered(10), 4, seed, tf.Variable(epoch, dtype=tf.int64))
+    batches = training_batches(numbered(10), 4, seed, tf.Variable(epoch, dtype=tf.int64))
     return [int(label) for _, labels in batches for label in labels]
 
 
 def test_an_epoch_holds_every_image_once_with_its_label() -> None:
-    batches = list(fitting.training_batches(numbered(10), 4, 0, tf.Variable(0, dtype=tf.int64)))
+    batches = list(training_batches(numbered(10), 4, 0, tf.Variable(0, dtype=tf.int64)))
     assert [len(labels) for _, labels in batches] == [4, 4, 2]
     assert sorted(int(label) for _, labels in batches for label in labels) == list(range(10))
     for pixels, labels in batches:
         assert pixels.dtype == tf.uint8
         assert np.array_equal(pixels[:, 0, 0, 0], labels)
-    validation = fitting.validation_batches(numbered(7))
+    validation = validation_batches(numbered(7))
     assert [int(label) for _, labels in validation for label in labels] == list(range(7))
 
 
@@ -51,7 +51,7 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     orders = [order(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert len({tuple(one) for one in [list(range(10)), *orders]}) == 5
     epoch = tf.Variable(0, dtype=tf.int64)
-    batches = fitting.training_batches(numbered(10), 4, 0, epoch)
+    batches = training_batches(numbered(10), 4, 0, epoch)
     for number in (0, 1, 0):
         epoch.assign(number)
         assert [int(label) for _, labels in batches for label in labels] == orders[number]
@@ -63,7 +63,7 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
 def test_smallest_batch_is_the_last_of_training_or_validation(
     training_images: int, validation_images: int, smallest: int
 ) -> None:
-    assert fitting.smallest_batch(4, numbered(training_images), numbered(validation_images)) == smallest
+    assert smallest_batch(4, numbered(training_images), numbered(validation_images)) == smallest
 
 
 def test_fit_trains_on_the_batches_of_each_epoch() -> None:
@@ -74,7 +74,7 @@ def test_fit_trains_on_the_batches_of_each_epoch() -> None:
     fitting.compile_model(by_hand, recipe())
     for number in (0, 1):
         epoch = tf.Variable(number, dtype=tf.int64)
-        for pixels, labels in fitting.training_batches(LEARNT, 4, 3, epoch):
+        for pixels, labels in training_batches(LEARNT, 4, 3, epoch):
             by_hand.train_on_batch(pixels, labels)
     for fitted, expected in zip(by_fit.get_weights(), by_hand.get_weights(), strict=True):
         assert np.allclose(fitted, expected, atol=1e-6)

@@ -12,8 +12,8 @@ from pipeline.learning.backend import keras, tf
 from pipeline.learning.recipe import Recipe
 from pipeline.shared.variant import Network, Optimizer
 from pipeline.training import body, fitting
+from pipeline.training.batches import Images, training_batches
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.fitting import Images
 from pipeline.training.layers import RandomShift
 from pipeline.training.optimization import Lookahead, ScaledSGD, Triangle
 from pipeline.training.start import EPSILON, set_identity, set_whitening
@@ -76,12 +76,12 @@ def test_identity_kernels_pass_the_first_channels_on() -> None:
     assert np.array_equal(model(features), features[..., :2])
 
 
-def mirrored(epoch: int, seed: int = 0) -> list[bool]:
+def mirrored(epoch: int, seed: int = 0, flip: str = "alternating") -> list[bool]:
     """Which of 400 images an epoch mirrors; the others are as they were."""
     plain = np.arange(400 * 12, dtype=np.int32).reshape(400, 2, 2, 3)
     found: list[bool] = [False] * 400
     data, number = Images(plain, np.arange(400)), tf.Variable(epoch, dtype=tf.int64)
-    for pixels, labels in fitting.training_batches(data, 150, seed, number, flip=True).as_numpy_iterator():
+    for pixels, labels in training_batches(data, 150, seed, number, flip).as_numpy_iterator():
         for one, label in zip(pixels, labels, strict=True):
             found[label] = np.array_equal(one, plain[label][:, ::-1])
             assert found[label] or np.array_equal(one, plain[label])
@@ -93,6 +93,13 @@ def test_each_image_is_mirrored_in_every_second_epoch() -> None:
     assert 150 < sum(first) < 250
     assert first == mirrored(2) == [not turned for turned in mirrored(1)]
     assert first != mirrored(0, seed=1)
+
+
+def test_each_epoch_mirrors_another_random_half() -> None:
+    first, second = (np.array(mirrored(epoch, flip="random")) for epoch in (0, 1))
+    assert 150 < first.sum() < 250
+    assert 100 < (first != second).sum() < 300
+    assert np.array_equal(first, mirrored(0, flip="random"))
 
 
 def test_each_image_is_shifted_on_its_own_and_filled_with_its_mirror_image() -> None:

@@ -140,7 +140,7 @@ def speedrun(widths: Sequence[int] = (64, 128, 128), shift: int = 2) -> list[ker
     offsets = [-m / sd for m, sd in zip(mean, deviation, strict=True)]
     return [
         layers.Rescaling(scales, offsets),
-        RandomShift(shift),
+        *([RandomShift(shift)] if shift else []),
         layers.Conv2D(24, 2, name="whitening"),
         layers.Activation("gelu"),
         *(layer for filters in widths for layer in _speedrun_group(filters)),

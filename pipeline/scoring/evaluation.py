@@ -21,13 +21,19 @@ PARTS = ("validation", "test")
 
 
 def evaluate(trained: Trained) -> str:
-    """Write metrics/VARIANT-SEED.json and the files of evaluation/VARIANT-SEED; the result in one line."""
+    """Write metrics/VARIANT-SEED.json and the files of evaluation/VARIANT-SEED; the result in one line.
+
+    Of a training that diverged, the status and reason, and its curves.
+    """
     classes = read_facts(PREPARED / "split")["classes"]
     history = trained.epochs()
     ended = trained.record()["tags"]
+    trained.evaluation.mkdir(parents=True, exist_ok=True)
     if ended["status"] == "diverged":
-        write_diverged(trained, ended["reason"], history, classes)
-        return f"{trained.name}: diverged: {ended['reason']}"
+        write_json(trained.scores, {key: ended[key] for key in ("status", "reason")})
+        line = f"{trained.name}: {trained.outcome()}"
+        figures.training_curves(history, line).savefig(trained.evaluation / "curves.png", dpi=100)
+        return line
 
     data = {part: read_arrays(PREPARED / part) for part in PARTS}
     predicted = {part: read_probabilities(trained, part) for part in PARTS}
@@ -58,7 +64,6 @@ def write(
     report: str,
 ) -> None:
     """Write the scores and the report, and a file for each table and figure."""
-    trained.evaluation.mkdir(parents=True, exist_ok=True)
     for title, table in tables.items():
         path = trained.evaluation / f"{title}.csv"
         table.to_csv(path, index=table.index.name is not None, lineterminator="\n")
@@ -66,17 +71,6 @@ def write(
     for title, figure in drawn.items():
         figure.savefig(trained.evaluation / f"{title}.png", dpi=100)
     write_json(trained.scores, scores)
-
-
-def write_diverged(trained: Trained, reason: str, history: pd.DataFrame, classes: list[str]) -> None:
-    """Write the same files, with the training's curves and the reason, and no scores."""
-    guesses = np.full((len(classes), len(classes)), 1 / len(classes))  # gives the tables their columns
-    tables = make_tables(np.arange(len(classes)), guesses, classes, 1.0)
-    text = f"{trained.name} diverged: {reason}"
-    drawn = {title: figures.message(text) for title in ("confusion", "roc", "reliability", "examples")}
-    drawn["curves"] = figures.training_curves(history, text)
-    empty = {title: table.iloc[:0] for title, table in tables.items()}
-    write(trained, {"status": "diverged", "reason": reason}, empty, drawn, f"{text}\n")
 
 
 def make_tables(

@@ -16,13 +16,6 @@ NAMED = 20
 TICKS = 100  # of an axis with many classes
 
 
-def message(text: str) -> Figure:
-    """A figure that holds only a text."""
-    figure = new_figure(7, 2)
-    figure.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
-    return figure
-
-
 def training_curves(history: pd.DataFrame, title: str) -> Figure:
     """Training and validation accuracy and loss by epoch of one training."""
     figure = new_figure(10, 4)

@@ -113,7 +113,7 @@ class Variant(Section):
     precision: Literal["float32", "mixed_bfloat16", "auto"] | None = None
     whitening: Whitening | None = None
     identity_kernels: Literal[True] | None = None
-    flip: Literal["alternating"] | None = None
+    flip: Literal["alternating", "random"] | None = None
     lookahead: Lookahead | None = None
     views: Literal["mirror", "mirror_shift"] | None = None
 

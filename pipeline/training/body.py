@@ -18,8 +18,9 @@ from pipeline.shared.arrays import digest_of, read_arrays, read_facts, write_jso
 from pipeline.shared.paths import PREPARED
 from pipeline.shared.trained import Trained
 from pipeline.training import fitting
+from pipeline.training.batches import Images, smallest_batch
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.fitting import Fit, Images
+from pipeline.training.fitting import Fit
 from pipeline.training.layers import without_training_only
 from pipeline.training.optimization import Lookahead
 from pipeline.training.start import WHITENING, set_identity, set_whitening
@@ -86,7 +87,7 @@ def starting_model(recipe: Recipe, training: Images, start: Path | None) -> kera
 def make_twin(model: keras.Model, recipe: Recipe, train: Images, validation: Images) -> Twin:
     """The model that trains, with as many parts of a batch as there are threads to compute them."""
     settings = recipe.settings
-    smallest = fitting.smallest_batch(settings["batch_size"], train, validation)
+    smallest = smallest_batch(settings["batch_size"], train, validation)
     on_cpu = recipe.device == "cpu"
     parts = min(recipe.threads, smallest) if recipe.share_batches and on_cpu else 1
     twin = Twin(model, recipe.precision, parts, settings["label_smoothing"], fuses=on_cpu)
