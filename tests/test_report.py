@@ -348,9 +348,29 @@ def test_page_opens_by_itself_and_shows_tables_as_tables(reports: Path) -> None:
     sources = [image.attrib["src"] for image in page.iter("img")]
     assert len(sources) == 7
     assert all(source.startswith("data:image/png;base64,iVBORw0KGgo") for source in sources)
-    assert not [*page.iter("a"), *page.iter("link"), *page.iter("script")]
+    assert not [*page.iter("a"), *page.iter("link")]
+    assert [script.attrib for script in page.iter("script")] == [{}]
     assert ["vgg3_early_stop", "550,571", "11", "0.7700 ± 0.0100"] in [row[:4] for row in rows]
     assert ["dog", "cat", "12", "12", "0"] in rows
+
+
+@pytest.mark.system
+def test_a_table_sorts_and_a_figure_enlarges(reports: Path, page: Any) -> None:
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    page.set_content(to_html(write(results_of()), reports, "Results"))
+    table = page.locator("table").first
+    best = sorted(VALIDATION, key=VALIDATION.__getitem__, reverse=True)
+    for order in (best, best[::-1]):
+        table.get_by_role("columnheader", name="validation").click()
+        assert table.locator("tbody td:first-child").all_inner_texts() == order
+    image = page.locator("img").first
+    small = image.bounding_box()["width"]
+    image.click()
+    assert image.bounding_box()["width"] > 2 * small
+    image.click()
+    assert image.bounding_box()["width"] == small
+    assert all(url.startswith("data:") for url in requested)
 
 
 def test_names_are_shown_as_they_are_written(reports: Path) -> None:

@@ -4,6 +4,7 @@ import base64
 import html
 import re
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pandas as pd
@@ -12,12 +13,7 @@ from markdown_it import MarkdownIt
 # What Markdown, or GitHub's mathematics, would not show as it is written; `_` is harmless within a word.
 MARKUP = re.compile(r"[\\`*\[\]<>&|~$]|(?<![^\W_])_|_(?![^\W_])")
 SPACE = re.compile(r"[\x00-\x1f\x7f]|^ | $")
-STYLE = """\
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid #ddd; padding: .25rem .75rem; text-align: left; white-space: nowrap; }
-img { max-width: 100%; }
-"""
+PAGE = Path(__file__).with_name("page.html")
 
 
 def literal(value: object) -> str:
@@ -34,7 +30,7 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 
 def to_html(text: str, folder: Path, title: str) -> str:
-    """The report as one page, well-formed XML too, its figures from `folder` within it."""
+    """The report as one page, well-formed XML too, with the figures of `folder` in it."""
     body = MarkdownIt("commonmark").enable("table").render(text)
 
     def embedded(match: re.Match[str]) -> str:
@@ -42,5 +38,4 @@ def to_html(text: str, folder: Path, title: str) -> str:
         return f'src="data:image/png;base64,{image}"'
 
     body = re.sub(r'src="([^"]+\.png)"', embedded, body)
-    head = f'<meta charset="utf-8" />\n<title>{html.escape(title)}</title>\n<style>\n{STYLE}</style>'
-    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}</body>\n</html>\n'
+    return Template(PAGE.read_text()).substitute(title=html.escape(title), body=body)
