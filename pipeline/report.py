@@ -3,8 +3,8 @@
     python -m pipeline.report
 
 Reads params.yaml (published), recipes/_index.json, data/prepared, models, predictions, metrics, evaluation
-and champion.json. Writes reports/: report.md, its figures, and report.html, a single file. Logs them to a run
-named `report`.
+and champion.json. Writes reports/: report.md, its figures, report.html, a single file, and model-card.md, of
+the chosen model. Logs them to a run named `report`; the card describes the registered version, too.
 """
 
 import shutil
@@ -12,8 +12,8 @@ import shutil
 from pipeline.integrity import check_inputs
 from pipeline.params import Params
 from pipeline.records import store
-from pipeline.records.outputs import log_report
-from pipeline.reporting import figures, report_text
+from pipeline.records.outputs import describe_version, log_report
+from pipeline.reporting import card, figures, report_text
 from pipeline.reporting.markdown import to_html
 from pipeline.reporting.results import read_results
 from pipeline.shared.lock import command
@@ -49,8 +49,11 @@ def main() -> None:
 
     text, title = report_text.write(results), f"Results on {results.facts['name']}"
     (REPORTS / "report.md").write_text(text)
+    described = card.write(results)
+    (REPORTS / "model-card.md").write_text(described)
     (REPORTS / "report.html").write_text(to_html(text, REPORTS, title))
-    log_report(results.facts["name"], text)
+    log_report(results.facts["name"], text + described)
+    describe_version(results.facts["name"], results.candidate, card.summary(results))
     print(f"report: {REPORTS / 'report.md'} and {REPORTS / 'report.html'}")
 
 

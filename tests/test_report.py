@@ -9,18 +9,20 @@ from xml.etree.ElementTree import Element, fromstring
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from pipeline.champion.selection import choose
 from pipeline.prepare import sample_grid
+from pipeline.reporting import card
 from pipeline.reporting import figures as report_figures
 from pipeline.reporting.findings import NOISE, confusions, hardest
 from pipeline.reporting.markdown import literal, markdown_table, to_html
 from pipeline.reporting.report_text import write
 from pipeline.reporting.results import Results, read_results, summarize
 from pipeline.reporting.statistics import Resampled
-from pipeline.scoring import figures, metrics
+from pipeline.scoring import figures, metrics, temperature
 from pipeline.shared.arrays import write_arrays, write_json
 from pipeline.shared.paths import PREDICTIONS, PREPARED
 from tests.conftest import refusal
@@ -415,6 +417,10 @@ def project(workplace: Path) -> Path:
         Path("evaluation", name).mkdir(parents=True)
         per_class(classes).to_csv(Path("evaluation") / name / "per_class.csv")
         results.confused.to_csv(Path("evaluation") / name / "most_confused.csv", index=False)
+        right = np.eye(2)[labels] * 0.8 + 0.1
+        temperature.effect(0.5, labels, right).to_csv(
+            Path("evaluation") / name / "temperature.csv", index=False
+        )
     return workplace
 
 
@@ -429,6 +435,26 @@ def test_report_reads_the_trainings_that_params_name_and_no_other() -> None:
     assert "| NA | 20 | 5 | 5 |" in write(results)
     write_arrays(Path("data/prepared/split"), {}, **results.facts | {"source": "directory"})
     assert not re.search("published|document|CIFAR|2000s", write(read_results({"vgg3": 0.7678})))
+
+
+@pytest.mark.usefixtures("project")
+def test_the_card_of_the_chosen_model_has_its_figures_and_hugging_faces_header() -> None:
+    results = read_results({})
+    header, text = card.write(results).removeprefix("---\n").split("---\n", 1)
+    assert set(yaml.safe_load(header)) >= {
+        "library_name",
+        "pipeline_tag",
+        "datasets",
+        "metrics",
+        "model-index",
+    }
+    [model] = yaml.safe_load(header)["model-index"]
+    assert model["name"] == "vgg3_early_stop-0"
+    assert model["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.75}]
+    assert "0.7500 on 100 test images (95 % interval 0.657 to 0.825)" in text
+    assert "**Calibration**: error 0.100, Brier score 0.020" in text
+    assert card.summary(results) in text
+    assert table_rows(text, "class")[1][0] == "NA"
 
 
 @pytest.mark.parametrize(

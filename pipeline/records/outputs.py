@@ -2,11 +2,13 @@
 
 import mlflow
 
+from pipeline.champion import registry
 from pipeline.records import tracking
 from pipeline.shared.arrays import digest_of, file_digest
 from pipeline.shared.paths import REPORTS
 from pipeline.shared.trained import Trained
 
+LONGEST = 5000  # characters of a description, in MLflow's database
 LOGGED = "evaluation_digest"  # the tag of a run that has the evaluation with this digest
 
 
@@ -35,3 +37,10 @@ def log_report(experiment: str, text: str) -> None:
     if tracking.find_run(experiment, tags) is None:
         with tracking.training_run(experiment, "report", tags):
             mlflow.log_artifacts(str(REPORTS), "report")
+
+
+def describe_version(name: str, trained: Trained, text: str) -> None:
+    """Make a text the description of the registered model's champion, if that is this model."""
+    champion = registry.version_at(name, registry.CHAMPION)
+    if champion is not None and champion.tags.get("model_digest") == trained.tags()["model_digest"]:
+        mlflow.MlflowClient().update_model_version(name, champion.version, description=text[:LONGEST])

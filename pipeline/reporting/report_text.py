@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.reporting.card import by_class
 from pipeline.reporting.differences import differences
 from pipeline.reporting.findings import NOISE, confusions, findings, hardest
 from pipeline.reporting.markdown import literal, markdown_table
@@ -127,16 +128,13 @@ def _by_class(results: Results) -> str:
     few_columns, few_rows = len(table) <= COLUMNS, len(table) <= ROWS
     shown = f1 if few_columns else f1[f1.mean().nsmallest(FEWER).index]
     own = table if few_rows else table.nsmallest(FEWER, "f1")
-    images = own["support"].map("{:.0f}".format)
-    own = own.drop(columns="support").map("{:.3f}".format).assign(images=images)
-    own = own.rename(columns={"f1": "F1", "auc": "AUC"})
     return "\n\n".join(
         [
             f"F1 on test images{'' if few_columns else hard}. {hardest(f1)}",
             markdown_table(shown.map("{:.3f}".format).rename_axis("variant")),
             f"{literal(results.candidate.name)}, each class against the rest{'' if few_rows else hard}; "
             "the other models' figures are in `evaluation/VARIANT-SEED/per_class.csv`:",
-            markdown_table(own),
+            markdown_table(by_class(own)),
         ]
     )
 

@@ -96,9 +96,10 @@ def make_figures(
     predicted: np.ndarray,
     classes: list[str],
 ) -> dict[str, Figure]:
-    """The figures of one model; the examples are the first three test images it gets right, and wrong."""
+    """The figures of one model; the examples are three test images it gets right, and its worst mistakes."""
     right = predicted.argmax(axis=1) == test["labels"]
-    shown = np.concatenate([np.flatnonzero(right)[:3], np.flatnonzero(~right)[:3]])
+    surest = np.argsort(-predicted.max(axis=1), kind="stable")
+    shown = np.concatenate([np.flatnonzero(right)[:3], surest[~right[surest]][:3]])
     title = f"{name}: {len(right):,} test images"
     return {
         "curves": figures.training_curves(history, name),
@@ -111,6 +112,6 @@ def make_figures(
             classes,
             [f"test image {index}" for index in shown],
             test["labels"][shown].tolist(),
-            f"{name}: the first test images that it gets right, and wrong",
+            f"{name}: the first test images that it gets right, and its most confident mistakes",
         ),
     }
