@@ -14,7 +14,7 @@ from pipeline.shared.variant import Network, Optimizer
 from pipeline.training import body, fitting
 from pipeline.training.batches import Images, training_batches
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.layers import RandomShift
+from pipeline.training.layers import Cutout, RandomShift
 from pipeline.training.optimization import Lookahead, ScaledSGD, Triangle
 from pipeline.training.start import EPSILON, set_identity, set_whitening
 from tests.keras_models import Interrupt, images, layers, listed, network_model, recipe
@@ -112,6 +112,19 @@ def test_each_image_is_shifted_on_its_own_and_filled_with_its_mirror_image() -> 
     ]
     assert len(found) == 200
     assert set(found) == set(places)
+
+
+def test_each_image_has_a_hole_of_its_own() -> None:
+    some = RNG.normal(size=(300, 6, 5, 2)).astype(np.float32)
+    holed = Cutout(3)(some, training=True).numpy()
+    assert np.array_equal(Cutout(3)(some, training=False), some)
+    places = set()
+    for before, after in zip(some, holed, strict=True):
+        rows, columns = np.nonzero((after == 0).all(axis=2))
+        places.add((rows.min(), columns.min()))
+        assert [np.ptp(rows), np.ptp(columns), len(rows)] == [2, 2, 9]
+        assert np.array_equal(after[after != 0], before[after != 0])
+    assert places == {(top, left) for top in range(4) for left in range(3)}
 
 
 def test_the_triangle_is_linear_in_between() -> None:

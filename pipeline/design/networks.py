@@ -7,7 +7,7 @@ parameters are keys of `network` in params.yaml. docs/variants.md names the docu
 from collections.abc import Sequence
 
 from pipeline.learning.backend import keras
-from pipeline.training.layers import RandomShift
+from pipeline.training.layers import Cutout, RandomShift
 
 layers = keras.layers
 
@@ -129,7 +129,7 @@ def baseline() -> list[keras.Layer]:
     ]
 
 
-def speedrun(widths: Sequence[int] = (64, 128, 128), shift: int = 2) -> list[keras.Layer]:
+def speedrun(widths: Sequence[int] = (64, 128, 128), shift: int = 2, cutout: int = 0) -> list[keras.Layer]:
     """A whitening convolution and three normalized pairs, 570,306 parameters.
 
     As in airbench94 (Jordan, 94% on CIFAR-10 in 3.29 Seconds, 2024). `whitening` and `identity_kernels` in
@@ -141,6 +141,7 @@ def speedrun(widths: Sequence[int] = (64, 128, 128), shift: int = 2) -> list[ker
     return [
         layers.Rescaling(scales, offsets),
         *([RandomShift(shift)] if shift else []),
+        *([Cutout(cutout)] if cutout else []),
         layers.Conv2D(24, 2, name="whitening"),
         layers.Activation("gelu"),
         *(layer for filters in widths for layer in _speedrun_group(filters)),
