@@ -12,7 +12,7 @@ import shutil
 from pipeline.integrity import check_inputs
 from pipeline.params import Params
 from pipeline.records import store
-from pipeline.records.outputs import describe_version, log_report
+from pipeline.records.outputs import describe_champion, log_report
 from pipeline.reporting import card, figures, report_text
 from pipeline.reporting.markdown import to_html
 from pipeline.reporting.results import read_results
@@ -49,11 +49,10 @@ def main() -> None:
 
     text, title = report_text.write(results), f"Results on {results.facts['name']}"
     (REPORTS / "report.md").write_text(text)
-    described = card.write(results)
-    (REPORTS / "model-card.md").write_text(described)
+    (REPORTS / "model-card.md").write_text(card.write(results))
     (REPORTS / "report.html").write_text(to_html(text, REPORTS, title))
-    log_report(results.facts["name"], text + described)
-    describe_version(results.facts["name"], results.candidate, card.summary(results))
+    log_report(results.facts["name"])
+    describe_champion(results.facts["name"], results.candidate)
     print(f"report: {REPORTS / 'report.md'} and {REPORTS / 'report.html'}")
 
 

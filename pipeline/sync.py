@@ -15,7 +15,7 @@ from pipeline.integrity import check_inputs
 from pipeline.params import Params
 from pipeline.promote import promote_in_registry
 from pipeline.records import store, tracking
-from pipeline.records.outputs import log_evaluation, log_report
+from pipeline.records.outputs import describe_champion, log_evaluation, log_report
 from pipeline.shared.arrays import read_arrays, read_facts
 from pipeline.shared.lock import command
 from pipeline.shared.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS
@@ -33,10 +33,12 @@ def main() -> None:
     done += [f"{name}: ended its run, which was killed" for name in tracking.end_killed(experiment)]
     removed = remove_other_checkpoints(all_trained())
     done += [f"{name}: removed its checkpoint, since params.yaml does not name it" for name in removed]
-    if (REPORTS / "report.md").is_file():
-        log_report(experiment, (REPORTS / "report.md").read_text())
     if CHAMPION.is_file():
         done += sync_champion(experiment, params)
+    if CHAMPION.is_file() and (REPORTS / "model-card.md").is_file():
+        decision = read_champion()
+        log_report(experiment)
+        describe_champion(experiment, Trained(decision["variant"], decision["seed"]))
     print("\n".join(f"sync: {line}" for line in done or ["nothing was missing"]))
 
 

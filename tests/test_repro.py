@@ -154,6 +154,7 @@ def test_with_several_seeds_means_are_ranked_and_the_best_seed_is_champion(
     seeds = [row for row in rows if row["variant"] == means.idxmax()]
     champion = job.client.get_model_version_by_alias("digits", "champion")
     tags = champion.tags
+    assert str(champion.description).startswith("# digits: ")
     assert str(champion.description) in (job.folder / "reports/model-card.md").read_text()
     assert (tags["variant"], tags["seeds"]) == (means.idxmax(), "2")
     assert tags["seed"] == max(seeds, key=lambda row: (row["accuracy"], -int(row["seed"])))["seed"]

@@ -31,16 +31,20 @@ def log_evaluation(trained: Trained, experiment: str) -> bool:
     return True
 
 
-def log_report(experiment: str, text: str) -> None:
+def log_report(experiment: str) -> None:
     """Log the report's files to the run `report`; the same report again logs nothing."""
-    tags = {"stage": "report", "report_digest": digest_of(text)}
+    texts = {path.name: file_digest(path) for path in sorted(REPORTS.glob("*.md"))}
+    tags = {"stage": "report", "report_digest": digest_of(texts)}
     if tracking.find_run(experiment, tags) is None:
         with tracking.training_run(experiment, "report", tags):
             mlflow.log_artifacts(str(REPORTS), "report")
 
 
-def describe_version(name: str, trained: Trained, text: str) -> None:
-    """Make a text the description of the registered model's champion, if that is this model."""
+def describe_champion(name: str, trained: Trained) -> None:
+    """Make the first part of the model card the champion's description, if the champion is this model."""
     champion = registry.version_at(name, registry.CHAMPION)
     if champion is not None and champion.tags.get("model_digest") == trained.tags()["model_digest"]:
-        mlflow.MlflowClient().update_model_version(name, champion.version, description=text[:LONGEST])
+        _, _, card = (REPORTS / "model-card.md").read_text().split("---\n", 2)
+        text = card.partition("\n## Results by class")[0].strip()[:LONGEST]
+        if champion.description != text:
+            mlflow.MlflowClient().update_model_version(name, champion.version, description=text)
