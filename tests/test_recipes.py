@@ -18,7 +18,7 @@ from pipeline.learning.recipe import Recipe
 from pipeline.params import Params
 from pipeline.shared.arrays import write_arrays
 from pipeline.shared.variant import Network, Optimizer
-from pipeline.training.layers import RandomShift
+from pipeline.training.layers import Cutout, RandomShift
 from tests.conftest import ROOT, contents, refusal
 from tests.jobs import call, small_params
 
@@ -118,6 +118,10 @@ BAD_NETWORKS: dict[str, tuple[Callable[..., Any], str]] = {
     "ends in an image": (lambda: [layers.Conv2D(4, 3)], "must end in one vector for each image"),
     "own layer": (lambda: [Doubled(), layers.Flatten()], "'Doubled' is not Keras's own"),
     "function": (lambda: [layers.Lambda(abs), layers.Flatten()], "is not Keras's own"),
+    "hole too large": (
+        lambda: [Cutout(33), layers.Flatten()],
+        "pixels: at most the 32 of an image are allowed",
+    ),
     "missing argument": (lambda width: [layers.Dense(width)], "width: missing"),
 }
 

@@ -9,25 +9,52 @@ from typing import Any
 from pipeline.learning.backend import keras, tf
 
 
+class PixelLayer(keras.layers.Layer):
+    """The base of layers that change each image at random, by a number of `pixels`, in training only."""
+
+    training_only = True
+
+    def __init__(self, pixels: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(pixels, int) or pixels < 1:
+            raise ValueError(f"pixels: a whole number from 1 is allowed; received {pixels!r}")
+        self.pixels = pixels
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Raise ValueError if the images (n, height, width, channels) are too small."""
+        if self.pixels > (smallest := min(size for size in input_shape[1:3] if size)):
+            raise ValueError(
+                f"pixels: at most the {smallest} of an image are allowed; received {self.pixels}"
+            )
+
+    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Images (n, height, width, channels), changed in training."""
+        return self.changed(images) if training else images
+
+    def changed(self, images: tf.Tensor) -> tf.Tensor:
+        """The images, changed; each layer has its own way."""
+        raise NotImplementedError
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this layer."""
+        return super().get_config() | {"pixels": self.pixels}
+
+
 @keras.saving.register_keras_serializable(package="pipeline")
-class RandomShift(keras.layers.Layer):
+class RandomShift(PixelLayer):
     """Shift each image by a random whole number of pixels, at most `pixels`, filling with its mirror image.
 
     Unlike Keras's RandomCrop it draws a shift for each image, and unlike RandomTranslation it does not
     interpolate. He et al., Deep Residual Learning for Image Recognition (2016), section 4.2, pad with zeros.
     """
 
-    training_only = True
-
-    def __init__(self, pixels: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.pixels = checked(pixels)
-        self.seed_generator = keras.random.SeedGenerator()
-
-    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Images (n, height, width, channels), shifted in training."""
-        if not training:
-            return images
+    def changed(self, images: tf.Tensor) -> tf.Tensor:
+        """The images, shifted."""
         count, height, width = (tf.shape(images)[axis] for axis in range(3))
         drawn = keras.random.uniform((count, 2), 0, 2 * self.pixels + 1, seed=self.seed_generator)
         offsets = tf.cast(tf.floor(drawn), tf.int32)
@@ -38,33 +65,16 @@ class RandomShift(keras.layers.Layer):
         shifted = tf.gather(tf.gather(padded, rows, batch_dims=1), columns, axis=2, batch_dims=1)
         return tf.ensure_shape(shifted, images.shape)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The input's."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make this layer."""
-        return super().get_config() | {"pixels": self.pixels}
-
 
 @keras.saving.register_keras_serializable(package="pipeline")
-class Cutout(keras.layers.Layer):
+class Cutout(PixelLayer):
     """Set a square of `pixels` to zero in each image, anywhere in it (DeVries and Taylor, 2017).
 
     Unlike Keras's RandomErasing it draws a place for each image of a batch in a few operations.
     """
 
-    training_only = True
-
-    def __init__(self, pixels: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.pixels = checked(pixels)
-        self.seed_generator = keras.random.SeedGenerator()
-
-    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Images (n, height, width, channels), each with a hole in training."""
-        if not training:
-            return images
+    def changed(self, images: tf.Tensor) -> tf.Tensor:
+        """The images, each with a hole."""
         count, height, width = (tf.shape(images)[axis] for axis in range(3))
         drawn = keras.random.uniform((count, 2), seed=self.seed_generator)
         inside = []
@@ -75,21 +85,6 @@ class Cutout(keras.layers.Layer):
         rows, columns = inside
         hole = rows[:, :, None, None] & columns[:, None, :, None]
         return tf.where(hole, tf.zeros((), images.dtype), images)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The input's."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make this layer."""
-        return super().get_config() | {"pixels": self.pixels}
-
-
-def checked(pixels: int) -> int:
-    """A whole number from 1; ValueError for anything else."""
-    if not isinstance(pixels, int) or pixels < 1:
-        raise ValueError(f"pixels: a whole number from 1 is allowed; received {pixels!r}")
-    return pixels
 
 
 def without_training_only(model: keras.Model) -> keras.Model:
