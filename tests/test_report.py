@@ -360,8 +360,12 @@ def test_page_opens_by_itself_and_shows_tables_as_tables(reports: Path) -> None:
 def test_a_table_sorts_and_a_figure_enlarges(reports: Path, page: Any) -> None:
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))
-    page.set_content(to_html(write(results_of()), reports, "Results"))
-    table = page.locator("table").first
+    numbers = ["1,000,000", "66,170", "+0.5", "-2.8"]
+    text = markdown_table(pd.DataFrame({"number": numbers[::-1]})) + "\n\n" + write(results_of())
+    page.set_content(to_html(text, reports, "Results"))
+    page.get_by_role("columnheader", name="number").click()
+    assert page.locator("table").first.locator("tbody td").all_inner_texts() == numbers
+    table = page.locator("table").nth(1)
     best = sorted(VALIDATION, key=VALIDATION.__getitem__, reverse=True)
     for order in (best, best[::-1]):
         table.get_by_role("columnheader", name="validation").click()
