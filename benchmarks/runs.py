@@ -53,7 +53,8 @@ def main() -> None:
         raise PipelineError(f"{RECORDS}: records of different splits cannot be compared")
     table = summarize(records)
     RECORDS.with_suffix(".md").write_text(text(records, table))
-    frontier(table).savefig(RECORDS.with_name("frontier.png"), dpi=100)
+    if len(table) > 1:
+        frontier(table).savefig(RECORDS.with_name("frontier.png"), dpi=100)
 
 
 def record_of(trained: Trained) -> dict[str, Any]:
@@ -122,7 +123,9 @@ def text(records: list[dict[str, Any]], table: pd.DataFrame) -> str:
     return (
         "# Full trainings\n\nAccuracy on CIFAR-10 with pixels that went through JPEG (docs/results.md): mean "
         f"and standard deviation over n seeds. One thread a training, {'; '.join(machines)}; commits "
-        f"{', '.join(commits)}.\n\n{markdown_table(shown)}\n\n![Accuracy against CPU minutes](frontier.png)\n"
+        f"{', '.join(commits)}.\n\n{markdown_table(shown)}\n"
+        + "\n![Accuracy against CPU minutes](frontier.png)\n"
+        * (len(table) > 1)
     )
 
 

@@ -7,6 +7,8 @@ data/prepared, models, metrics, evaluation, champion.json and reports. It change
 running it twice is safe.
 """
 
+from typing import Any
+
 import mlflow
 
 from pipeline.champion import registry
@@ -34,11 +36,11 @@ def main() -> None:
     removed = remove_other_checkpoints(all_trained())
     done += [f"{name}: removed its checkpoint, since params.yaml does not name it" for name in removed]
     if CHAMPION.is_file():
-        done += sync_champion(experiment, params)
-    if CHAMPION.is_file() and (REPORTS / "model-card.md").is_file():
         decision = read_champion()
-        log_report(experiment)
-        describe_champion(experiment, Trained(decision["variant"], decision["seed"]))
+        done += sync_champion(experiment, decision, params)
+        if (REPORTS / "model-card.md").is_file():
+            log_report(experiment)
+            describe_champion(experiment, Trained(decision["variant"], decision["seed"]))
     print("\n".join(f"sync: {line}" for line in done or ["nothing was missing"]))
 
 
@@ -70,12 +72,11 @@ def complete_run(trained: Trained, experiment: str) -> None:
         recording.record(trained, model, used, validation, run_id)
 
 
-def sync_champion(name: str, params: Params) -> list[str]:
+def sync_champion(name: str, decision: dict[str, Any], params: Params) -> list[str]:
     """Repair what two machines promoted at once. Promote the decision's model if the registry has no
     champion or has never seen this model; a version that was rolled back stays rolled back.
     """
     done = repair(name)
-    decision = read_champion()
     digest = Trained(decision["variant"], decision["seed"]).tags()["model_digest"]
     known = any(version.tags.get("model_digest") == digest for version in registry.versions(name))
     if known and registry.version_at(name, registry.CHAMPION) is not None:

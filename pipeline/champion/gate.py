@@ -57,7 +57,7 @@ class Standing(BaseModel, frozen=True):
     test_accuracy: Accuracy
     model_digest: str
     split_digest: str
-    mean_validation_accuracy: Accuracy | None = None  # which versions of before it do not have
+    mean_validation_accuracy: Accuracy | None = None  # None: promoted before it was recorded
     seeds: int = 1
 
 

@@ -7,7 +7,6 @@ from pipeline.learning.backend import keras, tf
 
 CPU = Path("/proc/cpuinfo")
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # instructions that multiply bfloat16 matrices, as Linux names them
-
 AMPERE = (8, 0)  # the compute capability of the first GPUs that multiply bfloat16 matrices
 
 
@@ -36,7 +35,7 @@ def resolve_precision(setting: str) -> str:
     if setting != "auto":
         return setting
     if device() == "gpu":
-        [gpu, *_] = tf.config.list_physical_devices("GPU")
+        gpu = tf.config.list_physical_devices("GPU")[0]
         capability = tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
         return "mixed_bfloat16" if capability >= AMPERE else "float32"
     return "mixed_bfloat16" if BFLOAT16 & cpu_features() else "float32"

@@ -6,6 +6,7 @@ import pandas as pd
 import yaml
 
 from pipeline.reporting.markdown import literal, markdown_table
+from pipeline.reporting.report_text import by_class, limits
 from pipeline.reporting.results import Results
 from pipeline.reporting.statistics import wilson
 from pipeline.shared.reading import read_table
@@ -24,13 +25,8 @@ Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998), the part 
 Images of the folders that params.yaml named; their origin and licence are not known here.""",
 }
 USE = """\
-It names one of {classes} classes for an image of which it is known that it shows one of them: to teach, to
-compare methods, to try a pipeline. It is not made for decisions about people.
-
-- It names a class for any image, also for one of something else, often with high confidence.
-- It has seen images of {size} x {size} pixels only, of one origin. What is rare or missing there, it does not
-  know: look at the results by class, and at your own images, before you rely on it.
-- Naming what an image shows also serves surveillance. No figure here tells who is shown and who agreed."""
+It assigns one of {classes} classes to an image that is known to show one of them. It is made for teaching,
+comparing methods and trying a pipeline, not for decisions about people."""
 FAILURES = "![Right, and most confident mistakes](examples.png)\n\n![Reliability](reliability.png)"
 
 
@@ -71,14 +67,15 @@ def summary(results: Results) -> str:
     classes, size = facts["classes"], facts["image_shape"][0]
     named = ", ".join(literal(name) for name in classes[:NAMED]) + " ..." * (len(classes) > NAMED)
     sections = [
-        f"A network of {results.table['parameters'][chosen['variant']]:,.0f} parameters that tells "
-        f"{len(classes)} classes apart in images of {size} x {size} pixels: {named}.",
+        f"A network of {results.table['parameters'][chosen['variant']]:,.0f} parameters that classifies "
+        f"images of {size} x {size} pixels into {len(classes)} classes: {named}.",
         f"**Accuracy**: {chosen['test_accuracy']:.4f} on {counts['test']:,} test images (95 % interval "
         f"{low:.3f} to {high:.3f}), {chosen['validation_accuracy']:.4f} on the {counts['validation']:,} "
         f"validation images on which it was chosen from {len(results.validation.right.columns)} models.",
         calibration(results),
         "## Intended use and limits",
-        USE.format(classes=len(classes), size=size),
+        USE.format(classes=len(classes)),
+        limits(facts),
         "## Data",
         f"{ORIGINS[facts['source']]} {counts['train']:,} images were trained on. Digest of the split: "
         f"`{facts['split_digest'][:12]}`.",
@@ -97,13 +94,6 @@ def calibration(results: Results) -> str:
         f"validation images, would make these {scaled['calibration_error']:.3f}, {scaled['brier']:.3f} and "
         f"{scaled['loss']:.3f}; the served model has none."
     )
-
-
-def by_class(table: pd.DataFrame) -> pd.DataFrame:
-    """The scores of each class as they are printed."""
-    images = table["support"].map("{:.0f}".format)
-    shown = table.drop(columns="support").map("{:.3f}".format).assign(images=images)
-    return shown.rename(columns={"f1": "F1", "auc": "AUC"})
 
 
 def training(results: Results) -> str:

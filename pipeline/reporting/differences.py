@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from pipeline.reporting.markdown import literal, markdown_table
+from pipeline.reporting.markdown import markdown_table
 from pipeline.reporting.results import Results
 
 
@@ -28,18 +28,18 @@ def verdict(table: pd.DataFrame, champion: str) -> str:
         named = "all other variants" if len(better) == len(table) else listed(better)
         sentences.append(f"On test images `{champion}` is better than {named}.")
     if len(worse):
-        sentences.append(f"It is worse than {listed(worse)}.")
+        sentences.append(f"On test images `{champion}` is worse than {listed(worse)}.")
     if len(unclear):
         sentences.append(f"Between `{champion}` and {listed(unclear.index)} the difference may be chance.")
     if np.isfinite(unclear["images"]).any():
         needed = float(f"{unclear['images'].min():.2g}")
         closest = unclear["images"].idxmin()
-        sentences.append(f"Some {needed:,.0f} test images would tell it from `{closest}`.")
+        sentences.append(f"Some {needed:,.0f} test images would show a difference from `{closest}`.")
     return " ".join(sentences)
 
 
 def method(seeds: int) -> str:
-    """What the columns are, and what one seed cannot tell."""
+    """What the columns are, and what one seed leaves open."""
     drawn = "the images" if seeds == 1 else "the images and the seeds"
     text = (
         f"Intervals (95 %) are of a paired bootstrap over {drawn}; p is McNemar's exact test of the two "
@@ -62,7 +62,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
             "p": ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in table["p"]],
             "real": ["yes" if real else "no" for real in table["real"]],
         },
-        index=pd.Index([literal(name) for name in table.index], name="against"),
+        index=table.index.rename("against"),
     )
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.reporting.card import by_class
 from pipeline.reporting.differences import differences
 from pipeline.reporting.findings import NOISE, confusions, findings, hardest
 from pipeline.reporting.markdown import literal, markdown_table
@@ -22,14 +21,12 @@ LIMITS = """\
 - Accuracy is an average. The tables by class show who bears the errors: look at them before relying on
   one label, and do not use this model where a wrong label harms a person.
 - Image classifiers serve surveillance as readily as search. Who is shown, who agreed to it, and who can
-  object are questions that no metric here answers.
-"""
+  object are questions that no metric here answers."""
 
 
 def write(results: Results) -> str:
     """The whole report in Markdown, with figures beside it."""
     facts = results.facts
-    source = "from the web of the 2000s" if facts["source"] == "cifar10" else "of one dataset"
     sections = {
         f"# Results on {literal(facts['name'])}": _champion(results),
         "## All variants": _variants(results),
@@ -38,9 +35,22 @@ def write(results: Results) -> str:
         "## Results by class": _by_class(results),
         f"## Test images of {literal(results.candidate.name)}": _confused(results.confused),
         "## Data": _data(results),
-        "## Limits": LIMITS.format(size=facts["image_shape"][0], source=source),
+        "## Limits": f"{limits(facts)}\n",
     }
     return "\n\n".join(f"{title}\n\n{text}" for title, text in sections.items())
+
+
+def limits(facts: dict[str, Any]) -> str:
+    """What a model that was trained on these data cannot know, as a list."""
+    source = "from the web of the 2000s" if facts["source"] == "cifar10" else "of one dataset"
+    return LIMITS.format(size=facts["image_shape"][0], source=source)
+
+
+def by_class(table: pd.DataFrame) -> pd.DataFrame:
+    """The scores of each class as they are printed."""
+    images = table["support"].map("{:.0f}".format)
+    shown = table.drop(columns="support").map("{:.3f}".format).assign(images=images)
+    return shown.rename(columns={"f1": "F1", "auc": "AUC"})
 
 
 def _champion(results: Results) -> str:

@@ -1,4 +1,4 @@
-"""What accuracies on so many images can tell: intervals, differences, the winner's curse."""
+"""Intervals and differences of accuracies on a limited number of images, and the winner's curse."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +22,7 @@ def wilson(accuracy: float, images: int) -> tuple[float, float]:
 def mcnemar(one: pd.Series, other: pd.Series) -> float:
     """The probability of such a difference if two models were equally good, exact (McNemar, 1947).
 
-    `one` and `other` tell of each image whether a model is right.
+    `one` and `other` say for each image whether a model is right.
     """
     better, worse = int((one & ~other).sum()), int((other & ~one).sum())
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0

@@ -84,7 +84,7 @@ def reliability(bins: pd.DataFrame, effect: pd.DataFrame, title: str) -> Figure:
     axis.plot([0, 1], [0, 1], "k--", linewidth=1)
     axis.plot(bins["confidence"], bins["accuracy"], marker="o", clip_on=False)
     before, after = (f"{error:.3f}" for error in effect["calibration_error"])
-    is_too_sure = bins["confidence"].mean() > bins["accuracy"].mean()  # the line is below the diagonal
+    over = bins["confidence"].mean() > bins["accuracy"].mean()  # the line is below the diagonal
     axis.set(
         title=title,
         xlabel="mean confidence of the bin",
@@ -93,13 +93,13 @@ def reliability(bins: pd.DataFrame, effect: pd.DataFrame, title: str) -> Figure:
         ylim=(0, 1),
     )
     axis.text(
-        0.03 if is_too_sure else 0.97,
-        0.97 if is_too_sure else 0.03,
+        0.03 if over else 0.97,
+        0.97 if over else 0.03,
         f"{len(bins)} bins of some {bins['images'].median():,.0f} images\n"
-        f"calibration error {before}: {'too' if is_too_sure else 'not'} sure{' enough' * (not is_too_sure)}\n"
+        f"calibration error {before}: {'over' if over else 'under'}-confident\n"
         f"{after} with a temperature of {effect['temperature'].iloc[1]:.2f},\nfitted on validation images",
-        ha="left" if is_too_sure else "right",
-        va="top" if is_too_sure else "bottom",
+        ha="left" if over else "right",
+        va="top" if over else "bottom",
     )
     axis.set_aspect("equal")
     axis.grid(alpha=0.3)

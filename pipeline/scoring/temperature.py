@@ -1,4 +1,4 @@
-"""Temperature scaling: probabilities that are as sure as they are right.
+"""Temperature scaling: probabilities that are neither over- nor under-confident.
 
 As in Guo et al., On Calibration of Modern Neural Networks (2017). The most probable class stays the same.
 """
@@ -20,7 +20,7 @@ def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature with the lowest cross-entropy: above 1 for a model that is too sure."""
+    """The temperature with the lowest cross-entropy: above 1 for an over-confident model."""
     found = minimize_scalar(
         lambda logarithm: metrics.loss(labels, scaled(probabilities, np.exp(logarithm))),
         bounds=(np.log(COLDEST), np.log(HOTTEST)),
