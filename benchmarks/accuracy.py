@@ -19,7 +19,7 @@ def by_precision(folder: Path, images: Path, epochs: int, jobs: int) -> dict[str
         command = [*PARALLEL, str(jobs)]
         timed(here, images, epochs, command, [VARIANT], seeds=SEEDS, precision=precision)
         kept = [json.loads((here / f"models/{VARIANT}-{seed}/training.json").read_text()) for seed in SEEDS]
-        values = [record["metrics"]["kept_val_accuracy"] for record in kept]
+        values = [record["metrics"]["validation/accuracy"] for record in kept]
         found[precision] = {
             "mean": round(statistics.mean(values), 4),
             "sd": round(statistics.stdev(values), 4),

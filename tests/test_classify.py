@@ -133,9 +133,10 @@ def test_any_models_uri_does(classify: Classify, clone: Clone, evaluated: Evalua
     version = client.get_model_version_by_alias("digits", "champion")
     outputs: Any = client.get_run(str(version.run_id)).outputs
     logged = [f"models:/{output.model_id}" for output in outputs.model_outputs]
+    name = f"{version.tags['variant']}-{version.tags['seed']}"
     assert len(logged) == 2  # by the training, and by the promotion
     expected = evaluated.probabilities[3].tolist()
-    for uri in (f"models:/digits/{version.version}", f"runs:/{version.run_id}/model", *logged):
+    for uri in (f"models:/digits/{version.version}", f"runs:/{version.run_id}/{name}", *logged):
         [answer] = json.loads(classify("--index", "3", "--json", model=uri).out)
         assert list(answer["probabilities"].values()) == pytest.approx(expected, abs=1e-5), uri
 

@@ -57,7 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             trained.model.write_text(trained.name)
             names = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")
             pd.DataFrame({name: [1] for name in names}).to_csv(trained.history, index=False)
-            results = {"kept_val_accuracy": 0.5, "parameters": 7}
+            results = {"validation/accuracy": 0.5, "parameters": 7}
             write_json(trained.folder / "training.json", {"tags": tags, "params": {}, "metrics": results})
         write_json(INDEX, [{"variant": one.variant, "seed": one.seed} for one in (GOOD, LOST)])
         with tracking.training_run("pets", GOOD.name, GOOD.tags()):

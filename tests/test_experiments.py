@@ -33,7 +33,7 @@ def test_experiments_in_temporary_folders_leave_their_runs_here(tmp_path: Path) 
     here.run("dvc", "exp", "run", "--queue", "--name=two", "--set-param", change)
     here.run("dvc", "exp", "run", "--run-all")
     runs = {run.data.tags["dvc_experiment"]: run for run in job.runs()}
-    rates = {name: run.data.params["variant.optimizer.learning_rate"] for name, run in runs.items()}
+    rates = {name: run.data.params["optimizer.learning_rate"] for name, run in runs.items()}
     assert rates == {"one": "0.001", "two": "0.002"}
     for run in runs.values():
         assert run.info.status == "FINISHED"

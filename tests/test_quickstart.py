@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from mlflow.entities import Run
+from mlflow.entities import LoggedModel, Run
 
 from pipeline.champion import trial
 from tests.conftest import Clone
@@ -39,6 +39,12 @@ def runs(job: Job) -> dict[str, Run]:
     return {str(run.info.run_name): run for run in found}
 
 
+def logged_models(job: Job, run: Run) -> list[LoggedModel]:
+    """The models that a run logged."""
+    condition = f"source_run_id = '{run.info.run_id}'"
+    return list(job.client.search_logged_models([run.info.experiment_id], condition))
+
+
 def test_it_leaves_the_checkout_as_it_was_and_its_report_and_metrics_in_its_folder(clone: Clone) -> None:
     unstaged = clone.run("git", "diff", "--name-only").stdout.split()
     untracked = clone.run("git", "ls-files", "--others", "--exclude-standard").stdout.split()
@@ -50,13 +56,25 @@ def test_it_leaves_the_checkout_as_it_was_and_its_report_and_metrics_in_its_fold
     assert not (clone.folder / "reports").exists()
 
 
-def test_mlflow_holds_a_run_for_each_training_and_the_report(job: Job, scores: dict[str, Any]) -> None:
+def test_each_training_has_a_run_whose_scores_name_their_model_and_images(
+    job: Job, scores: dict[str, Any]
+) -> None:
     found = runs(job)
     for name in TRAINED:
-        metrics = found[name].data.metrics
-        assert metrics["test/accuracy"] == scores[name]["test"]["accuracy"]
-        assert metrics["validation/loss"] == pytest.approx(metrics["kept_val_loss"], abs=1e-4)
-        assert metrics["validation/accuracy"] == pytest.approx(metrics["kept_val_accuracy"], abs=1e-6)
+        run = found[name]
+        for part in ("validation", "test"):
+            for key, value in scores[name][part].items():
+                assert run.data.metrics[f"{part}/{key}"] == value
+        [trained] = [model for model in logged_models(job, run) if model.name == name]
+        images = {metric.dataset_name for metric in trained.metrics or [] if metric.key == "test/accuracy"}
+        assert images == {"digits-test"}
+
+
+def test_all_runs_have_the_same_parameters_but_those_of_their_variant(job: Job) -> None:
+    params = {name: set(run.data.params) for name, run in runs(job).items() if name in TRAINED}
+    for names in params.values():
+        assert {"variant", "seed", "batch_size", "epochs", "optimizer.name", "threads"} <= names
+        assert not {"classes", "batch_limit", "shuffle", "initial_epoch"} & names
 
 
 def test_the_champion_is_the_best_on_validation_data(job: Job, scores: dict[str, Any]) -> None:
@@ -65,6 +83,8 @@ def test_the_champion_is_the_best_on_validation_data(job: Job, scores: dict[str,
     assert f"{version.tags['variant']}-{version.tags['seed']}" == best
     assert float(version.tags["test_accuracy"]) == pytest.approx(scores[best]["test"]["accuracy"], abs=1e-6)
     assert job.client.get_registered_model("digits").aliases.keys() == {"champion"}
+    links = {model.name: model.tags["mlflow.modelVersions"] for model in logged_models(job, runs(job)[best])}
+    assert links[best] == links[f"{best}-served"]
 
 
 def test_dvc_shows_metrics_and_plots(copy: Job) -> None:
@@ -87,7 +107,7 @@ def test_sync_fills_an_empty_store(job: Job, copy: Job, monkeypatch: pytest.Monk
     assert call(copy.folder, "sync").error is None
     before, after = runs(job), runs(copy)
     for name in TRAINED:
-        for key in ("test/accuracy", "val_loss", "best_epoch", "kept_val_accuracy"):
+        for key in ("test/accuracy", "val_loss", "best_epoch", "validation/accuracy"):
             assert after[name].data.metrics[key] == pytest.approx(before[name].data.metrics[key])
         for tag in ("params_digest", "data_digest", "split_digest", "code_digest", "model_digest"):
             assert after[name].data.tags[tag] == before[name].data.tags[tag]

@@ -414,7 +414,7 @@ def project(workplace: Path) -> Path:
         write_arrays(
             PREDICTIONS / name, {part: np.eye(2, dtype=np.float32)[one] for part, one in found.items()}
         )
-        ended = {"parameters": 7, "stopped_epoch": 3, "kept_val_accuracy": accuracy}
+        ended = {"parameters": 7, "stopped_epoch": 3, "validation/accuracy": accuracy}
         record = {"tags": {"status": "trained"}, "params": {}, "metrics": ended}
         write_json(Path("models") / name / "training.json", record)
         history(3).to_csv(Path("models") / name / "history.csv", index=False)

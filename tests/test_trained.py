@@ -18,7 +18,7 @@ FILES: dict[str, Any] = {
     "models/shallow-0/training.json": {
         "tags": {"status": "trained", "seed": "0"},
         "params": {"epochs": 2},
-        "metrics": {"kept_val_accuracy": 0.7, "parameters": 9, "stopped_epoch": 2},
+        "metrics": {"validation/accuracy": 0.7, "parameters": 9, "stopped_epoch": 2},
     },
     "recipes/_index.json": [{"variant": "shallow", "seed": 0}],
     "champion.json": SECOND
@@ -75,7 +75,12 @@ EDITS = [
     (SCORES, "test", MISSING, "test: missing"),
     (SCORES, "status", "diverged", "reason: missing"),
     (RECORD, "tags.status", MISSING, "tags.status: missing"),
-    (RECORD, "metrics.kept_val_accuracy", 7, "metrics.kept_val_accuracy: a number from 0 to 1 is expected"),
+    (
+        RECORD,
+        "metrics.validation/accuracy",
+        7,
+        "metrics.validation/accuracy: a number from 0 to 1 is expected",
+    ),
     ("recipes/_index.json", "0.seed", True, "0.seed: an integer is expected; received True"),
     ("champion.json", "runner_up.variant", 1, "runner_up.variant: a text is expected; received 1"),
 ]

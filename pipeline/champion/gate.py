@@ -40,6 +40,11 @@ class Candidate:
         }
 
     @property
+    def model_name(self) -> str:
+        """VARIANT-SEED, the name of its model in MLflow."""
+        return f"{self.tags['variant']}-{self.tags['seed']}"
+
+    @property
     def merit(self) -> str:
         """Why it is the candidate."""
         what, accuracy = "validation accuracy", self.validation_accuracy

@@ -1,6 +1,7 @@
 """A candidate as a version of a registered model: registers it, and finds it again by its tags and bytes."""
 
 import contextlib
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,9 +10,11 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from pipeline.champion import serving
 from pipeline.champion.gate import Candidate
+from pipeline.records import tracking
 from pipeline.shared.arrays import file_digest
 
 
@@ -27,10 +30,10 @@ def register(candidate: Candidate) -> str:
     mlflow.set_experiment(experiment_id=run.info.experiment_id)
     logged = Model.log(
         artifact_path=None,
-        name="served_model",
+        name=f"{candidate.model_name}-served",
         flavor=ServedModel,
         run_id=candidate.run_id,  # which keeps its status and its end
-        **serving.described(
+        served=serving.described(
             candidate.model, candidate.classes, candidate.images[0], candidate.batch_limit, candidate.views
         ),
         metadata={"classes": candidate.classes, "git_commit": commit} | candidate.tags,
@@ -41,16 +44,28 @@ def register(candidate: Candidate) -> str:
     version = client.create_model_version(
         name, logged.model_uri, candidate.run_id, tags=candidate.identity, model_id=logged.model_id
     )
+    link_trained_model(candidate, version)
     return str(version.version)
 
 
+def link_trained_model(candidate: Candidate, version: ModelVersion) -> None:
+    """Let the page of the model that was trained, and not only that of its wrapped copy, name the version."""
+    if trained := tracking.logged_model(str(candidate.run_id), candidate.model_name):
+        linked = json.dumps([{"name": version.name, "version": version.version}])
+        mlflow.MlflowClient().set_logged_model_tags(trained.model_id, {MLFLOW_MODEL_VERSIONS: linked})
+
+
 class ServedModel:
-    """MLflow's pyfunc flavour. `Model.log` need not try the example: `trial.check` does more."""
+    """MLflow's pyfunc flavour, without two things that `Model.log` would do.
+
+    It need not try the example, since `trial.check` does more. And the served model's configuration is not
+    a parameter of the training: `Model.log` would log it as such if it saw `model_config`.
+    """
 
     @staticmethod
-    def save_model(validate_serving_input: bool, **arguments: Any) -> None:  # noqa: ARG004
-        """Save a model, without the argument that is meant for `Model.log` and not for this function."""
-        mlflow.pyfunc.save_model(**arguments)
+    def save_model(served: dict[str, Any], validate_serving_input: bool, **arguments: Any) -> None:  # noqa: ARG004
+        """Save a model; `served` are the arguments that describe it."""
+        mlflow.pyfunc.save_model(**served, **arguments)
 
 
 def is_version_of(version: ModelVersion, candidate: Candidate) -> bool:

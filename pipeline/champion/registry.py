@@ -65,8 +65,8 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> Outcome
             tag_run(candidate, f"refused: {verdict.reason}")
             lines.append(f"{name}: not promoted: {verdict.reason}")
         elif candidate.run_id is None:
-            model = f"{candidate.tags['variant']}-{candidate.tags['seed']}"
-            lines.append(f"{model} has no MLflow run (its training came from DVC's cache): run `make sync`")
+            where = "its training came from DVC's cache"
+            lines.append(f"{candidate.model_name} has no MLflow run ({where}): run `make sync`")
         else:
             reason = f"{verdict.reason}; {verdict.comparison}"
             number = make_champion(candidate, champion, reason)

@@ -1,13 +1,18 @@
 """Logs what `evaluate` and `report` wrote to MLflow, unless it is there already."""
 
 import mlflow
+from mlflow.entities import Run
 
 from pipeline.champion import registry
 from pipeline.records import tracking
-from pipeline.shared.arrays import digest_of, file_digest
-from pipeline.shared.paths import REPORTS
+from pipeline.shared.arrays import digest_of, file_digest, read_arrays, read_facts
+from pipeline.shared.paths import PREPARED, REPORTS
 from pipeline.shared.trained import Trained
 
+NOTE = (
+    "Classifies images. The version with the alias `champion` is served, `previous` was champion before it; "
+    "the description of a version is its model card."
+)
 LONGEST = 5000  # characters of a description, in MLflow's database
 LOGGED = "evaluation_digest"  # the tag of a run that has the evaluation with this digest
 
@@ -22,29 +27,45 @@ def log_evaluation(trained: Trained, experiment: str) -> bool:
     digest = digest_of({path.name: file_digest(path) for path in files})
     if run.data.tags.get(LOGGED) == digest:
         return False
-    client, run_id, scores = mlflow.MlflowClient(), run.info.run_id, trained.metrics()
-    mlflow.log_metrics(
-        {f"{part}/{key}": scores[part][key] for part in scores for key in scores[part]}, run_id=run_id
-    )
+    client, run_id = mlflow.MlflowClient(), run.info.run_id
+    log_scores(trained, run)
     client.log_artifacts(run_id, str(trained.evaluation), "evaluation")
     client.set_tag(run_id, LOGGED, digest)
     return True
 
 
+def log_scores(trained: Trained, run: Run) -> None:
+    """Log what changed of a model's scores, each with the model and the images that it belongs to."""
+    facts, scores = read_facts(PREPARED / "split"), trained.metrics()
+    model = tracking.logged_model(run.info.run_id, trained.name)
+    for part, values in scores.items():
+        images = read_arrays(PREPARED / part.partition("_")[0])["images"]
+        dataset = tracking.dataset(facts, part.partition("_")[0], images)
+        named = {f"{part}/{key}": value for key, value in values.items()}
+        mlflow.log_metrics(
+            {key: value for key, value in named.items() if run.data.metrics.get(key) != value},
+            run_id=run.info.run_id,
+            model_id=model.model_id if model else None,
+            dataset=dataset,
+        )
+
+
 def log_report(experiment: str) -> None:
-    """Log the report's files to the run `report`; the same report again logs nothing."""
-    texts = {path.name: file_digest(path) for path in sorted(REPORTS.glob("*.md"))}
-    tags = {"stage": "report", "report_digest": digest_of(texts)}
-    if tracking.find_run(experiment, tags) is None:
-        with tracking.training_run(experiment, "report", tags):
+    """Log the report's files to this folder's run `report`; the same report again logs nothing."""
+    digest = digest_of({path.name: file_digest(path) for path in sorted(REPORTS.glob("*.md"))})
+    if tracking.find_run(experiment, {"report_digest": digest}) is None:
+        with tracking.training_run(experiment, "report", {"stage": "report"}, resumed=True):
             mlflow.log_artifacts(str(REPORTS), "report")
+            mlflow.set_tag("report_digest", digest)
 
 
 def describe_champion(name: str, trained: Trained) -> None:
-    """Make the first part of the model card the champion's description, if the champion is this model."""
+    """Describe the registered model, and by its card the champion, if that is this model."""
+    client = mlflow.MlflowClient()
     champion = registry.version_at(name, registry.CHAMPION)
     if champion is not None and champion.tags.get("model_digest") == trained.tags()["model_digest"]:
         _, _, card = (REPORTS / "model-card.md").read_text().split("---\n", 2)
         text = card.partition("\n## Results by class")[0].strip()[:LONGEST]
         if champion.description != text:
-            mlflow.MlflowClient().update_model_version(name, champion.version, description=text)
+            client.update_model_version(name, champion.version, description=text)
+            client.update_registered_model(name, NOTE)

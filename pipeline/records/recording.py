@@ -1,4 +1,4 @@
-"""Logs a training's files to its MLflow run, for `pipeline.train` and `pipeline.sync`.
+"""Logs a training's epochs and files to its MLflow run, for `pipeline.train` and `pipeline.sync`.
 
 Whatever the run has already is left as it is, so logging again completes an interrupted run.
 """
@@ -11,16 +11,31 @@ from importlib.metadata import version
 
 import mlflow
 import numpy as np
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.numpy_dataset import NumpyDataset
 from mlflow.entities import Metric
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from pipeline.learning.backend import keras
+from pipeline.records import tracking
 from pipeline.shared.arrays import read_facts
 from pipeline.shared.paths import PREPARED
 from pipeline.shared.trained import Trained
+
+
+class EpochMetrics(mlflow.keras.MlflowCallback):  # type: ignore[name-defined]
+    """Autologging's own callback: it logs the metrics of each epoch as it ends, and does not wait.
+
+    `mlflow.keras.autolog` would add this callback, and also log every argument of `fit` as a parameter
+    (`batch_size None`, `shuffle False`), a second name for each validation score, and nothing of a resumed
+    training. `record` logs the parameters that decide the result instead.
+    """
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Log no parameters."""
+
+    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
+        """Log no second name for the validation scores."""
 
 
 def record(
@@ -34,16 +49,26 @@ def record(
     kept, facts = trained.record(), read_facts(PREPARED / "split")
     history = trained.epochs().drop(columns="epoch").to_dict("list")
     log_history(run_id, history | {name: [value] for name, value in kept["metrics"].items()})
-    for context, data in (("training", train), ("validation", validation)):
-        log_dataset(facts["name"], context, data, facts["split_digest"])
-    mlflow.log_params({f"variant.{key}": value for key, value in kept["params"].items()})
+    for part, images in (("training", train), ("validation", validation)):
+        mlflow.log_input(tracking.dataset(facts, part, images), part)
+    mlflow.log_params({"variant": trained.variant, "seed": trained.seed} | kept["params"])
     mlflow.log_text(summary(model), "model_summary.txt")
-    if kept["tags"]["status"] == "trained" and not has_model(run_id):
-        log_model(model, validation[:1])
-    mlflow.set_tags(kept["tags"] | trained.tags())
+    if kept["tags"]["status"] == "trained" and tracking.logged_model(run_id, trained.name) is None:
+        log_model(trained, model, validation[:1])
+    mlflow.set_tags(kept["tags"] | trained.tags() | {MLFLOW_RUN_NOTE: description(trained)})
 
 
-def log_model(model: keras.Model, example: np.ndarray) -> None:
+def description(trained: Trained) -> str:
+    """What the pages of a run and of its model say, in Markdown."""
+    kept = trained.record()
+    params, epochs = kept["params"], kept["metrics"]["stopped_epoch"]
+    return (
+        f"The variant **{trained.variant}** with seed {trained.seed}: {epochs} of at most {params['epochs']} "
+        f"epochs, {kept['metrics']['parameters']:,.0f} parameters. {trained.outcome().capitalize()}."
+    )
+
+
+def log_model(trained: Trained, model: keras.Model, example: np.ndarray) -> None:
     """Log a model to the active run, signed for uint8 images, with an example (1, height, width, channels).
 
     With the TensorFlow flavour, since the Keras one cannot store an example (MLflow 3.17).
@@ -55,10 +80,11 @@ def log_model(model: keras.Model, example: np.ndarray) -> None:
     with contextlib.redirect_stdout(io.StringIO()):  # MLflow tries the example, with a progress bar
         mlflow.tensorflow.log_model(
             model,
-            name="model",
+            name=trained.name,
             signature=signature,
             input_example=example,
             pip_requirements=[f"{package}=={version(package)}" for package in ("tensorflow", "keras")],
+            tags={MLFLOW_RUN_NOTE: description(trained)},
         )
 
 
@@ -74,25 +100,8 @@ def log_history(run_id: str, history: Mapping[Hashable, Sequence[float]]) -> Non
         client.log_batch(run_id, metrics=missing)
 
 
-def has_model(run_id: str) -> bool:
-    """Whether a run has its complete Keras model."""
-    found = mlflow.search_logged_models(
-        experiment_ids=[mlflow.get_run(run_id).info.experiment_id],
-        filter_string=f"source_run_id = '{run_id}' and name = 'model'",
-        output_format="list",
-    )
-    return any(model.status == "READY" for model in found)
-
-
 def summary(model: keras.Model) -> str:
     """Keras's table of layers, shapes and parameters."""
     lines: list[str] = []
     model.summary(print_fn=lines.append)
     return "\n".join(lines)
-
-
-def log_dataset(name: str, context: str, images: np.ndarray, digest: str) -> None:
-    """Log the images that a run used as its input, identified by the digest of the split."""
-    source = CodeDatasetSource({"mlflow.source.name": f"data/prepared ({context})"})
-    dataset = NumpyDataset(images, source, name=f"{name}-{context}", digest=digest[:36])
-    mlflow.log_input(dataset, context)

@@ -11,11 +11,16 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import mlflow
+import numpy as np
 import requests
-from mlflow.entities import Run
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.numpy_dataset import NumpyDataset
+from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from pipeline.records import store
 from pipeline.shared.arrays import digest_of
@@ -24,6 +29,10 @@ from pipeline.shared.lock import is_free, locked
 from pipeline.shared.paths import WORKSPACE
 
 SYSTEM_METRICS_SECONDS = 5
+NOTE = """\
+Each run is a training: a variant with a seed. `accuracy`, `loss`, `val_accuracy` and `val_loss` are its
+curves; `validation/accuracy`, `test/accuracy` and the like score the model that was kept. Models are chosen
+by `validation/accuracy`. The run `report` holds the report."""
 
 
 @contextmanager
@@ -43,6 +52,8 @@ def training_run(experiment: str, name: str, tags: dict[str, str], resumed: bool
     made = mlflow.set_experiment(experiment)
     # If two processes create it at once, MLflow (3.17) leaves the loser's former experiment active.
     mlflow.set_experiment(experiment_id=made.experiment_id)
+    if MLFLOW_RUN_NOTE not in made.tags:  # an experiment's description has the same tag
+        mlflow.set_experiment_tag(MLFLOW_RUN_NOTE, NOTE)
     tags = tags | {"workspace": workspace()}
     unended = "" if resumed else " and attributes.status != 'FINISHED'"
     begun = find_run(experiment, tags, f"attributes.run_name = '{name}'{unended}")
@@ -116,6 +127,23 @@ def find_run(
         max_results=1,
     )
     return next(iter(runs), None)
+
+
+def logged_model(run_id: str, name: str) -> LoggedModel | None:
+    """The model of this name that a run logged completely, if there is one."""
+    found = mlflow.search_logged_models(
+        experiment_ids=[mlflow.get_run(run_id).info.experiment_id],
+        filter_string=f"source_run_id = '{run_id}' and name = '{name}'",
+        output_format="list",
+    )
+    return next((model for model in found if model.status == "READY"), None)
+
+
+def dataset(facts: dict[str, Any], part: str, images: np.ndarray) -> NumpyDataset:
+    """The images of a part of the split, as MLflow names the input of a run or of a metric."""
+    source = CodeDatasetSource({"mlflow.source.name": f"data/prepared ({part})"})
+    digest = digest_of([facts["split_digest"], part, len(images)])[:36]
+    return NumpyDataset(images, source, name=f"{facts['name']}-{part}", digest=digest)
 
 
 def git_commit() -> str:

@@ -71,7 +71,7 @@ class Trained:
         record = read_json(path, {"tags": tags, "params": dict, "metrics": metrics})
         if record["tags"]["status"] == "diverged":
             return read_json(path, {"tags": {"reason": str}})
-        return read_json(path, {"metrics": {"kept_val_accuracy": float, "parameters": float}})
+        return read_json(path, {"metrics": {"validation/accuracy": float, "parameters": float}})
 
     def epochs(self) -> "pd.DataFrame":
         """The metrics of each epoch: a row each, in which `epoch` counts from 1."""
@@ -84,7 +84,7 @@ class Trained:
         record = self.record()
         if record["tags"]["status"] == "diverged":
             return f"diverged: {record['tags']['reason']}"
-        return f"validation accuracy {record['metrics']['kept_val_accuracy']:.4f}"
+        return f"validation accuracy {record['metrics']['validation/accuracy']:.4f}"
 
     def metrics(self) -> dict[str, Any]:
         """Its scores on `validation` and `test` images, by name; if it diverged, `status` and `reason`."""

@@ -55,9 +55,8 @@ def train(
     resumed = checkpoint.read() is not None
     experiment = read_facts(PREPARED / "split")["name"]
     with tracking.training_run(experiment, trained.name, tags, resumed) as run_id:
-        watching = [report_epochs(report, recipe.settings["epochs"])] if report else []
-        watching += [log_epochs()] if resumed else []
-        mlflow.keras.autolog(log_models=False, log_datasets=False, disable=resumed)
+        watching = [recording.EpochMetrics()]
+        watching += [report_epochs(report, recipe.settings["epochs"])] if report else []
         twin = make_twin(model, recipe, training, validation)
         fit = fitting.fit(twin, recipe, training, validation, trained.seed, *watching, checkpoint=checkpoint)
         model.set_weights(twin.get_weights())
@@ -65,8 +64,6 @@ def train(
         record = make_record(tags, recipe, fit, measures(model, recipe, fit, validation))
         write(trained, model, fit.history, record)
         with tracking.best_effort(trained.name):
-            if resumed:
-                log_last_validation(fit)
             recording.record(trained, model, training.images, validation.images, run_id)
             mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
 
@@ -107,19 +104,16 @@ def make_record(tags: dict[str, str], recipe: Recipe, fit: Fit, metrics: dict[st
 
 
 def measures(model: keras.Model, recipe: Recipe, fit: Fit, validation: Images) -> dict[str, float]:
-    """Metrics that autologging misses: the best epoch, counted from 1, and the scores of the kept weights."""
+    """What the epochs do not show: the best one, counted from 1, and the accuracy of the kept weights."""
     history = fit.history
     measured = {"stopped_epoch": len(history["loss"]), "parameters": model.count_params()}
     if fit.divergence is not None:
         return measured
-    loss, accuracy = model_file.score(model, validation.images, validation.labels)
     monitor = recipe.settings.get("early_stopping", {}).get("monitor", "val_loss")
     best = np.argmax if monitor == "val_accuracy" else np.argmin
     return measured | {
         "best_epoch": int(best(history[monitor])) + 1,
-        "best_val_accuracy": max(history["val_accuracy"]),
-        "kept_val_loss": loss,
-        "kept_val_accuracy": accuracy,
+        "validation/accuracy": model_file.accuracy(model, validation.images, validation.labels),
     }
 
 
@@ -139,21 +133,6 @@ def report_epochs(report: Callable[[tuple[int, int, float]], None], epochs: int)
     return keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: report((epoch + 1, epochs, logs["val_accuracy"]))
     )
-
-
-def log_epochs() -> keras.callbacks.Callback:
-    """Logs each epoch of a resumed training. Autologging refuses, since the first epoch differs from
-    the run's parameters."""
-    return keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: mlflow.log_metrics(logs, step=epoch, synchronous=False)
-    )
-
-
-def log_last_validation(fit: Fit) -> None:
-    """Log the last epoch's scores under autologging's second name for them, `validation_*`, which it
-    updates after every epoch, but not in a resumed training."""
-    names = ("loss", "accuracy")
-    mlflow.log_metrics({f"validation_{name}": fit.history[f"val_{name}"][-1] for name in names})
 
 
 def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
