@@ -54,11 +54,13 @@ def promote_in_registry(chosen: dict[str, Any], params: Params, force: bool = Fa
     check_scores([trained])
     scores, facts = trained.metrics(), read_facts(PREPARED / "split")
     run = tracking.find_run(facts["name"], trained.tags())
+    logged = tracking.logged_model(run.info.run_id, trained.name) if run else None
     some = slice(min(CHECKED, params.serving.batch_limit))
     views = views_of(trained)
     candidate = Candidate(
         registered_name=facts["name"],
         run_id=run.info.run_id if run else None,
+        model_id=logged.model_id if logged else None,
         model=trained.model,
         images=read_arrays(PREPARED / "validation")["images"][some],
         probabilities=read_probabilities(trained, "validation", views)[some],

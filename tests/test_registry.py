@@ -65,6 +65,7 @@ def new_candidate(
     return Candidate(
         registered_name=registered_name,
         run_id=run_id or new_run(),
+        model_id=None,
         model=file,
         images=IMAGES,
         probabilities=model_file.probabilities(model, IMAGES),

@@ -19,6 +19,7 @@ class Candidate:
 
     registered_name: str
     run_id: str | None  # None if MLflow has no run of it yet
+    model_id: str | None  # of the model that its run logged
     model: Path
     images: np.ndarray  # some validation images, uint8 (n, height, width, 3)
     probabilities: np.ndarray  # what the model predicted for them, (n, classes)

@@ -14,7 +14,6 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from pipeline.champion import serving
 from pipeline.champion.gate import Candidate
-from pipeline.records import tracking
 from pipeline.shared.arrays import file_digest
 
 
@@ -44,15 +43,10 @@ def register(candidate: Candidate) -> str:
     version = client.create_model_version(
         name, logged.model_uri, candidate.run_id, tags=candidate.identity, model_id=logged.model_id
     )
-    link_trained_model(candidate, version)
+    linked = json.dumps([{"name": name, "version": str(version.version)}])
+    for model_id in filter(None, (candidate.model_id, logged.model_id)):  # whose pages name the version
+        client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: linked})
     return str(version.version)
-
-
-def link_trained_model(candidate: Candidate, version: ModelVersion) -> None:
-    """Let the page of the model that was trained, and not only that of its wrapped copy, name the version."""
-    if trained := tracking.logged_model(str(candidate.run_id), candidate.model_name):
-        linked = json.dumps([{"name": version.name, "version": version.version}])
-        mlflow.MlflowClient().set_logged_model_tags(trained.model_id, {MLFLOW_MODEL_VERSIONS: linked})
 
 
 class ServedModel:

@@ -46,14 +46,7 @@ def training_run(experiment: str, name: str, tags: dict[str, str], resumed: bool
     parent = os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
-    if root := store.checkout():
-        with suppress(MlflowException):  # it exists already
-            mlflow.create_experiment(experiment, (root / "mlruns").as_uri())
-    made = mlflow.set_experiment(experiment)
-    # If two processes create it at once, MLflow (3.17) leaves the loser's former experiment active.
-    mlflow.set_experiment(experiment_id=made.experiment_id)
-    if MLFLOW_RUN_NOTE not in made.tags:  # an experiment's description has the same tag
-        mlflow.set_experiment_tag(MLFLOW_RUN_NOTE, NOTE)
+    set_experiment(experiment)
     tags = tags | {"workspace": workspace()}
     unended = "" if resumed else " and attributes.status != 'FINISHED'"
     begun = find_run(experiment, tags, f"attributes.run_name = '{name}'{unended}")
@@ -77,6 +70,18 @@ def training_run(experiment: str, name: str, tags: dict[str, str], resumed: bool
             mlflow.end_run(status)
         if parent is not None:
             os.environ["MLFLOW_RUN_ID"] = parent
+
+
+def set_experiment(name: str) -> None:
+    """Make an experiment the active one, and create and describe it if it is new."""
+    if root := store.checkout():
+        with suppress(MlflowException):  # it exists already
+            mlflow.create_experiment(name, (root / "mlruns").as_uri())
+    made = mlflow.set_experiment(name)
+    # If two processes create it at once, MLflow (3.17) leaves the loser's former experiment active.
+    mlflow.set_experiment(experiment_id=made.experiment_id)
+    if MLFLOW_RUN_NOTE not in made.tags:  # an experiment's description has the same tag
+        mlflow.set_experiment_tag(MLFLOW_RUN_NOTE, NOTE)
 
 
 @contextmanager
