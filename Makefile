@@ -6,7 +6,7 @@ SEED ?= 0
 MODEL ?= cifar10
 PYTEST := pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 JUNK := quickstart .hypothesis .mypy_cache .pytest_cache .ruff_cache
-OUTS := data/raw data/download data/prepared recipes models predictions metrics evaluation champion.json reports
+OUTS := data/raw data/download data/prepared recipes models predictions metrics evaluation champion.json diagnosis reports
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help

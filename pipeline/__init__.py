@@ -5,8 +5,8 @@ Stages, in the order of dvc.yaml:
     watch       lists the files of your own folders
     fetch       downloads the images                      evaluate   scores all models, draws their figures
     prepare     checks them, splits off validation        promote    makes the best model champion
-    recipes     turns params.yaml into a recipe each      report     writes the comparison
-    train       trains one variant with one seed
+    recipes     turns params.yaml into a recipe each      diagnose   looks for weak points of data and model
+    train       trains one variant with one seed          report     writes the comparison
     predict     stores its probabilities
 
 Commands around them:
@@ -27,6 +27,7 @@ Folders, each used by the stages beside it:
     training    fit, its fast twin, checkpoints, training-only layers (train)
     scoring     a model's metrics, tables and figures (evaluate)
     champion    selection, registry, serving (promote)
+    diagnosis   near duplicates, label errors, corrupted images (diagnose)
     reporting   the comparison's text, tables and figures (report)
     classification  a registered model and its predictions (classify, demo, serve)
     records     MLflow's store and runs

@@ -2,9 +2,10 @@
 
     python -m pipeline.report
 
-Reads params.yaml (published), recipes/_index.json, data/prepared, models, predictions, metrics, evaluation
-and champion.json. Writes reports/: report.md, its figures, report.html, a single file, and model-card.md, of
-the chosen model. Logs them to a run named `report`; the card describes the registered version, too.
+Reads params.yaml (published), recipes/_index.json, data/prepared, models, predictions, metrics, evaluation,
+champion.json and diagnosis. Writes reports/: report.md, its figures, report.html, a single file, and
+model-card.md, of the chosen model. Logs them to the run `report`; the card also describes the registered
+version.
 """
 
 import shutil
@@ -14,11 +15,13 @@ from pipeline.params import Params
 from pipeline.records import store
 from pipeline.records.outputs import describe_champion, log_report
 from pipeline.reporting import card, figures, report_text
+from pipeline.reporting.diagnosis import FIGURES
 from pipeline.reporting.markdown import to_html
 from pipeline.reporting.results import read_results
 from pipeline.shared.lock import command
 from pipeline.shared.paths import (
     CHAMPION,
+    DIAGNOSIS,
     EVALUATION,
     METRICS,
     MODELS,
@@ -36,7 +39,8 @@ def main() -> None:
     """Read, write and log."""
     params = Params.read()
     check_inputs(
-        RECIPES, CHAMPION, EVALUATION, METRICS, MODELS, PREDICTIONS, *(PREPARED / name for name in SHOWN)
+        *(RECIPES, CHAMPION, DIAGNOSIS, EVALUATION, METRICS, MODELS, PREDICTIONS),
+        *(PREPARED / name for name in SHOWN),
     )
     store.check()
     results = read_results(params.published)
@@ -45,6 +49,8 @@ def main() -> None:
     figures.accuracies(results.table, results.facts["counts"]).savefig(REPORTS / "accuracies.png", dpi=100)
     for figure in ("confusion", "roc", "reliability", "examples"):
         shutil.copyfile(results.candidate.evaluation / f"{figure}.png", REPORTS / f"{figure}.png")
+    for figure in FIGURES:
+        shutil.copyfile(DIAGNOSIS / f"{figure}.png", REPORTS / f"{figure}.png")
     shutil.copyfile(PREPARED / "samples.png", REPORTS / "samples.png")
 
     text, title = report_text.write(results), f"Results on {results.facts['name']}"

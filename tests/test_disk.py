@@ -14,7 +14,7 @@ from tests.conftest import contents
 from tests.jobs import NAME, Job, call
 
 PARAMS = jobs.small_params(batchnorm={"epochs": 4})
-STAGES = ("fetch", "prepare", "recipes", "train", "predict", "evaluate", "promote", "report")
+STAGES = ("fetch", "prepare", "recipes", "train", "predict", "evaluate", "promote", "diagnose", "report")
 HERE = {"fetch", "prepare", "recipes"}  # these run in this process: they open no store and set no threads
 # Of a full disk; with the second number a training begins.
 BYTES_LEFT = {"recipes": [0], "predict": [0], "train": [20_000, 6_000_000]}

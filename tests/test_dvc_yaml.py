@@ -91,7 +91,7 @@ def test_neutral_modules_exist() -> None:
 
 def test_nothing_is_trained_or_chosen_on_test_images() -> None:
     readers = {name for name, stage in STAGES.items() if "data/prepared/test" in stage["deps"]}
-    assert readers == {"predict", "predict_finetuned", "evaluate", "report"}
+    assert readers == {"predict", "predict_finetuned", "evaluate", "diagnose", "report"}
     for stage in ("train", "finetune", "promote"):
         read = {path for path in STAGES[stage]["deps"] if path.startswith("data/")}
         assert read <= {f"data/prepared/{part}" for part in ("split", "train", "validation")}

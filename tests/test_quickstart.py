@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pandas as pd
 import pytest
 from mlflow.entities import LoggedModel, Run
 
@@ -85,6 +86,15 @@ def test_the_champion_is_the_best_on_validation_data(job: Job, scores: dict[str,
     assert job.client.get_registered_model("digits").aliases.keys() == {"champion"}
     links = {model.name: model.tags["mlflow.modelVersions"] for model in logged_models(job, runs(job)[best])}
     assert links[best] == links[f"{best}-served"]
+
+
+def test_the_champion_and_the_next_best_are_diagnosed(job: Job) -> None:
+    table = pd.read_csv(job.folder / "diagnosis/robustness.csv")
+    assert len(table["model"].unique()) == 2
+    assert set(table["model"]) < TRAINED
+    version = job.client.get_model_version_by_alias("digits", "champion")
+    assert table["model"].iloc[0] == f"{version.tags['variant']}-{version.tags['seed']}"
+    assert table["accuracy"].iloc[0] == pytest.approx(float(version.tags["test_accuracy"]), abs=1e-6)
 
 
 def test_dvc_shows_metrics_and_plots(copy: Job) -> None:

@@ -36,6 +36,19 @@ ODD = r"NA a|b a*b*c _a_ __b__ a__ <b>a a&amp;b `a` [a](b) a\b a\|b $5_to_$10 ~~
 ODD_NAMES = [*ODD.split(), "variant", "a\nb", " a "]
 
 
+def diagnosis_of(name: str) -> dict[str, pd.DataFrame]:
+    """What `pipeline.diagnose` found with the model of this name."""
+    copies = {"part": ["test", "validation"], "image": [3, 4], "of_part": "train", "of_image": [5, 6]}
+    falling = {"corruption": ["noise", "noise", "blur", "blur"], "level": [0, 5, 0, 5]}
+    return {
+        "near_duplicates": pd.DataFrame(copies | {"similarity": 0.95}),
+        "label_errors": pd.DataFrame({"image": [5], "label": 0, "predicted": 1, "probability": 0.01}),
+        "robustness": pd.DataFrame(
+            falling | {"model": name, "strength": 1.0, "accuracy": [0.75, 0.25, 0.75, 0.5], "images": 2000}
+        ),
+    }
+
+
 def scores_of(seeds: int, validation: dict[str, float] = VALIDATION) -> pd.DataFrame:
     """What each training scored; seeds lie 0.01 apart, and test accuracy 0.02 under validation's."""
     rows = [
@@ -91,8 +104,9 @@ def results_of(
         histories={name: history(3) for name in names},
         per_class={name: per_class(classes) for name in names},
         confused=pairs_of(12).assign(one=classes[1], other=classes[0]),
-        champion=choose(scores) | PROMOTED,
+        champion=(chosen := choose(scores) | PROMOTED),
         diverged={},
+        diagnosis=diagnosis_of(f"{chosen['variant']}-{chosen['seed']}"),
         **{part: Resampled(right(scores, part, known["counts"][part])) for part in ("validation", "test")},
     )
 
@@ -126,11 +140,25 @@ def test_all_sections_are_there_in_their_order_and_what_diverged_with_its_reason
         "What the comparison shows",
         "Results by class",
     ]
-    sections += ["Test images of vgg3_early_stop-0", "Data", "Limits"]
+    sections += ["Test images of vgg3_early_stop-0", "What it cannot bear", "Data", "Limits"]
     text = write(replace(results_of(), diverged={"runaway-0": "its loss is nan in epoch 3"}))
     assert re.findall("^##? (.*)$", text, re.MULTILINE) == sections
     assert "- `runaway-0` diverged, and is in no table: its loss is nan in epoch 3." in text
     assert text.count("runaway") == 1
+
+
+def test_what_diagnose_found_is_told_with_its_effect() -> None:
+    results = results_of()
+    text = write(results)
+    assert "1 of 10,000 test images and 1 of 5,000 validation images resemble" in text
+    others = results.test.right["vgg3_early_stop", 0].drop(3)
+    assert f"has an accuracy of {others.mean():.4f} instead of 0.7500" in text
+    assert "1 of 10,000 test labels are likely wrong" in text
+    fall = "from 0.750 to 0.250 at the strongest of five levels, and least with blur, to 0.500"
+    assert (
+        f"on the first 2,000 test images, the accuracy of `vgg3_early_stop-0` falls most with noise, {fall}"
+        in text
+    )
 
 
 SECOND = {"variant": "second", "seed": 2, "validation_accuracy": 0.9, "test_accuracy": 0.89}
@@ -348,7 +376,7 @@ def test_page_opens_by_itself_and_shows_tables_as_tables(reports: Path) -> None:
     page, rows = parsed(to_html(write(results_of(3)), reports, "Results on <pets>"))
     assert page.findtext("head/title") == "Results on <pets>"
     sources = [image.attrib["src"] for image in page.iter("img")]
-    assert len(sources) == 7
+    assert len(sources) == 10
     assert all(source.startswith("data:image/png;base64,iVBORw0KGgo") for source in sources)
     assert not [*page.iter("a"), *page.iter("link")]
     assert [script.attrib for script in page.iter("script")] == [{}]
@@ -425,6 +453,9 @@ def project(workplace: Path) -> Path:
         temperature.effect(0.5, labels, right).to_csv(
             Path("evaluation") / name / "temperature.csv", index=False
         )
+    Path("diagnosis").mkdir()
+    for title, table in diagnosis_of("vgg3_early_stop-0").items():
+        table.to_csv(Path("diagnosis") / f"{title}.csv", index=False)
     return workplace
 
 
@@ -468,6 +499,7 @@ def test_the_card_of_the_chosen_model_has_its_figures_and_hugging_faces_header()
         ("evaluation/vgg3-0/per_class.csv", "f1", "F1", "f1: missing"),
         ("evaluation/vgg3-0/per_class.csv", "dog", "cow", "its classes are not those of data/prepared/split"),
         ("evaluation/vgg3_early_stop-0/most_confused.csv", "12", "many", "cannot be read"),
+        ("diagnosis/label_errors.csv", "label,", "lable,", "label: missing"),
     ],
 )
 def test_a_broken_edit_is_one_line(project: Path, path: str, old: str, new: str, problem: str) -> None:

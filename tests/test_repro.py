@@ -225,6 +225,7 @@ def test_after_ctrl_c_and_a_failing_variant_all_is_as_if_nothing_had_happened(
     others = {
         "evaluate",
         "promote",
+        "diagnose",
         "report",
         "finetune@shallow_subset-0",
         "predict_finetuned@shallow_subset-0",

@@ -42,7 +42,7 @@ def test_an_edit_reruns_the_stages_that_it_decides(
     edit(copy.folder, NEUTRAL)  # words, logs and commands; a comment among the networks
     assert_outdated_too()
     edit(copy.folder, "champion/served_model")
-    assert_outdated_too("promote", "report")
+    assert_outdated_too("promote", "diagnose", "report")
     edit(copy.folder, "scoring/metrics")
     assert_outdated_too("evaluate")
 

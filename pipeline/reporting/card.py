@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from pipeline.reporting.diagnosis import robustness
 from pipeline.reporting.markdown import literal, markdown_table
 from pipeline.reporting.report_text import by_class, limits
 from pipeline.reporting.results import Results
@@ -35,7 +36,7 @@ def write(results: Results) -> str:
     sections = {
         f"# {literal(results.facts['name'])}: {literal(results.candidate.variant)}": summary(results),
         "## Results by class": markdown_table(by_class(results.per_class[results.candidate.name])),
-        "## How it fails": FAILURES,
+        "## How it fails": f"{FAILURES}\n\n{robustness(results)}",
         "## Training": training(results),
     }
     text = "\n\n".join(f"{title}\n\n{section}" for title, section in sections.items())

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.reporting import diagnosis
 from pipeline.reporting.differences import differences
 from pipeline.reporting.findings import NOISE, confusions, findings, hardest
 from pipeline.reporting.markdown import literal, markdown_table
@@ -34,6 +35,7 @@ def write(results: Results) -> str:
         "## What the comparison shows": "\n".join(f"- {line}" for line in findings(results)),
         "## Results by class": _by_class(results),
         f"## Test images of {literal(results.candidate.name)}": _confused(results.confused),
+        "## What it cannot bear": diagnosis.robustness(results),
         "## Data": _data(results),
         "## Limits": f"{limits(facts)}\n",
     }
@@ -175,7 +177,8 @@ def _data(results: Results) -> str:
         text += f" Images in each of the {len(balance)} classes:"
         spread = balance.drop(columns="class").agg(["min", "median", "max"])
         balance = spread.map("{:g}".format).rename_axis("images")
-    return f"{text}\n\n{markdown_table(balance)}\n\n![Sample images](samples.png)"
+    sections = [text, markdown_table(balance), "![Sample images](samples.png)"]
+    return "\n\n".join([*sections, diagnosis.near_duplicates(results), diagnosis.label_errors(results)])
 
 
 def _with_spread(table: pd.DataFrame, part: str, images: int) -> Iterator[str]:

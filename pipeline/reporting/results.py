@@ -10,10 +10,22 @@ from pipeline.reporting.statistics import Resampled
 from pipeline.scoring.stored import read_probabilities
 from pipeline.shared.arrays import read_arrays, read_facts
 from pipeline.shared.errors import PipelineError
-from pipeline.shared.paths import PREPARED
+from pipeline.shared.paths import DIAGNOSIS, PREPARED
 from pipeline.shared.reading import read_table
 from pipeline.shared.trained import Trained, all_trained, read_champion
 
+DIAGNOSIS_COLUMNS: dict[str, dict[str, type]] = {
+    "near_duplicates": {"part": str, "image": int, "of_part": str, "of_image": int, "similarity": float},
+    "label_errors": {"image": int, "label": int, "predicted": int, "probability": float},
+    "robustness": {
+        "corruption": str,
+        "model": str,
+        "level": int,
+        "strength": float,
+        "accuracy": float,
+        "images": int,
+    },
+}
 SCORES = ("precision", "recall", "f1", "auc", "support")
 
 
@@ -23,7 +35,8 @@ class Results:
 
     `table` has a row for each variant (see `summarize`), `histories` and `per_class` a table for each
     VARIANT-SEED; `validation` and `test` say which images each model gets right. `champion` is the decision
-    of `pipeline.promote`, whose candidate the registry may have refused; `confused` is the candidate's table.
+    of `pipeline.promote`, whose candidate the registry may have refused; `confused` is the candidate's table,
+    `diagnosis` holds those of `pipeline.diagnose`.
     `diverged` holds the reason for each VARIANT-SEED that diverged, which is in no table.
     """
 
@@ -35,6 +48,7 @@ class Results:
     confused: pd.DataFrame
     champion: dict[str, Any]
     diverged: dict[str, str]
+    diagnosis: dict[str, pd.DataFrame]
     validation: Resampled
     test: Resampled
 
@@ -72,6 +86,7 @@ def read_results(published: dict[str, float]) -> Results:
         confused=read_table(candidate.evaluation / "most_confused.csv", pairs),
         champion=champion,
         diverged=diverged,
+        diagnosis=read_diagnosis(candidate),
         validation=Resampled(read_right(models, "validation")),
         test=Resampled(read_right(models, "test")),
     )
@@ -84,6 +99,17 @@ def read_right(models: list[Trained], part: str) -> pd.DataFrame:
         (one.variant, one.seed): read_probabilities(one, part).argmax(axis=1) == labels for one in models
     }
     return pd.DataFrame(right).rename_axis(columns=["variant", "seed"])
+
+
+def read_diagnosis(candidate: Trained) -> dict[str, pd.DataFrame]:
+    """The tables of `pipeline.diagnose`. Raises PipelineError if they are of another model."""
+    tables = {
+        name: read_table(DIAGNOSIS / f"{name}.csv", columns, finite=name != "robustness", empty=True)
+        for name, columns in DIAGNOSIS_COLUMNS.items()
+    }
+    if candidate.name not in set(tables["robustness"]["model"]):
+        raise PipelineError(f"{DIAGNOSIS}: is not of {candidate.name}; run `dvc repro diagnose`")
+    return tables
 
 
 def accuracy_with_views(scores: dict[str, Any]) -> float:

@@ -17,6 +17,7 @@ EVALUATION = Path("evaluation")
 METRICS = Path("metrics")
 
 CHAMPION = Path("champion.json")
+DIAGNOSIS = Path("diagnosis")
 REPORTS = Path("reports")
 
 # The pipeline's own working files, which are part of no result.

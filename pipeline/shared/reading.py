@@ -38,22 +38,24 @@ def read_json(path: Path, expected: Any) -> Any:
     return content
 
 
-def read_table(path: Path, columns: dict[str, type], finite: bool = True) -> "pd.DataFrame":
+def read_table(
+    path: Path, columns: dict[str, type], finite: bool = True, empty: bool = False
+) -> "pd.DataFrame":
     """A CSV file. Raises PipelineError if a column or all rows are missing, or a value is impossible.
 
     `columns` holds the types of the required columns; others are numbers. A text may be anything, `NA` and
-    `null` included. Without `finite`, numbers may be infinite or missing.
+    `null` included. Without `finite`, numbers may be infinite or missing; if `empty`, there may be no rows.
     """
     import numpy as np  # with pandas a third of a second, which most stages do not need
     import pandas as pd
 
     texts = [name for name, kind in columns.items() if kind is str]
-    empty = {name: [""] for name in columns if name not in texts}  # a missing number
+    missing_numbers = {name: [""] for name in columns if name not in texts}
     try:
-        table = pd.read_csv(path, dtype=columns, keep_default_na=False, na_values=empty)
+        table = pd.read_csv(path, dtype=columns, keep_default_na=False, na_values=missing_numbers)
         if missing := columns.keys() - table:
             raise ValueError(f"{min(missing)}: missing")
-        if table.empty:
+        if table.empty and not empty:
             raise ValueError("no rows")
         for name, values in table.drop(columns=texts).astype(float).items():
             if finite and not np.isfinite(values).all():

@@ -1,0 +1,86 @@
+"""Look for what is wrong with the data, and for what the chosen model cannot bear.
+
+    python -m pipeline.diagnose
+
+Reads params.yaml (published), champion.json, metrics, data/prepared, and the chosen model with its
+predictions. Writes diagnosis/, a table and a figure each: `near_duplicates` between training, validation and
+test images; `label_errors`, test labels that are likely wrong; `robustness` of the chosen model, and of the
+best published variant beside it, on test images that get worse. Nothing is chosen by it.
+"""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipeline.champion.selection import read_scores
+from pipeline.diagnosis import figures
+from pipeline.diagnosis.label_errors import label_errors
+from pipeline.diagnosis.near_duplicates import near_duplicates
+from pipeline.integrity import check_inputs
+from pipeline.params import Params
+from pipeline.scoring.stored import read_probabilities
+from pipeline.shared.arrays import read_arrays, read_facts
+from pipeline.shared.lock import command
+from pipeline.shared.paths import CHAMPION, DIAGNOSIS, METRICS, PREDICTIONS, PREPARED, RECIPES
+from pipeline.shared.trained import Trained, all_trained, read_champion
+
+PARTS = ("train", "validation", "test")
+IMAGES = 2_000  # of the test images, whose robustness is tried
+
+
+@command
+def main() -> None:
+    """Look for near duplicates, for wrong labels, and at how accuracy falls."""
+    params = Params.read()
+    check_inputs(CHAMPION, METRICS, PREDICTIONS, RECIPES, *(PREPARED / part for part in ("split", *PARTS)))
+    decision, data = read_champion(), {part: read_arrays(PREPARED / part) for part in PARTS}
+    chosen = Trained(decision["variant"], decision["seed"])
+    models = [chosen, *rival(chosen, params.published)]
+    images, labels = {part: arrays["images"] for part, arrays in data.items()}, data["test"]["labels"]
+    classes = read_facts(PREPARED / "split")["classes"]
+
+    alike = near_duplicates(images)
+    wrong = label_errors(labels, read_probabilities(chosen, "test"))
+    falling = try_models(models, images["test"][:IMAGES], labels[:IMAGES], params.training.threads)
+
+    shutil.rmtree(DIAGNOSIS, ignore_errors=True)
+    write("near_duplicates", alike, figures.pairs(alike, images))
+    write("label_errors", wrong, figures.suspicious(wrong, images["test"], classes))
+    write("robustness", falling, figures.robustness(falling))
+    print(f"diagnose: {len(alike):,} near duplicates, {len(wrong):,} test labels that are likely wrong")
+
+
+def rival(chosen: Trained, published: dict[str, float]) -> list[Trained]:
+    """The best model of another variant, by validation accuracy: of a published one, if there are any."""
+    scores = read_scores(all_trained())
+    others = scores[scores["variant"] != chosen.variant]
+    others = others[others["variant"].isin(published)] if others["variant"].isin(published).any() else others
+    best = others.nlargest(1, "validation_accuracy").to_dict("records")
+    return [Trained(row["variant"], row["seed"]) for row in best]
+
+
+def try_models(models: list[Trained], images: np.ndarray, labels: np.ndarray, threads: int) -> pd.DataFrame:
+    """The robustness of each model, one after another."""
+    from pipeline.diagnosis.robustness import robustness  # TensorFlow
+    from pipeline.learning import model_file
+    from pipeline.learning.hardware import make_deterministic
+
+    check_inputs(*(trained.model for trained in models))
+    make_deterministic(0, threads, share_batches=False)
+    return pd.concat(
+        robustness(model_file.load(trained.model), images, labels).assign(model=trained.name)
+        for trained in models
+    )
+
+
+def write(name: str, table: pd.DataFrame, figure: Figure) -> None:
+    """Write a table and its figure."""
+    DIAGNOSIS.mkdir(exist_ok=True)
+    table.to_csv(DIAGNOSIS / f"{name}.csv", index=False, lineterminator="\n")
+    figure.savefig(DIAGNOSIS / f"{name}.png", dpi=100)
+
+
+if __name__ == "__main__":
+    main()

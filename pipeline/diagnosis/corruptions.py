@@ -1,0 +1,77 @@
+"""Ways in which images get worse: functions of uint8 images (n, height, width, 3) and a strength.
+
+Much as in Hendrycks and Dietterich, Benchmarking Neural Network Robustness (2019), for small images.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """A way to change images, with five strengths from weak to strong, and what these are."""
+
+    function: Callable[[np.ndarray, float], np.ndarray]
+    strengths: tuple[float, ...]
+    unit: str
+
+
+def brightness(images: np.ndarray, added: float) -> np.ndarray:
+    """Lighter by so many of 255 levels."""
+    return _pixels(images + np.float32(added))
+
+
+def contrast(images: np.ndarray, factor: float) -> np.ndarray:
+    """Differences to each image's mean, times a factor."""
+    mean = images.mean(axis=(1, 2, 3), keepdims=True, dtype=np.float32)
+    return _pixels(mean + np.float32(factor) * (images - mean))
+
+
+def noise(images: np.ndarray, deviation: float) -> np.ndarray:
+    """Gaussian noise of this standard deviation, in levels; the same each time."""
+    drawn = np.random.default_rng(0).normal(0, deviation, images.shape)
+    return _pixels(images + drawn)
+
+
+def blur(images: np.ndarray, radius: float) -> np.ndarray:
+    """Gaussian blur of this radius in pixels."""
+    return _each(images, lambda image: image.filter(ImageFilter.GaussianBlur(radius)))
+
+
+def translation(images: np.ndarray, pixels: float) -> np.ndarray:
+    """Moved to the right and down by so many pixels; the edge is repeated."""
+    by = int(pixels)
+    padded = np.pad(images, ((0, 0), (by, 0), (by, 0), (0, 0)), mode="edge")
+    return padded[:, : images.shape[1], : images.shape[2]]
+
+
+def jpeg(images: np.ndarray, quality: float) -> np.ndarray:
+    """Stored as JPEG with this quality."""
+
+    def stored(image: Image.Image) -> Image.Image:
+        image.save(file := io.BytesIO(), "JPEG", quality=int(quality))
+        return Image.open(file)
+
+    return _each(images, stored)
+
+
+CORRUPTIONS = {
+    "brightness": Corruption(brightness, (20, 40, 60, 80, 100), "levels of 255 added"),
+    "contrast": Corruption(contrast, (0.8, 0.6, 0.4, 0.3, 0.2), "factor"),
+    "noise": Corruption(noise, (5, 10, 15, 20, 25), "standard deviation in levels of 255"),
+    "blur": Corruption(blur, (0.4, 0.7, 1, 1.5, 2), "radius in pixels"),
+    "translation": Corruption(translation, (1, 2, 4, 6, 8), "pixels"),
+    "JPEG": Corruption(jpeg, (75, 50, 35, 20, 10), "quality"),
+}
+
+
+def _pixels(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _each(images: np.ndarray, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+    return np.stack([np.asarray(change(Image.fromarray(image))) for image in images])
