@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element, fromstring
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+from huggingface_hub import ModelCard
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
@@ -473,19 +473,14 @@ def test_report_reads_the_trainings_that_params_name_and_no_other() -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_the_card_of_the_chosen_model_has_its_figures_and_hugging_faces_header() -> None:
+def test_the_card_of_the_chosen_model_has_its_figures_and_is_one_of_hugging_face() -> None:
     results = read_results({})
-    header, text = card.write(results).removeprefix("---\n").split("---\n", 1)
-    assert set(yaml.safe_load(header)) >= {
-        "library_name",
-        "pipeline_tag",
-        "datasets",
-        "metrics",
-        "model-index",
-    }
-    [model] = yaml.safe_load(header)["model-index"]
+    text = card.write(results)
+    data = ModelCard(text).data.to_dict()
+    [model] = data["model-index"]
     assert model["name"] == "vgg3_early_stop-0"
     assert model["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.75}]
+    assert (data["library_name"], data["datasets"]) == ("keras", ["pets"])
     assert "0.7500 on 100 test images (95 % interval 0.657 to 0.825)" in text
     assert "**Calibration**: error 0.100, Brier score 0.020" in text
     assert card.summary(results) in text

@@ -32,9 +32,13 @@ def verdict(table: pd.DataFrame, champion: str) -> str:
     if len(unclear):
         sentences.append(f"Between `{champion}` and {listed(unclear.index)} the difference may be chance.")
     if np.isfinite(unclear["images"]).any():
-        needed = float(f"{unclear['images'].min():.2g}")
-        closest = unclear["images"].idxmin()
-        sentences.append(f"Some {needed:,.0f} test images would show a difference from `{closest}`.")
+        closest = unclear.nsmallest(1, "images").to_dict("index")
+        [(name, needed)] = closest.items()
+        images = float(f"{needed['images']:.2g}")
+        sentence = f"Some {images:,.0f} test images would show a difference from `{name}`"
+        if np.isfinite(needed["seeds"]):
+            sentence += f"; between the two variants, some {np.ceil(needed['seeds']):,.0f} seeds of each"
+        sentences.append(f"{sentence}.")
     return " ".join(sentences)
 
 

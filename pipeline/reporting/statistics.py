@@ -49,6 +49,19 @@ def images_to_tell(one: pd.Series, other: pd.Series) -> float:
     return float((root / difference) ** 2)
 
 
+def seeds_to_tell(one: pd.Series, other: pd.Series) -> float:
+    """How many seeds of each it takes to show the difference of two variants, with a probability of POWER.
+
+    `one` and `other` are accuracies, of at least two seeds each; of few, the answer is rough. Infinity if
+    there is no difference.
+    """
+    difference = float(one.mean() - other.mean())
+    if difference == 0:
+        return float("inf")
+    level, power = norm.ppf([(1 + LEVEL) / 2, POWER])
+    return float((level + power) ** 2 * (one.var() + other.var()) / difference**2)
+
+
 @dataclass(frozen=True)
 class Resampled:
     """Whether each model is right about each image, and bootstrap samples of that (Efron, 1979).
@@ -89,18 +102,21 @@ class Resampled:
         """The champion, a variant and a seed, against each other variant and its best seed; a row for each.
 
         `difference`, `low` and `high` are those of the variants' means. `p` is McNemar's of the two models,
-        after Holm's correction, and `images` how many it would take to show their difference. A difference is
-        `real` if p is below 5 % and the interval excludes zero.
+        after Holm's correction. `images` is how many it would take to show their difference, and `seeds` how
+        many to show that of the variants, if they have several. A difference is `real` if p is below 5 % and
+        the interval excludes zero.
         """
-        rows = {}
+        rows, means = {}, self.right.mean()
         for name, seed in others.items():
             models = self.right[champion], self.right[name, seed]
             difference, low, high = self.difference(champion[0], name)
             ends = {"difference": difference, "low": low, "high": high}
-            rows[name] = ends | {"p": mcnemar(*models), "images": images_to_tell(*models)}
-        table = pd.DataFrame.from_dict(
-            rows, orient="index", columns=["difference", "low", "high", "p", "images"]
-        )
+            needed = {"images": images_to_tell(*models), "seeds": float("nan")}
+            if min(len(means[champion[0]]), len(means[name])) > 1:
+                needed["seeds"] = seeds_to_tell(means[champion[0]], means[name])
+            rows[name] = ends | {"p": mcnemar(*models)} | needed
+        columns = ["difference", "low", "high", "p", "images", "seeds"]
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
         table["p"] = holm(table["p"])
         return table.assign(real=(table["p"] < 1 - LEVEL) & ((table["low"] > 0) | (table["high"] < 0)))
 
