@@ -49,7 +49,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             images = random.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
             write_arrays(PREPARED / part, {"images": images, "labels": labels})
         counts = {"validation": 20, "test": 20}
-        write_arrays(PREPARED / "split", {}, name="pets", classes=CLASSES, counts=counts)
+        facts = {"name": "pets", "classes": CLASSES, "counts": counts, "split_digest": "split"}
+        write_arrays(PREPARED / "split", {}, **facts)
         right = np.eye(2, dtype=np.float32)[labels] * 0.8 + 0.1
         for trained, tags in ((GOOD, {"status": "trained"}), (LOST, DIVERGED)):
             write_arrays(trained.predictions, {"validation": right, "test": right[::-1]})

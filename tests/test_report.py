@@ -515,18 +515,13 @@ def drawn(figure: Figure, folder: Path) -> None:
 
 def test_curves_are_drawn(tmp_path: Path) -> None:
     many = {f"v{n}-0": history(1) for n in range(14)} | {"v0-1": history(5)}
-    compared = report_figures.all_curves(many | {"diverged-0": history(2).assign(val_loss=np.nan)})
+    compared = report_figures.all_curves(many | {"diverged-0": history(2).assign(val_accuracy=np.nan)})
     for figure in (figures.training_curves(history(5), "vgg3-0"), compared):
-        assert all(line.get_marker() == "." for axis in figure.axes for line in axis.lines)
         drawn(figure, tmp_path)
-    names = [text.get_text() for text in compared.legends[0].get_texts()]
-    assert names == [*(f"v{n}" for n in range(14)), "diverged"]
-
-
-def test_losses_rise_upwards_even_where_none_is_small() -> None:
-    high = history(2).assign(val_loss=[5.0, 4.0])
-    bottom, top = report_figures.all_curves({"vgg3-0": high}).axes[1].get_ylim()
-    assert bottom < 4 < top
+    assert [title for axis in compared.axes if (title := axis.get_title())] == [
+        *(f"v{n}" for n in range(14)),
+        "diverged",
+    ]
 
 
 @pytest.mark.parametrize(("seeds", "published"), [(1, PUBLISHED), (3, {})])

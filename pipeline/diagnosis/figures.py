@@ -31,7 +31,7 @@ def pairs(table: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
 
 def suspicious(table: pd.DataFrame, images: np.ndarray, classes: list[str]) -> Figure:
     """The most suspicious labels, with what the model predicts."""
-    figure = new_figure(11, 3.6)
+    figure = new_figure(11, 3.2)
     axes = figure.subplots(2, SHOWN // 2)
     for axis in axes.flat:
         axis.set_axis_off()

@@ -2,37 +2,40 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from pipeline.reporting.statistics import wilson
 from pipeline.shared.figure import new_figure
 
-COLOURS = [
-    colormaps["tab20"](number) for number in (*range(0, 20, 2), *range(1, 20, 2))
-]  # the dark ones first
+PER_ROW = 4  # panels
 
 
 def all_curves(histories: dict[str, pd.DataFrame]) -> Figure:
-    """Validation accuracy and loss by epoch of every training, VARIANT-SEED: a colour for each variant."""
-    variant_of = {name: name.rpartition("-")[0] for name in histories}
-    variants = list(dict.fromkeys(variant_of.values()))
-    figure = new_figure(12, max(4.5, 0.22 * len(variants) + 1))
-    left, right = figure.subplots(1, 2)
+    """Accuracy by epoch of each VARIANT-SEED: a panel for each variant, with the others in grey."""
+    variants: dict[str, list[pd.DataFrame]] = {}
     for name, history in histories.items():
-        colour = COLOURS[variants.index(variant_of[name]) % len(COLOURS)]
-        for axis, measure in ((left, "val_accuracy"), (right, "val_loss")):
-            axis.plot(history["epoch"], history[measure], color=colour, marker=".", linewidth=1)
-    left.set(xlabel="epoch", ylabel="validation accuracy")
-    right.set(xlabel="epoch", ylabel="validation loss (nats)")
-    losses = pd.concat(histories.values())["val_loss"]
-    if np.isfinite(losses.min()):  # NaN if every training diverged
-        right.set_ylim(0.9 * losses.min(), min(1.05 * losses.max(), max(2.4, 1.5 * losses.min())))
-    for axis in (left, right):
+        variants.setdefault(name.rpartition("-")[0], []).append(history)
+    columns = min(PER_ROW, len(variants))
+    rows = -(-len(variants) // columns)
+    figure = new_figure(max(5, 2.8 * columns), 2.1 * rows + 0.6)
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axis in panels.flat[len(variants) :]:
+        axis.set_axis_off()
+    for axis, (variant, own) in zip(panels.flat, variants.items(), strict=False):
+        for history in histories.values():
+            axis.plot(history["epoch"], history["val_accuracy"], color="lightgrey", linewidth=0.6)
+        for history in own:
+            axis.plot(history["epoch"], history["accuracy"], color="tab:orange", linewidth=1)
+            axis.plot(history["epoch"], history["val_accuracy"], color="tab:blue", linewidth=1.4)
+        axis.set_title(variant, fontsize="medium")
+        axis.tick_params(labelbottom=True)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-    lines = dict(zip(variant_of.values(), left.lines, strict=True))
-    figure.legend(lines.values(), lines, loc="outside right center", fontsize="small")
+    lines = panels[0, 0].lines
+    names = {"validation": lines[-1], "training": lines[-2], "validation of the others": lines[0]}
+    figure.legend(names.values(), names, loc="outside upper center", ncols=3, fontsize="small")
+    figure.supxlabel("epoch", fontsize="medium")
+    figure.supylabel("accuracy", fontsize="medium")
     return figure
 
 

@@ -129,7 +129,7 @@ def _variants(results: Results) -> str:
     ]
     pictures = (
         "![Accuracy by variant](accuracies.png)",
-        "![Validation accuracy and loss by epoch](curves.png)",
+        "![Accuracy by epoch](curves.png)",
     )
     return "\n\n".join([text, markdown_table(rows), *diverged, *pictures])
 

@@ -9,7 +9,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from pipeline.scoring.metrics import cross_entropy
+from pipeline.scoring.metrics import LOWEST_RATE, cross_entropy
 from pipeline.shared.figure import new_figure
 
 NAMED = 20
@@ -57,7 +57,7 @@ def roc_curves(points: pd.DataFrame, areas: pd.Series, title: str) -> Figure:
     `areas` holds the area under each class's curve. Of many classes, the ten with the smallest areas are
     named and the others grey.
     """
-    figure = new_figure(8, 6)
+    figure = new_figure(8, 5)
     axis = figure.subplots()
     named = areas if len(areas) <= NAMED else areas.nsmallest(10)
     curves = points.set_index("class")
@@ -65,9 +65,13 @@ def roc_curves(points: pd.DataFrame, areas: pd.Series, title: str) -> Figure:
         axis.plot(*curves.loc[name].to_numpy().T, color="lightgrey", linewidth=0.5)
     for name, area in named.items():
         axis.plot(*curves.loc[str(name)].to_numpy().T, label=f"{name} (AUC {area:.3f})")
-    axis.plot([0, 1], [0, 1], "k--", linewidth=1, label="guessing")
+    rates = points["false_positive_rate"].unique()
+    axis.plot(rates, rates, "k--", linewidth=1, label="guessing")
     axis.set(title=title, xlabel="false positive rate", ylabel="true positive rate")
-    axis.set_aspect("equal")
+    axis.set(xscale="log", xlim=(LOWEST_RATE, 1))
+    ticks = (0.001, 0.01, 0.1, 1)
+    axis.set_xticks(ticks, [f"{rate:g}" for rate in ticks])  # a logarithmic axis has formulas
+    axis.minorticks_off()
     axis.grid(alpha=0.3)
     heading = "class against the rest" if named is areas else f"hardest 10 of {len(areas)} classes"
     figure.legend(loc="outside right center", fontsize="small", title=heading)

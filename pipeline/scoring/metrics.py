@@ -22,6 +22,7 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 
 METRICS: dict[str, Metric] = {}
 BINS = 15  # of a calibration error, as in Guo et al. (2017)
+LOWEST_RATE = 1e-3  # of false positives, at which a ROC curve begins
 SMALLEST = np.finfo(np.float32).tiny  # keeps the logarithm of a probability finite
 
 
@@ -154,8 +155,11 @@ def class_auc(labels: np.ndarray, probabilities: np.ndarray) -> dict[int, float]
 def roc_points(
     labels: np.ndarray, probabilities: np.ndarray, classes: list[str], points: int = 100
 ) -> pd.DataFrame:
-    """Each class's ROC curve, one against the rest, at `points` evenly spaced false positive rates."""
-    rates = np.linspace(0, 1, points)
+    """Each class's ROC curve, one against the rest, at `points` false positive rates.
+
+    They are evenly spaced on a logarithmic axis, since good curves differ only at low rates.
+    """
+    rates = np.concatenate([[0], np.geomspace(LOWEST_RATE, 1, points - 1)])
     heights = [
         np.interp(rates, *roc_curve(labels == label, column)[:2])
         for label, column in enumerate(probabilities.T)
