@@ -155,7 +155,9 @@ def test_with_several_seeds_means_are_ranked_and_the_best_seed_is_champion(
     champion = job.client.get_model_version_by_alias("digits", "champion")
     tags = champion.tags
     assert str(champion.description).startswith("# digits: ")
-    assert str(champion.description) in (job.folder / "reports/model-card.md").read_text()
+    described, _, cost = str(champion.description).partition("\n\n## Cost\n\n")
+    assert described in (job.folder / "reports/model-card.md").read_text()
+    assert re.match(r"The training took [\d.]+ CPU minutes, an estimated [\d.]+ Wh", cost)
     assert (tags["variant"], tags["seeds"]) == (means.idxmax(), "2")
     assert tags["seed"] == max(seeds, key=lambda row: (row["accuracy"], -int(row["seed"])))["seed"]
     assert float(tags["mean_validation_accuracy"]) == pytest.approx(means.max(), abs=1e-6)

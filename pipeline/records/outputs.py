@@ -14,6 +14,7 @@ NOTE = (
     "the description of a version is its model card."
 )
 LONGEST = 5000  # characters of a description, in MLflow's database
+WATTS = 10  # that a busy core takes, with its share of the machine: a rough figure for servers
 LOGGED = "evaluation_digest"  # the tag of a run that has the evaluation with this digest
 
 
@@ -65,7 +66,18 @@ def describe_champion(name: str, trained: Trained) -> None:
     champion = registry.version_at(name, registry.CHAMPION)
     if champion is not None and champion.tags.get("model_digest") == trained.tags()["model_digest"]:
         _, _, card = (REPORTS / "model-card.md").read_text().split("---\n", 2)
-        text = card.partition("\n## Results by class")[0].strip()[:LONGEST]
+        text = card.partition("\n## Results by class")[0].strip() + cost(name, trained)
+        text = text[:LONGEST]
         if champion.description != text:
             client.update_model_version(name, champion.version, description=text)
             client.update_registered_model(name, NOTE)
+
+
+def cost(experiment: str, trained: Trained) -> str:
+    """What a training took, a paragraph; it is not in the card's file, whose bytes are the same each time."""
+    run = tracking.find_run(experiment, trained.tags())
+    if run is None or "cpu_seconds" not in run.data.metrics:
+        return ""
+    minutes = run.data.metrics["cpu_seconds"] / 60
+    energy = f"an estimated {minutes / 60 * WATTS:.1f} Wh at {WATTS} W for a busy core"
+    return f"\n\n## Cost\n\nThe training took {minutes:.1f} CPU minutes, {energy}."
