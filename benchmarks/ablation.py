@@ -1,0 +1,120 @@
+"""What each part of the speedrun contributes: it is trained without one part at a time, with three seeds.
+
+    python -m benchmarks.ablation FOLDER [--jobs N]
+
+Trains at half the epochs of `speedrun`, in FOLDER, with the data of params.yaml, and writes each validation
+accuracy to benchmarks/ablation.json at once. What is there is not trained again, so that it may take several
+days and machines; a training that is stopped resumes. Then writes the table docs/ablation.md.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from joblib import Parallel, delayed
+from ruamel.yaml import YAML
+
+from benchmarks.measure import run
+from pipeline.quickstart import lay_out
+from pipeline.reporting.markdown import markdown_table
+from pipeline.shared.arrays import write_json
+from pipeline.shared.errors import one_line_errors
+
+FOUND, TABLE = Path("benchmarks/ablation.json"), Path("docs/ablation.md")
+SEEDS = (0, 1, 2)
+WHOLE = "speedrun"
+WITHOUT: dict[str, dict[str, Any]] = {  # the part, and the changes of the variant's block that take it away
+    "whitening": {"whitening": None},
+    "identity_kernels": {"identity_kernels": None},
+    "scaled_biases": {"optimizer": {"bias_scale": 1.0}},
+    "nesterov": {"optimizer": {"nesterov": False}},
+    "l2": {"optimizer": {"l2": 0.0}},
+    "schedule": {"optimizer": {"learning_rate": 0.41}},  # the mean of the triangle that rises to 0.75
+    "label_smoothing": {"label_smoothing": 0.0},
+    "lookahead": {"lookahead": None},
+    "flips": {"flip": None},
+    "alternating_flips": {"flip": "random"},
+    "shifts": {"network": {"shift": 0}},
+}
+INTRODUCTION = """\
+# What each part of the speedrun contributes
+
+Validation accuracy of `speedrun` without one part at a time, at {epochs} epochs, half of its own; the difference
+to the whole in percentage points, with one standard error over seeds. Images as in [results.md](results.md),
+whose pixels went through JPEG. Made by `python -m benchmarks.ablation`.
+
+"""
+
+
+@one_line_errors
+def main() -> None:
+    """Train what has no accuracy yet, and write the table."""
+    parser = argparse.ArgumentParser(description="Train the speedrun without each of its parts.")
+    parser.add_argument("folder", type=Path, help="where to train; a folder that is continued, or a new one")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
+    arguments = parser.parse_args()
+    params = YAML(typ="safe").load(Path("params.yaml"))
+    whole = params["variants"][WHOLE]
+    whole["epochs"] //= 2
+    variants = {WHOLE: whole} | {f"without_{part}": changed(whole, part) for part in WITHOUT}
+    params |= {"variants": variants, "seeds": list(SEEDS), "published": {}}
+    params.pop("finetune", None)
+    found = json.loads(FOUND.read_text()) if FOUND.is_file() else {}
+    todo = [(name, seed) for seed in SEEDS for name in variants if str(seed) not in found.get(name, {})]
+    if todo:
+        lay_out(arguments.folder, yaml.safe_dump(params, sort_keys=False))
+        run(["dvc", "repro", "recipes"], arguments.folder, {})
+    train_one = delayed(train)
+    trained = Parallel(arguments.jobs, prefer="threads", return_as="generator_unordered")(
+        train_one(arguments.folder, name, seed) for name, seed in todo
+    )
+    for name, seed, accuracy in trained:
+        found.setdefault(name, {})[str(seed)] = accuracy
+        write_json(FOUND, found)
+        TABLE.write_text(INTRODUCTION.format(epochs=whole["epochs"]) + markdown_table(table(found)) + "\n")
+        print(f"{name}-{seed}: validation accuracy {accuracy:.4f}", flush=True)
+
+
+def changed(block: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """A variant's block without a part."""
+    new = dict(deepcopy(block))
+    for key, value in WITHOUT[part].items():
+        new[key] = new[key] | value if isinstance(value, dict) else value
+    return new
+
+
+def train(folder: Path, name: str, seed: int) -> tuple[str, int, float]:
+    """Train a variant with a seed, and return its validation accuracy."""
+    run([sys.executable, "-m", "pipeline.train", name, str(seed)], folder, {})
+    record = json.loads((folder / f"models/{name}-{seed}/training.json").read_text())
+    return name, seed, record["metrics"].get("validation/accuracy", float("nan"))
+
+
+def table(found: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """A row for each part, the one that contributes most first."""
+    accuracies = pd.DataFrame(found).T
+    rows = accuracies.agg(["mean", "std", "count"], axis=1).rename_axis("variant").sort_values("mean")
+    points = 100 * (rows["mean"] - rows["mean"].get(WHOLE, float("nan")))
+    squares = rows["std"] ** 2 / rows["count"]
+    errors = 100 * (squares + squares.get(WHOLE, float("nan"))) ** 0.5
+    return pd.DataFrame(
+        {
+            "validation": rows["mean"].map("{:.4f}".format),
+            "sd": rows["std"].map("{:.4f}".format),
+            "n": rows["count"].map("{:.0f}".format),
+            "points": [
+                f"{point:+.2f} ± {error:.2f}" if point else ""
+                for point, error in zip(points, errors, strict=True)
+            ],
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
