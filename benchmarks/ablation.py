@@ -45,9 +45,9 @@ WITHOUT: dict[str, dict[str, Any]] = {  # the part, and the changes of the varia
 INTRODUCTION = """\
 # What each part of the speedrun contributes
 
-Validation accuracy of `speedrun` without one part at a time, at {epochs} epochs, half of its own; the difference
-to the whole in percentage points, with one standard error over seeds. Images as in [results.md](results.md),
-whose pixels went through JPEG. Made by `python -m benchmarks.ablation`.
+Validation accuracy of `speedrun` without one part at a time, at {epochs} epochs, half of its own; the
+difference to the whole in percentage points, with one standard error over seeds. Images as in
+[results.md](results.md), whose pixels went through JPEG. Made by `python -m benchmarks.ablation`.
 
 """
 
