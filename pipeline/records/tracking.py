@@ -32,8 +32,8 @@ SYSTEM_METRICS_SECONDS = 5
 NOTE = """\
 Each run is a training, of a variant with a seed. The run `report` holds the report.
 
-`accuracy`, `loss`, `val_accuracy` and `val_loss` are curves. `validation/accuracy`, `test/accuracy` and the like
-score the model that was kept. Models are chosen by `validation/accuracy`."""
+`accuracy`, `loss`, `val_accuracy` and `val_loss` are curves. `validation/accuracy`, `test/accuracy` and the
+like score the model that was kept. Models are chosen by `validation/accuracy`."""
 
 
 @contextmanager
