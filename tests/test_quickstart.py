@@ -74,7 +74,7 @@ def test_each_training_has_a_run_whose_scores_name_their_model_and_images(
 def test_all_runs_have_the_same_parameters_but_those_of_their_variant(job: Job) -> None:
     params = {name: set(run.data.params) for name, run in runs(job).items() if name in TRAINED}
     for names in params.values():
-        assert {"variant", "seed", "batch_size", "epochs", "optimizer.name", "threads"} <= names
+        assert {"variant", "seed", "batch_size", "epochs", "network", "optimizer", "threads"} <= names
         assert not {"classes", "batch_limit", "shuffle", "initial_epoch"} & names
 
 

@@ -101,6 +101,7 @@ def results_of(
         facts=known,
         balance=pd.DataFrame({"class": classes, "train": 20, "validation": 5, "test": 5}),
         table=summarize(scores, PUBLISHED),
+        settings={variant: {"optimizer": "adam", "batch_size": 32} for variant in validation},
         histories={name: history(3) for name in names},
         per_class={name: per_class(classes) for name in names},
         confused=pairs_of(12).assign(one=classes[1], other=classes[0]),

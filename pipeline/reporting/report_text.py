@@ -1,16 +1,15 @@
 """The report's words and tables, from results to Markdown."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
 from pipeline.reporting import diagnosis
 from pipeline.reporting.differences import differences
-from pipeline.reporting.findings import NOISE, confusions, findings, hardest
+from pipeline.reporting.findings import confusions, findings, hardest
 from pipeline.reporting.markdown import literal, markdown_table
 from pipeline.reporting.results import Results
-from pipeline.reporting.statistics import wilson
+from pipeline.reporting.variants import all_variants
 
 COLUMNS, ROWS = 12, 20  # of a table; of more classes, only the hardest are shown
 FEWER = 10
@@ -30,7 +29,7 @@ def write(results: Results) -> str:
     facts = results.facts
     sections = {
         f"# Results on {literal(facts['name'])}": _champion(results),
-        "## All variants": _variants(results),
+        "## All variants": all_variants(results),
         "## Which differences are real": differences(results),
         "## What the comparison shows": "\n".join(f"- {line}" for line in findings(results)),
         "## Results by class": _by_class(results),
@@ -95,45 +94,6 @@ def _scored(model: dict[str, Any]) -> str:
     )
 
 
-def _variants(results: Results) -> str:
-    table, counts = results.table, results.facts["counts"]
-    rows = pd.DataFrame(
-        {
-            "parameters": table["parameters"].map("{:,.0f}".format),
-            "epochs": table["epochs"].map("{:.3g}".format),
-            "validation": list(_with_spread(table, "validation", counts["validation"])),
-            "test": list(_with_spread(table, "test", counts["test"])),
-        }
-    )
-    seeds = int(table["seeds"].iloc[0])
-    single = "One training each, with the 95 % interval for so many images (Wilson)."
-    text = f"Accuracy on {counts['validation']:,} validation and {counts['test']:,} test images. "
-    text += single if seeds == 1 else f"Mean and standard deviation of {seeds} seeds."
-    if table["views"].notna().any():
-        rows["with views"] = [_or_none(value, ".4f") for value in table["views"]]
-        text += (
-            " Views are shifted and mirrored copies of a test image, over which the served model averages; "
-            "models are compared without them."
-        )
-    if table["published"].notna().any():
-        rows["published (test)"] = [_or_none(value, ".4f") for value in table["published"]]
-        points = 100 * (table["test"] - table["published"])
-        rows["difference"] = [_or_none(value, "+.1f") for value in points]
-        text += (
-            " The difference to the published figure is in percentage points; one run against one published "
-            f"run, up to {100 * NOISE:.1f} points are noise. The documents trained on up to 50,000 images."
-        )
-    diverged = [
-        f"- `{name}` diverged, and is in no table: {literal(reason)}."
-        for name, reason in results.diverged.items()
-    ]
-    pictures = (
-        "![Accuracy by variant](accuracies.png)",
-        "![Accuracy by epoch](curves.png)",
-    )
-    return "\n\n".join([text, markdown_table(rows), *diverged, *pictures])
-
-
 def _by_class(results: Results) -> str:
     f1, table = results.f1, results.per_class[results.candidate.name]
     hard = f", the hardest {FEWER} of {len(table)} classes"
@@ -179,16 +139,6 @@ def _data(results: Results) -> str:
         balance = spread.map("{:g}".format).rename_axis("images")
     sections = [text, markdown_table(balance), "![Sample images](samples.png)"]
     return "\n\n".join([*sections, diagnosis.near_duplicates(results), diagnosis.label_errors(results)])
-
-
-def _with_spread(table: pd.DataFrame, part: str, images: int) -> Iterator[str]:
-    for mean, sd in zip(table[part], table[f"{part}_sd"], strict=True):
-        low, high = wilson(mean, images)
-        yield f"{mean:.4f} " + (f"({low:.3f} to {high:.3f})" if pd.isna(sd) else f"± {sd:.4f}")
-
-
-def _or_none(value: float, form: str) -> str:
-    return "none" if pd.isna(value) else format(value, form)
 
 
 def _count(number: int, noun: str) -> str:

@@ -33,16 +33,17 @@ SCORES = ("precision", "recall", "f1", "auc", "support")
 class Results:
     """Facts, tables and decision.
 
-    `table` has a row for each variant (see `summarize`), `histories` and `per_class` a table for each
-    VARIANT-SEED; `validation` and `test` say which images each model gets right. `champion` is the decision
-    of `pipeline.promote`, whose candidate the registry may have refused; `confused` is the candidate's table,
-    `diagnosis` holds those of `pipeline.diagnose`.
+    `table` has a row for each variant (see `summarize`), `settings` its parameters, `histories` and `per_class`
+    a table for each VARIANT-SEED; `validation` and `test` say which images each model gets right. `champion` is
+    the decision of `pipeline.promote`, whose candidate the registry may have refused; `confused` is the
+    candidate's table, and `diagnosis` holds those of `pipeline.diagnose`.
     `diverged` holds the reason for each VARIANT-SEED that diverged, which is in no table.
     """
 
     facts: dict[str, Any]
     balance: pd.DataFrame
     table: pd.DataFrame
+    settings: dict[str, dict[str, Any]]
     histories: dict[str, pd.DataFrame]
     per_class: dict[str, pd.DataFrame]
     confused: pd.DataFrame
@@ -81,6 +82,7 @@ def read_results(published: dict[str, float]) -> Results:
         facts=facts,
         balance=read_table(PREPARED / "class_balance.csv", {"class": str}),
         table=summarize(scores, published if facts["source"] == "cifar10" else {}),
+        settings={one.variant: one.record()["params"] for one in models},
         histories=histories,
         per_class={one.name: read_per_class(one, facts["classes"]) for one in models},
         confused=read_table(candidate.evaluation / "most_confused.csv", pairs),

@@ -136,8 +136,11 @@ def report_epochs(report: Callable[[tuple[int, int, float]], None], epochs: int)
 
 
 def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}, "c": 2} as {"a.b": 1, "c": 2}."""
+    """{"a": {"name": "x", "b": 1}, "c": 2} as {"a": "x", "a.b": 1, "c": 2}: `a: x` is short for that name."""
     result: dict[str, Any] = {}
     for key, value in nested.items():
-        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        inner = dict(value) if isinstance(value, dict) else {"name": value}
+        if "name" in inner:
+            result[prefix + key] = inner.pop("name")
+        result |= flat(inner, f"{prefix}{key}.")
     return result
