@@ -33,10 +33,10 @@ SCORES = ("precision", "recall", "f1", "auc", "support")
 class Results:
     """Facts, tables and decision.
 
-    `table` has a row for each variant (see `summarize`), `settings` its parameters, `histories` and `per_class`
-    a table for each VARIANT-SEED; `validation` and `test` say which images each model gets right. `champion` is
-    the decision of `pipeline.promote`, whose candidate the registry may have refused; `confused` is the
-    candidate's table, and `diagnosis` holds those of `pipeline.diagnose`.
+    `table` has a row for each variant (see `summarize`), and `settings` its parameters; `histories` and
+    `per_class` a table for each VARIANT-SEED; `validation` and `test` say which images each model gets right.
+    `champion` is the decision of `pipeline.promote`, whose candidate the registry may have refused; `confused`
+    is the candidate's table, and `diagnosis` holds those of `pipeline.diagnose`.
     `diverged` holds the reason for each VARIANT-SEED that diverged, which is in no table.
     """
 
