@@ -35,8 +35,8 @@ class Results:
 
     `table` has a row for each variant (see `summarize`), and `settings` its parameters; `histories` and
     `per_class` a table for each VARIANT-SEED; `validation` and `test` say which images each model gets right.
-    `champion` is the decision of `pipeline.promote`, whose candidate the registry may have refused; `confused`
-    is the candidate's table, and `diagnosis` holds those of `pipeline.diagnose`.
+    `champion` is the decision of `pipeline.promote`, whose candidate the registry may have refused;
+    `confused` is the candidate's table, and `diagnosis` holds those of `pipeline.diagnose`.
     `diverged` holds the reason for each VARIANT-SEED that diverged, which is in no table.
     """
 
