@@ -1,4 +1,4 @@
-"""Look for what is wrong with the data, and for what the chosen model cannot bear.
+"""Look for weak points of the data and of the chosen model.
 
     python -m pipeline.diagnose
 

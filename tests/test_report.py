@@ -141,7 +141,7 @@ def test_all_sections_are_there_in_their_order_and_what_diverged_with_its_reason
         "What the comparison shows",
         "Results by class",
     ]
-    sections += ["Test images of vgg3_early_stop-0", "What it cannot bear", "Data", "Limits"]
+    sections += ["Test images of vgg3_early_stop-0", "Robustness", "Data", "Limits"]
     text = write(replace(results_of(), diverged={"runaway-0": "its loss is nan in epoch 3"}))
     assert re.findall("^##? (.*)$", text, re.MULTILINE) == sections
     assert "- `runaway-0` diverged, and is in no table: its loss is nan in epoch 3." in text
@@ -151,13 +151,13 @@ def test_all_sections_are_there_in_their_order_and_what_diverged_with_its_reason
 def test_what_diagnose_found_is_told_with_its_effect() -> None:
     results = results_of()
     text = write(results)
-    assert "1 of 10,000 test images and 1 of 5,000 validation images resemble" in text
+    assert "1 of 10,000 test images and 1 of 5,000 validation images closely resemble" in text
     others = results.test.right["vgg3_early_stop", 0].drop(3)
     assert f"has an accuracy of {others.mean():.4f} instead of 0.7500" in text
     assert "1 of 10,000 test labels are likely wrong" in text
     fall = "from 0.750 to 0.250 at the strongest of five levels, and least with blur, to 0.500"
     assert (
-        f"on the first 2,000 test images, the accuracy of `vgg3_early_stop-0` falls most with noise, {fall}"
+        f"On the first 2,000 test images, the accuracy of `vgg3_early_stop-0` falls most with noise, {fall}"
         in text
     )
 

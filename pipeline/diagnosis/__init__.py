@@ -1,1 +1,1 @@
-"""What is wrong with the data, and what the chosen model cannot bear, for `pipeline.diagnose`."""
+"""Near duplicates, label errors and robustness, for `pipeline.diagnose`."""

@@ -102,6 +102,6 @@ def training(results: Results) -> str:
     params = results.candidate.record()["params"]
     rows = pd.DataFrame({"setting": list(params), "value": [str(value) for value in params.values()]})
     return (
-        f"Seed {results.candidate.seed}. It was chosen on validation images alone; test images were read to "
-        f"score it, and for nothing else.\n\n{markdown_table(rows)}"
+        f"Seed {results.candidate.seed}. It was chosen on validation images alone; test images "
+        f"decided nothing.\n\n{markdown_table(rows)}"
     )

@@ -13,7 +13,7 @@ def near_duplicates(results: Results) -> str:
     found = {part: table.loc[table["part"] == part, "image"] for part in ("test", "validation")}
     parts = (f"{len(images):,} of {counts[part]:,} {part} images" for part, images in found.items())
     text = (
-        f"**Near duplicates**: {' and '.join(parts)} resemble an earlier part's image closely (a correlation "
+        f"**Near duplicates**: {' and '.join(parts)} closely resemble an image of another part (a correlation "
         "of 0.9 of their details, without light and colours)."
     )
     if len(found["test"]) > COMMON * counts["test"]:
@@ -46,7 +46,7 @@ def robustness(results: Results) -> str:
     own = table[table["model"] == results.candidate.name]
     last = own[own["level"] == own["level"].max()].set_index("corruption")["accuracy"].sort_values()
     return (
-        f"**Robustness**: on the first {own['images'].iloc[0]:,} test images, the accuracy of "
+        f"On the first {own['images'].iloc[0]:,} test images, the accuracy of "
         f"`{results.candidate.name}` falls most with {last.index[0]}, from {own['accuracy'].iloc[0]:.3f} to "
         f"{last.iloc[0]:.3f} at the strongest of five levels, and least with {last.index[-1]}, to "
         f"{last.iloc[-1]:.3f}.\n\n![Accuracy as images get worse](robustness.png)"

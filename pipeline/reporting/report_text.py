@@ -34,7 +34,7 @@ def write(results: Results) -> str:
         "## What the comparison shows": "\n".join(f"- {line}" for line in findings(results)),
         "## Results by class": _by_class(results),
         f"## Test images of {literal(results.candidate.name)}": _confused(results.confused),
-        "## What it cannot bear": diagnosis.robustness(results),
+        "## Robustness": diagnosis.robustness(results),
         "## Data": _data(results),
         "## Limits": f"{limits(facts)}\n",
     }
@@ -83,7 +83,10 @@ def _champion(results: Results) -> str:
             "by a bootstrap estimate."
         )
     return "\n".join(
-        [*verdict, "The test images were read once for each model, after its training, to score it."]
+        [
+            *verdict,
+            "Test images decide nothing: they score the trained models, and show the weak points of the chosen one.",
+        ]
     )
 
 
