@@ -13,8 +13,8 @@ def near_duplicates(results: Results) -> str:
     found = {part: table.loc[table["part"] == part, "image"] for part in ("test", "validation")}
     parts = (f"{len(images):,} of {counts[part]:,} {part} images" for part, images in found.items())
     text = (
-        f"**Near duplicates**: {' and '.join(parts)} closely resemble an image of another part (a correlation "
-        "of 0.9 of their details, without light and colours)."
+        f"**Near duplicates**: {' and '.join(parts)} closely resemble an image of another part (a "
+        "correlation of 0.9 of their details, without light and colours)."
     )
     if len(found["test"]) > COMMON * counts["test"]:
         text += " So many are not copies of one picture: where images have few details, they are alike."

@@ -82,12 +82,10 @@ def _champion(results: Results) -> str:
             f"Choosing the best of {models} models overstates its validation accuracy by {some} points, "
             "by a bootstrap estimate."
         )
-    return "\n".join(
-        [
-            *verdict,
-            "Test images decide nothing: they score the trained models, and show the weak points of the chosen one.",
-        ]
+    verdict.append(
+        "Test images decided nothing: they score trained models, and show weak points of this one."
     )
+    return "\n".join(verdict)
 
 
 def _scored(model: dict[str, Any]) -> str:
