@@ -45,9 +45,12 @@ def test_a_damaged_file_is_named(damage: Callable[[bytes], bytes], file: Path) -
 
 
 @pytest.mark.parametrize("count", [1, 4, 7])
-def test_probabilities_are_the_models_own_whatever_the_batch(model: keras.Sequential, count: int) -> None:
+def test_probabilities_are_those_of_the_model_whatever_the_batch(
+    model: keras.Sequential, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_file, "BATCH", 4)
     images = random_images(count)
-    found = model_file.probabilities(model, images, batch_size=4)
+    found = model_file.probabilities(model, images)
     assert found.dtype == np.float32
     assert found.shape == (count, 10)
     assert np.allclose(found, keras.ops.convert_to_numpy(model(images, training=False)), atol=1e-6)

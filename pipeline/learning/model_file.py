@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +13,7 @@ from pipeline.learning.backend import keras, tf
 from pipeline.learning.views import average
 from pipeline.shared.errors import PipelineError, in_a_line
 
+BATCH = 500  # images that are predicted at once
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip archive can hold
 
 
@@ -56,19 +58,26 @@ def load(path: Path) -> keras.Model:
         raise PipelineError(f"{path}: not a readable Keras model: {reason}") from error
 
 
-def probabilities(
-    model: keras.Model, images: np.ndarray, views: str | None = None, batch_size: int = 500
-) -> np.ndarray:
-    """Class probabilities, float32 (n, classes), of uint8 images (n, height, width, channels).
+def predictor(model: keras.Model, views: str | None = None) -> Callable[[np.ndarray], np.ndarray]:
+    """A function, traced once, from uint8 images (n, height, width, channels) to probabilities (n, classes).
 
-    With `views`, their mean over these test-time views. Calls the model on each batch, since `Model.predict`
-    also waits for tf.data's autotuning.
+    The probabilities are float32, with `views` their mean over these test-time views. It calls the model on
+    each batch, since `Model.predict` also waits for tf.data's autotuning.
     """
     forward = tf.function(lambda batch: average(model, batch, views)).get_concrete_function(
-        tf.TensorSpec((None, *images.shape[1:]), tf.uint8)
+        tf.TensorSpec(model.input_shape, tf.uint8)
     )
-    batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-    return np.concatenate([forward(tf.constant(batch)).numpy() for batch in batches])
+
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+        return np.concatenate([forward(tf.constant(batch)).numpy() for batch in batches])
+
+    return probabilities
+
+
+def probabilities(model: keras.Model, images: np.ndarray, views: str | None = None) -> np.ndarray:
+    """The class probabilities of images: see `predictor`."""
+    return predictor(model, views)(images)
 
 
 def accuracy(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> float:
