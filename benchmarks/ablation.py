@@ -3,8 +3,9 @@
     python -m benchmarks.ablation FOLDER [--jobs N]
 
 Trains at half the epochs of `speedrun`, in FOLDER, with the data of params.yaml, and writes each validation
-accuracy to benchmarks/ablation.json at once. What is there is not trained again, so that it may take several
-days and machines; a training that is stopped resumes. Then writes the table docs/ablation.md.
+accuracy to benchmarks/ablation.json at once. Finished trainings are not repeated, so the work can be spread
+over several days and machines; one that was stopped resumes. Then writes the table docs/ablation.md.
+Trainings of another split or precision are refused.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from benchmarks.measure import run
 from pipeline.quickstart import lay_out
 from pipeline.reporting.markdown import markdown_table
 from pipeline.shared.arrays import write_json
-from pipeline.shared.errors import one_line_errors
+from pipeline.shared.errors import PipelineError, one_line_errors
 
 FOUND, TABLE = Path("benchmarks/ablation.json"), Path("docs/ablation.md")
 SEEDS = (0, 1, 2)
@@ -46,8 +47,8 @@ INTRODUCTION = """\
 # What each part of the speedrun contributes
 
 Validation accuracy of `speedrun` without one part at a time, at {epochs} epochs, half of its own; the
-difference to the whole in percentage points, with one standard error over seeds. Images as in
-[results.md](results.md), whose pixels went through JPEG. Made by `python -m benchmarks.ablation`.
+difference from the full recipe in percentage points, with one standard error over seeds. The images are
+those of [results.md](results.md). Made by `python -m benchmarks.ablation`.
 
 """
 
@@ -70,15 +71,14 @@ def main() -> None:
     if todo:
         lay_out(arguments.folder, yaml.safe_dump(params, sort_keys=False))
         run(["dvc", "repro", "recipes"], arguments.folder, {})
-    train_one = delayed(train)
     trained = Parallel(arguments.jobs, prefer="threads", return_as="generator_unordered")(
-        train_one(arguments.folder, name, seed) for name, seed in todo
+        delayed(train)(arguments.folder, name, seed) for name, seed in todo
     )
-    for name, seed, accuracy in trained:
-        found.setdefault(name, {})[str(seed)] = accuracy
+    for name, seed, record in trained:
+        found.setdefault(name, {})[str(seed)] = record
         write_json(FOUND, found)
-        TABLE.write_text(INTRODUCTION.format(epochs=whole["epochs"]) + markdown_table(table(found)) + "\n")
-        print(f"{name}-{seed}: validation accuracy {accuracy:.4f}", flush=True)
+        print(f"{name}-{seed}: {record}", flush=True)
+    TABLE.write_text(INTRODUCTION.format(epochs=whole["epochs"]) + markdown_table(table(found)) + "\n")
 
 
 def changed(block: Mapping[str, Any], part: str) -> dict[str, Any]:
@@ -89,16 +89,22 @@ def changed(block: Mapping[str, Any], part: str) -> dict[str, Any]:
     return new
 
 
-def train(folder: Path, name: str, seed: int) -> tuple[str, int, float]:
-    """Train a variant with a seed, and return its validation accuracy."""
+def train(folder: Path, name: str, seed: int) -> tuple[str, int, dict[str, Any]]:
+    """Train a variant with a seed; its accuracy, None if it diverged, and what it may be compared with."""
     run([sys.executable, "-m", "pipeline.train", name, str(seed)], folder, {})
     record = json.loads((folder / f"models/{name}-{seed}/training.json").read_text())
-    return name, seed, record["metrics"].get("validation/accuracy", float("nan"))
+    setting = {"split": record["tags"]["split_digest"], "precision": record["params"]["precision"]}
+    return name, seed, {"accuracy": record["metrics"].get("validation/accuracy")} | setting
 
 
-def table(found: dict[str, dict[str, float]]) -> pd.DataFrame:
+def table(found: dict[str, dict[str, dict[str, Any]]]) -> pd.DataFrame:
     """A row for each part, the one that contributes most first."""
-    accuracies = pd.DataFrame(found).T
+    trainings = [record for seeds in found.values() for record in seeds.values()]
+    if len({(record["split"], record["precision"]) for record in trainings}) > 1:
+        raise PipelineError(f"{FOUND}: trainings of different splits or precisions cannot be compared")
+    accuracies = pd.DataFrame(
+        {name: {seed: record["accuracy"] for seed, record in seeds.items()} for name, seeds in found.items()}
+    ).T.astype(float)
     rows = accuracies.agg(["mean", "std", "count"], axis=1).rename_axis("variant").sort_values("mean")
     points = 100 * (rows["mean"] - rows["mean"].get(WHOLE, float("nan")))
     squares = rows["std"] ** 2 / rows["count"]
@@ -109,8 +115,7 @@ def table(found: dict[str, dict[str, float]]) -> pd.DataFrame:
             "sd": rows["std"].map("{:.4f}".format),
             "n": rows["count"].map("{:.0f}".format),
             "points": [
-                f"{point:+.2f} ± {error:.2f}" if point else ""
-                for point, error in zip(points, errors, strict=True)
+                "" if name == WHOLE else f"{points[name]:+.2f} ± {errors[name]:.2f}" for name in rows.index
             ],
         }
     )

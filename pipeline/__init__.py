@@ -27,7 +27,7 @@ Folders, each used by the stages beside it:
     training    fit, its fast twin, checkpoints, training-only layers (train)
     scoring     a model's metrics, tables and figures (evaluate)
     champion    selection, registry, serving (promote)
-    diagnosis   near duplicates, label errors, corrupted images (diagnose)
+    diagnosis   near duplicates, suspicious labels, image corruptions (diagnose)
     reporting   the comparison's text, tables and figures (report)
     classification  a registered model and its predictions (classify, demo, serve)
     records     MLflow's store and runs

@@ -2,10 +2,10 @@
 
     python -m pipeline.diagnose
 
-Reads params.yaml (published), champion.json, metrics, data/prepared, and the chosen model with its
-predictions. Writes diagnosis/, a table and a figure each: `near_duplicates` between training, validation and
-test images; `label_errors`, test labels that are likely wrong; `robustness` of the chosen model, and of the
-best published variant beside it, on test images that get worse. Nothing is chosen by it.
+Reads params.yaml (published, training.threads), champion.json, data/prepared, models and predictions. Writes
+diagnosis/, a table and a figure each: `near_duplicates` between training, validation and test images;
+`label_errors`, test labels that the chosen model contradicts; `robustness` of the chosen model and of the
+best other variant, a published one if there is any, on corrupted test images. Nothing is chosen by it.
 """
 
 import shutil
@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline.champion.selection import read_scores
 from pipeline.diagnosis import figures
 from pipeline.diagnosis.label_errors import label_errors
 from pipeline.diagnosis.near_duplicates import near_duplicates
@@ -23,7 +22,7 @@ from pipeline.params import Params
 from pipeline.scoring.stored import read_probabilities
 from pipeline.shared.arrays import read_arrays, read_facts
 from pipeline.shared.lock import command
-from pipeline.shared.paths import CHAMPION, DIAGNOSIS, METRICS, PREDICTIONS, PREPARED, RECIPES
+from pipeline.shared.paths import CHAMPION, DIAGNOSIS, MODELS, PREDICTIONS, PREPARED, RECIPES
 from pipeline.shared.trained import Trained, all_trained, read_champion
 
 PARTS = ("train", "validation", "test")
@@ -32,33 +31,36 @@ IMAGES = 2_000  # of the test images, whose robustness is tried
 
 @command
 def main() -> None:
-    """Look for near duplicates, for wrong labels, and at how accuracy falls."""
+    """Find near duplicates and suspicious labels, and measure robustness."""
     params = Params.read()
-    check_inputs(CHAMPION, METRICS, PREDICTIONS, RECIPES, *(PREPARED / part for part in ("split", *PARTS)))
+    check_inputs(CHAMPION, MODELS, PREDICTIONS, RECIPES, *(PREPARED / part for part in ("split", *PARTS)))
     decision, data = read_champion(), {part: read_arrays(PREPARED / part) for part in PARTS}
     chosen = Trained(decision["variant"], decision["seed"])
-    models = [chosen, *rival(chosen, params.published)]
+    models = [chosen, *rival(chosen, params.published, data["validation"]["labels"])]
     images, labels = {part: arrays["images"] for part, arrays in data.items()}, data["test"]["labels"]
     classes = read_facts(PREPARED / "split")["classes"]
 
     alike = near_duplicates(images)
-    wrong = label_errors(labels, read_probabilities(chosen, "test"))
-    falling = try_models(models, images["test"][:IMAGES], labels[:IMAGES], params.training.threads)
+    suspicious = label_errors(labels, read_probabilities(chosen, "test"))
+    accuracies = try_models(models, images["test"][:IMAGES], labels[:IMAGES], params.training.threads)
 
     shutil.rmtree(DIAGNOSIS, ignore_errors=True)
     write("near_duplicates", alike, figures.pairs(alike, images))
-    write("label_errors", wrong, figures.suspicious(wrong, images["test"], classes))
-    write("robustness", falling, figures.robustness(falling))
-    print(f"diagnose: {len(alike):,} near duplicates, {len(wrong):,} test labels that are likely wrong")
+    write("label_errors", suspicious, figures.suspicious(suspicious, images["test"], classes))
+    write("robustness", accuracies, figures.robustness(accuracies))
+    print(f"diagnose: {len(alike):,} near duplicates, {len(suspicious):,} suspicious test labels")
 
 
-def rival(chosen: Trained, published: dict[str, float]) -> list[Trained]:
-    """The best model of another variant, by validation accuracy: of a published one, if there are any."""
-    scores = read_scores(all_trained())
-    others = scores[scores["variant"] != chosen.variant]
-    others = others[others["variant"].isin(published)] if others["variant"].isin(published).any() else others
-    best = others.nlargest(1, "validation_accuracy").to_dict("records")
-    return [Trained(row["variant"], row["seed"]) for row in best]
+def rival(chosen: Trained, published: dict[str, float], labels: np.ndarray) -> list[Trained]:
+    """The best model of another variant on validation images: of a published one, if there are any."""
+    models = [one for one in all_trained() if one.record()["tags"]["status"] == "trained"]
+    others = [one for one in models if one.variant != chosen.variant]
+    known = [one for one in others if one.variant in published] or others
+
+    def accuracy(trained: Trained) -> float:
+        return float((read_probabilities(trained, "validation").argmax(axis=1) == labels).mean())
+
+    return sorted(known, key=accuracy, reverse=True)[:1]
 
 
 def try_models(models: list[Trained], images: np.ndarray, labels: np.ndarray, threads: int) -> pd.DataFrame:
@@ -67,7 +69,6 @@ def try_models(models: list[Trained], images: np.ndarray, labels: np.ndarray, th
     from pipeline.learning import model_file
     from pipeline.learning.hardware import make_deterministic
 
-    check_inputs(*(trained.model for trained in models))
     make_deterministic(0, threads, share_batches=False)
     return pd.concat(
         robustness(model_file.load(trained.model), images, labels).assign(model=trained.name)

@@ -67,8 +67,10 @@ def test_each_training_has_a_run_whose_scores_name_their_model_and_images(
             for key, value in scores[name][part].items():
                 assert run.data.metrics[f"{part}/{key}"] == value
         [trained] = [model for model in logged_models(job, run) if model.name == name]
-        images = {metric.dataset_name for metric in trained.metrics or [] if metric.key == "test/accuracy"}
-        assert images == {"digits-test"}
+        images = {metric.key: metric.dataset_name for metric in trained.metrics or []}
+        for part in ("validation", "test"):
+            assert images[f"{part}/accuracy"] == f"digits-{part}"
+        assert "val_accuracy" not in images  # which is of an epoch
 
 
 def test_all_runs_have_the_same_parameters_but_those_of_their_variant(job: Job) -> None:

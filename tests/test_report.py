@@ -152,14 +152,12 @@ def test_what_diagnose_found_is_told_with_its_effect() -> None:
     results = results_of()
     text = write(results)
     assert "1 of 10,000 test images and 1 of 5,000 validation images closely resemble" in text
+    assert "That is many" not in text
     others = results.test.right["vgg3_early_stop", 0].drop(3)
     assert f"has an accuracy of {others.mean():.4f} instead of 0.7500" in text
-    assert "1 of 10,000 test labels are likely wrong" in text
-    fall = "from 0.750 to 0.250 at the strongest of five levels, and least with blur, to 0.500"
-    assert (
-        f"On the first 2,000 test images, the accuracy of `vgg3_early_stop-0` falls most with noise, {fall}"
-        in text
-    )
+    assert "**Suspicious labels**: 1 of 10,000, for which `vgg3_early_stop-0` confidently" in text
+    assert "is 0.750 on the first 2,000 test images" in text
+    assert "lowest with noise, 0.250, and highest with blur, 0.500." in text
 
 
 SECOND = {"variant": "second", "seed": 2, "validation_accuracy": 0.9, "test_accuracy": 0.89}
@@ -281,8 +279,8 @@ def test_real_differences_are_told_from_chance() -> None:
         verdict = (
             "On test images `vgg3_early_stop` is better than `batchnorm`. Between `vgg3_early_stop` and "
         )
-        assert f"{verdict}`same` and `vgg3` the difference may be chance. Some " in text
-        assert ("With one training each" in text) == (seeds == 1)
+        assert f"{verdict}`same` and `vgg3` the difference may be chance. It would take about " in text
+        assert ("With one seed" in text, "seeds of each." in text) == (seeds == 1, seeds > 1)
         rows = {row[0]: row[1:] for row in table_rows(text, "against")[1:]}
         assert rows["batchnorm"][0] == "+7.0"
         assert [rows[name][-1] for name in ("batchnorm", "same", "vgg3")] == ["yes", "no", "no"]

@@ -15,6 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from pipeline.champion import serving
 from pipeline.champion.gate import Candidate
 from pipeline.shared.arrays import file_digest
+from pipeline.shared.trained import AFTER_TRAINING
 
 
 def register(candidate: Candidate) -> str:
@@ -37,16 +38,24 @@ def register(candidate: Candidate) -> str:
         ),
         metadata={"classes": candidate.classes, "git_commit": commit} | candidate.tags,
         validate_serving_input=False,
+        step=AFTER_TRAINING,
     )
     with contextlib.suppress(MlflowException):  # it exists already
         client.create_registered_model(name)
     version = client.create_model_version(
         name, logged.model_uri, candidate.run_id, tags=candidate.identity, model_id=logged.model_id
     )
-    linked = json.dumps([{"name": name, "version": str(version.version)}])
-    for model_id in filter(None, (candidate.model_id, logged.model_id)):  # whose pages name the version
-        client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: linked})
+    for model_id in filter(None, (candidate.model_id, logged.model_id)):
+        link(model_id, name, str(version.version))
     return str(version.version)
+
+
+def link(model_id: str, name: str, version: str) -> None:
+    """Let the page of a logged model name a version of the registered model."""
+    client, linked = mlflow.MlflowClient(), {"name": name, "version": version}
+    known = json.loads(client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    others = [one for one in known if one | {"version": str(one["version"])} != linked]
+    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([*others, linked])})
 
 
 class ServedModel:

@@ -1,4 +1,4 @@
-"""Ways in which images get worse: functions of uint8 images (n, height, width, 3) and a strength.
+"""Image corruptions: functions of uint8 images (n, height, width, 3) and a strength.
 
 Much as in Hendrycks and Dietterich, Benchmarking Neural Network Robustness (2019), for small images.
 """
@@ -32,19 +32,20 @@ def contrast(images: np.ndarray, factor: float) -> np.ndarray:
 
 
 def noise(images: np.ndarray, deviation: float) -> np.ndarray:
-    """Gaussian noise of this standard deviation, in levels; the same each time."""
-    drawn = np.random.default_rng(0).normal(0, deviation, images.shape)
-    return _pixels(images + drawn)
+    """Gaussian noise of this standard deviation, in levels; the same for the same images."""
+    random = np.random.default_rng(images[:, 0, 0, 0].tolist())
+    return _pixels(images + np.float32(deviation) * random.standard_normal(images.shape, np.float32))
 
 
 def blur(images: np.ndarray, radius: float) -> np.ndarray:
-    """Gaussian blur of this radius in pixels."""
-    return _each(images, lambda image: image.filter(ImageFilter.GaussianBlur(radius)))
+    """Gaussian blur of this radius, in pixels of an image of 32."""
+    scaled = radius * images.shape[2] / 32
+    return _each(images, lambda image: image.filter(ImageFilter.GaussianBlur(scaled)))
 
 
 def translation(images: np.ndarray, pixels: float) -> np.ndarray:
-    """Moved to the right and down by so many pixels; the edge is repeated."""
-    by = int(pixels)
+    """Moved to the right and down by so many pixels of an image of 32; the edge is repeated."""
+    by = round(pixels * images.shape[2] / 32)
     padded = np.pad(images, ((0, 0), (by, 0), (by, 0), (0, 0)), mode="edge")
     return padded[:, : images.shape[1], : images.shape[2]]
 
@@ -63,8 +64,8 @@ CORRUPTIONS = {
     "brightness": Corruption(brightness, (20, 40, 60, 80, 100), "levels of 255 added"),
     "contrast": Corruption(contrast, (0.8, 0.6, 0.4, 0.3, 0.2), "factor"),
     "noise": Corruption(noise, (5, 10, 15, 20, 25), "standard deviation in levels of 255"),
-    "blur": Corruption(blur, (0.4, 0.7, 1, 1.5, 2), "radius in pixels"),
-    "translation": Corruption(translation, (1, 2, 4, 6, 8), "pixels"),
+    "blur": Corruption(blur, (0.4, 0.7, 1, 1.5, 2), "radius in pixels of 32"),
+    "translation": Corruption(translation, (1, 2, 4, 6, 8), "pixels of 32"),
     "JPEG": Corruption(jpeg, (75, 50, 35, 20, 10), "quality"),
 }
 

@@ -1,5 +1,7 @@
 """The figures of `pipeline.diagnose`."""
 
+from textwrap import shorten
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -37,8 +39,10 @@ def suspicious(table: pd.DataFrame, images: np.ndarray, classes: list[str]) -> F
         axis.set_axis_off()
     for axis, row in zip(axes.flat, table.to_dict("records"), strict=False):
         axis.imshow(images[row["image"]])
-        words = f"{row['image']}: {classes[row['label']]}\nmore like {classes[row['predicted']]}"
-        axis.set_title(words, fontsize=8)
+        label, predicted = (
+            shorten(classes[row[name]], 14, placeholder="...") for name in ("label", "predicted")
+        )
+        axis.set_title(f"{row['image']}: {label}\nmore like {predicted}", fontsize=8)
     return figure
 
 

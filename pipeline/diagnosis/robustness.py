@@ -13,7 +13,7 @@ CHUNK = 200  # images, for the memory
 def robustness(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     """The accuracy on uint8 images (n, height, width, 3) with each corruption at each strength.
 
-    A row each: `corruption`, `level` from 0, as they are, to 5, `strength` in the corruption's own unit,
+    A row each: `corruption`, `level` from 0, unchanged, to 5, `strength` in the corruption's own unit,
     `accuracy`, and the number of `images`.
     """
     predict, rows = model_file.predictor(model), []

@@ -1,4 +1,4 @@
-"""Logs what `evaluate` and `report` wrote to MLflow, unless it is there already."""
+"""Logs to MLflow what `evaluate` and `report` wrote, unless it is there already."""
 
 import mlflow
 from mlflow.entities import Run
@@ -10,11 +10,11 @@ from pipeline.shared.paths import PREPARED, REPORTS
 from pipeline.shared.trained import Trained
 
 NOTE = (
-    "Classifies images. The version with the alias `champion` is served, `previous` was champion before it; "
-    "the description of a version is its model card."
+    "Classifies images. The version with the alias `champion` is served, `previous` was champion before it. "
+    "The description of a champion comes from its model card."
 )
 LONGEST = 5000  # characters of a description, in MLflow's database
-WATTS = 10  # that a busy core takes, with its share of the machine: a rough figure for servers
+WATTS = 10  # of a busy core with its share of a server; an assumption, which the text names
 LOGGED = "evaluation_digest"  # the tag of a run that has the evaluation with this digest
 
 
@@ -40,8 +40,8 @@ def log_scores(trained: Trained, run: Run) -> None:
     facts, scores = read_facts(PREPARED / "split"), trained.metrics()
     model = tracking.logged_model(run.info.run_id, trained.name)
     for part, values in scores.items():
-        images = read_arrays(PREPARED / part.partition("_")[0])["images"]
-        dataset = tracking.dataset(facts, part.partition("_")[0], images)
+        of_images = part.partition("_")[0]  # `test_mirror` is of the same images as `test`
+        dataset = tracking.dataset(facts, of_images, read_arrays(PREPARED / of_images)["images"])
         named = {f"{part}/{key}": value for key, value in values.items()}
         mlflow.log_metrics(
             {key: value for key, value in named.items() if run.data.metrics.get(key) != value},
@@ -53,21 +53,21 @@ def log_scores(trained: Trained, run: Run) -> None:
 
 def log_report(experiment: str) -> None:
     """Log the report's files to this folder's run `report`; the same report again logs nothing."""
-    digest = digest_of({path.name: file_digest(path) for path in sorted(REPORTS.glob("*.md"))})
+    digest = digest_of({path.name: file_digest(path) for path in sorted(REPORTS.iterdir())})
     if tracking.find_run(experiment, {"report_digest": digest}) is None:
         with tracking.training_run(experiment, "report", {"stage": "report"}, resumed=True):
             mlflow.log_artifacts(str(REPORTS), "report")
-            mlflow.set_tag("report_digest", digest)
+            mlflow.set_tags({"report_digest": digest, "git_commit": tracking.git_commit()})
 
 
 def describe_champion(name: str, trained: Trained) -> None:
-    """Describe the registered model, and by its card the champion, if that is this model."""
+    """Describe the registered model, and the champion by its card if it is this model."""
     client = mlflow.MlflowClient()
     champion = registry.version_at(name, registry.CHAMPION)
     if champion is not None and champion.tags.get("model_digest") == trained.tags()["model_digest"]:
-        _, _, card = (REPORTS / "model-card.md").read_text().split("---\n", 2)
-        text = card.partition("\n## Results by class")[0].strip() + cost(name, trained)
-        text = text[:LONGEST]
+        card = (REPORTS / "model-card.md").read_text().partition("\n---\n")[2]
+        spent = cost(name, trained)
+        text = card.partition("\n## Results by class")[0].strip()[: LONGEST - len(spent)] + spent
         if champion.description != text:
             client.update_model_version(name, champion.version, description=text)
             client.update_registered_model(name, NOTE)
@@ -76,8 +76,8 @@ def describe_champion(name: str, trained: Trained) -> None:
 def cost(experiment: str, trained: Trained) -> str:
     """What a training took, a paragraph; it is not in the card's file, whose bytes are the same each time."""
     run = tracking.find_run(experiment, trained.tags())
-    if run is None or "cpu_seconds" not in run.data.metrics:
+    if run is None or "cpu_seconds" not in run.data.metrics or run.data.params.get("device") != "cpu":
         return ""
     minutes = run.data.metrics["cpu_seconds"] / 60
-    energy = f"an estimated {minutes / 60 * WATTS:.1f} Wh at {WATTS} W for a busy core"
+    energy = f"an estimated {minutes / 60 * WATTS:.1f} Wh if a busy core takes {WATTS} W"
     return f"\n\n## Cost\n\nThe training took {minutes:.1f} CPU minutes, {energy}."

@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 import mlflow
 import numpy as np
+from mlflow.data.dataset import Dataset
 from mlflow.entities import Metric
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -20,7 +21,7 @@ from pipeline.learning.backend import keras
 from pipeline.records import tracking
 from pipeline.shared.arrays import read_facts
 from pipeline.shared.paths import PREPARED
-from pipeline.shared.trained import Trained
+from pipeline.shared.trained import AFTER_TRAINING, Trained
 
 
 class EpochMetrics(mlflow.keras.MlflowCallback):  # type: ignore[name-defined]
@@ -47,15 +48,27 @@ def record(
     the model's digest, which identifies a complete run.
     """
     kept, facts = trained.record(), read_facts(PREPARED / "split")
-    history = trained.epochs().drop(columns="epoch").to_dict("list")
-    log_history(run_id, history | {name: [value] for name, value in kept["metrics"].items()})
+    log_history(run_id, trained.epochs().drop(columns="epoch").to_dict("list"))
     for part, images in (("training", train), ("validation", validation)):
         mlflow.log_input(tracking.dataset(facts, part, images), part)
     mlflow.log_params({"variant": trained.variant, "seed": trained.seed} | kept["params"])
     mlflow.log_text(summary(model), "model_summary.txt")
     if kept["tags"]["status"] == "trained" and tracking.logged_model(run_id, trained.name) is None:
         log_model(trained, model, validation[:1])
+    log_kept(trained, tracking.dataset(facts, "validation", validation), run_id)
     mlflow.set_tags(kept["tags"] | trained.tags() | {MLFLOW_RUN_NOTE: description(trained)})
+
+
+def log_kept(trained: Trained, validation: Dataset, run_id: str) -> None:
+    """Log what the training measured at its end; its validation accuracy with the model and the images."""
+    logged, known = tracking.logged_model(run_id, trained.name), mlflow.get_run(run_id).data.metrics
+    for name, value in trained.record()["metrics"].items():
+        if name in known:
+            continue
+        if logged is not None and name == "validation/accuracy":
+            mlflow.log_metrics({name: value}, model_id=logged.model_id, dataset=validation)
+        else:
+            mlflow.log_metrics({name: value})
 
 
 def description(trained: Trained) -> str:
@@ -85,6 +98,7 @@ def log_model(trained: Trained, model: keras.Model, example: np.ndarray) -> None
             input_example=example,
             pip_requirements=[f"{package}=={version(package)}" for package in ("tensorflow", "keras")],
             tags={MLFLOW_RUN_NOTE: description(trained)},
+            step=AFTER_TRAINING,
         )
 
 

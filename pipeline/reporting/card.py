@@ -103,5 +103,5 @@ def training(results: Results) -> str:
     rows = pd.DataFrame({"setting": list(params), "value": [str(value) for value in params.values()]})
     return (
         f"Seed {results.candidate.seed}. It was chosen on validation images alone; test images "
-        f"decided nothing.\n\n{markdown_table(rows)}"
+        f"played no part in the choice.\n\n{markdown_table(rows)}"
     )

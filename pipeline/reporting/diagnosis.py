@@ -1,8 +1,8 @@
-"""What `pipeline.diagnose` found, in words: copies, wrong labels, and how far accuracy falls."""
+"""What `pipeline.diagnose` found, in words: near duplicates, suspicious labels, corrupted images."""
 
 from pipeline.reporting.results import Results
 
-COMMON = 0.1  # of the test images; if more resemble others, likeness says nothing
+COMMON = 0.1  # of the test images; if more resemble others, they may be alike without being copies
 FIGURES = ("near_duplicates", "label_errors", "robustness")
 
 
@@ -13,31 +13,36 @@ def near_duplicates(results: Results) -> str:
     found = {part: table.loc[table["part"] == part, "image"] for part in ("test", "validation")}
     parts = (f"{len(images):,} of {counts[part]:,} {part} images" for part, images in found.items())
     text = (
-        f"**Near duplicates**: {' and '.join(parts)} closely resemble an image of another part (a "
-        "correlation of 0.9 of their details, without light and colours)."
+        f"**Near duplicates**: {' and '.join(parts)} closely resemble an image of another part: their "
+        "details correlate, whatever their light and colours. Shifted and mirrored copies are not found."
     )
     if len(found["test"]) > COMMON * counts["test"]:
-        text += " So many are not copies of one picture: where images have few details, they are alike."
-    right = results.test.right[(chosen.variant, chosen.seed)]
+        text += (
+            " That is many: either the parts share pictures, or images with few details look alike. The "
+            "pairs show which."
+        )
+    right = results.test.right[chosen.variant, chosen.seed]
     if 0 < len(found["test"]) < len(right):
         text += (
             f" Without these test images `{chosen.name}` has an accuracy of "
-            f"{right.drop(found['test']).mean():.4f} instead of {right.mean():.4f}."
+            f"{right.drop(found['test'], errors='ignore').mean():.4f} instead of {right.mean():.4f}."
         )
-    picture = "\n\n![Pairs, from the most to the least similar](near_duplicates.png)"
-    return text + picture * bool(len(table))
+    picture = "![Pairs, from the most to the least similar](near_duplicates.png)"
+    return text if table.empty else f"{text}\n\n{picture}"
 
 
 def label_errors(results: Results) -> str:
-    """How many test labels are likely wrong."""
-    table = results.diagnosis["label_errors"]
-    text = "**Labels**: by confident learning (Northcutt, Jiang and Chuang, 2021) from these predictions, "
-    if table.empty:
-        return f"{text}no test label is likely wrong."
-    return (
-        f"{text}{len(table):,} of {results.facts['counts']['test']:,} test labels are likely wrong. The most "
-        "suspicious ones, by their numbers:\n\n![Labels that are likely wrong](label_errors.png)"
+    """Which test labels the chosen model contradicts."""
+    found = len(results.diagnosis["label_errors"])
+    text = (
+        f"**Suspicious labels**: {found:,} of {results.facts['counts']['test']:,}, for which "
+        f"`{results.candidate.name}` confidently predicts another class (confident learning: Northcutt, "
+        "Jiang and Chuang, 2021)."
     )
+    if not found:
+        return text
+    picture = "![The most suspicious labels](label_errors.png)"
+    return f"{text} Many of these are the model's mistakes: look at them.\n\n{picture}"
 
 
 def robustness(results: Results) -> str:
@@ -46,8 +51,8 @@ def robustness(results: Results) -> str:
     own = table[table["model"] == results.candidate.name]
     last = own[own["level"] == own["level"].max()].set_index("corruption")["accuracy"].sort_values()
     return (
-        f"On the first {own['images'].iloc[0]:,} test images, the accuracy of "
-        f"`{results.candidate.name}` falls most with {last.index[0]}, from {own['accuracy'].iloc[0]:.3f} to "
-        f"{last.iloc[0]:.3f} at the strongest of five levels, and least with {last.index[-1]}, to "
-        f"{last.iloc[-1]:.3f}.\n\n![Accuracy as images get worse](robustness.png)"
+        f"The accuracy of `{results.candidate.name}` is {own['accuracy'].iloc[0]:.3f} on the first "
+        f"{own['images'].iloc[0]:,} test images. With the strongest corruption it is lowest with "
+        f"{last.index[0]}, {last.iloc[0]:.3f}, and highest with {last.index[-1]}, {last.iloc[-1]:.3f}.\n\n"
+        "![Accuracy on corrupted images](robustness.png)"
     )

@@ -1,5 +1,7 @@
 """Which differences between the chosen model and the others are real, in a sentence and a table."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -16,30 +18,32 @@ def differences(results: Results) -> str:
         return "There is one variant, and nothing to compare it with."
     table = results.test.compare((chosen.variant, chosen.seed), others)
     seeds = int(results.table["seeds"].min())
-    return "\n\n".join([verdict(table, chosen.variant), method(seeds), markdown_table(shown(table))])
+    verdict = sentences(table, chosen.variant, results.facts["counts"]["test"], seeds)
+    return "\n\n".join([" ".join(verdict), method(seeds), markdown_table(shown(table))])
 
 
-def verdict(table: pd.DataFrame, champion: str) -> str:
-    """Which variants differ from the champion by more than chance, and what it would take for the others."""
+def sentences(table: pd.DataFrame, champion: str, images: int, seeds: int) -> Iterator[str]:
+    """Which variants differ from the champion by more than chance, and what more it would take for the next.
+
+    `images` and `seeds` are how many there are.
+    """
     real, unclear = table[table["real"]], table[~table["real"]]
     better, worse = real.index[real["difference"] > 0], real.index[real["difference"] < 0]
-    sentences = []
     if len(better):
         named = "all other variants" if len(better) == len(table) else listed(better)
-        sentences.append(f"On test images `{champion}` is better than {named}.")
+        yield f"On test images `{champion}` is better than {named}."
     if len(worse):
-        sentences.append(f"On test images `{champion}` is worse than {listed(worse)}.")
+        yield f"On test images `{champion}` is worse than {listed(worse)}."
     if len(unclear):
-        sentences.append(f"Between `{champion}` and {listed(unclear.index)} the difference may be chance.")
-    if np.isfinite(unclear["images"]).any():
-        closest = unclear.nsmallest(1, "images").to_dict("index")
-        [(name, needed)] = closest.items()
-        images = float(f"{needed['images']:.2g}")
-        sentence = f"Some {images:,.0f} test images would show a difference from `{name}`"
-        if np.isfinite(needed["seeds"]):
-            sentence += f"; between the two variants, some {np.ceil(needed['seeds']):,.0f} seeds of each"
-        sentences.append(f"{sentence}.")
-    return " ".join(sentences)
+        yield f"Between `{champion}` and {listed(unclear.index)} the difference may be chance."
+    closest = unclear[np.isfinite(unclear["images"])].nsmallest(1, "images")
+    for name, needed in closest.to_dict("index").items():
+        if needed["images"] > images:
+            about = float(f"{needed['images']:.2g}")
+            yield f"It would take about {about:,.0f} test images to show a difference from `{name}`."
+        if needed["seeds"] > seeds:
+            about = np.ceil(needed["seeds"])
+            yield f"For the variants, not only these models, it would take about {about:,.0f} seeds of each."
 
 
 def method(seeds: int) -> str:
@@ -50,9 +54,7 @@ def method(seeds: int) -> str:
         "models with Holm's correction for the number of comparisons. A difference is real if both agree."
     )
     if seeds == 1:
-        text += (
-            " With one training each, this is about these models: another seed may turn a small difference."
-        )
+        text += " With one seed, this is about these models: other seeds may reverse a small difference."
     return text
 
 

@@ -25,14 +25,16 @@ def all_curves(histories: dict[str, pd.DataFrame]) -> Figure:
         for history in histories.values():
             axis.plot(history["epoch"], history["val_accuracy"], color="lightgrey", linewidth=0.6)
         for history in own:
-            axis.plot(history["epoch"], history["accuracy"], color="tab:orange", linewidth=1)
-            axis.plot(history["epoch"], history["val_accuracy"], color="tab:blue", linewidth=1.4)
+            axis.plot(history["epoch"], history["accuracy"], color="tab:orange", marker=".", linewidth=1)
+            axis.plot(history["epoch"], history["val_accuracy"], color="tab:blue", marker=".", linewidth=1)
         axis.set_title(variant, fontsize="medium")
         axis.tick_params(labelbottom=True)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
     lines = panels[0, 0].lines
-    names = {"validation": lines[-1], "training": lines[-2], "validation of the others": lines[0]}
+    names = {"validation": lines[-1], "training": lines[-2]}
+    if len(variants) > 1:
+        names["validation of the others"] = lines[0]
     figure.legend(names.values(), names, loc="outside upper center", ncols=3, fontsize="small")
     figure.supxlabel("epoch", fontsize="medium")
     figure.supylabel("accuracy", fontsize="medium")

@@ -82,9 +82,7 @@ def _champion(results: Results) -> str:
             f"Choosing the best of {models} models overstates its validation accuracy by {some} points, "
             "by a bootstrap estimate."
         )
-    verdict.append(
-        "Test images decided nothing: they score trained models, and show weak points of this one."
-    )
+    verdict.append("Test images played no part in the choice.")
     return "\n".join(verdict)
 
 

@@ -14,6 +14,7 @@ from pipeline.shared.reading import read_json, read_table
 if TYPE_CHECKING:
     import pandas as pd
 
+AFTER_TRAINING = 1_000_000  # MLflow's step of a model; the metrics of an epoch's step would be its scores
 INDEX = RECIPES / "_index.json"  # no variant's name starts with an underscore
 
 

@@ -99,7 +99,8 @@ def make_twin(model: keras.Model, recipe: Recipe, train: Images, validation: Ima
 def make_record(tags: dict[str, str], recipe: Recipe, fit: Fit, metrics: dict[str, float]) -> dict[str, Any]:
     """The content of training.json; the status is `trained`, or `diverged` with a reason."""
     outcome = {"status": "diverged", "reason": fit.divergence} if fit.divergence else {"status": "trained"}
-    params = flat(recipe.settings) | {"threads": recipe.threads, "precision": recipe.precision}
+    resolved = ("threads", "precision", "device")
+    params = flat(recipe.settings) | {name: getattr(recipe, name) for name in resolved}
     return {"tags": tags | outcome, "params": params, "metrics": metrics}
 
 
