@@ -44,8 +44,8 @@ def all_variants(results: Results) -> str:
         points = 100 * (table["test"] - table["published"])
         rows["difference"] = [_or_none(value, "+.1f") for value in points]
         text += (
-            " The difference from the published figure is in percentage points; between two single runs, up to "
-            f"{100 * NOISE:.1f} points are noise. The documents trained on up to 50,000 images."
+            " The difference from the published figure is in percentage points; between two single runs, up "
+            f"to {100 * NOISE:.1f} points are noise. The documents trained on up to 50,000 images."
         )
     diverged = [
         f"- `{name}` diverged, and is in no table: {literal(reason)}."
