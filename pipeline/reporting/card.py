@@ -101,8 +101,8 @@ def training(results: Results) -> str:
     """The settings of its training, and how it was chosen."""
     params = results.candidate.record()["params"]
     rows = pd.DataFrame({"setting": list(params), "value": [str(value) for value in params.values()]})
-    return (
-        f"Seed {results.candidate.seed}. It was chosen on validation images alone; test images played no part "
-        "in the choice. Its cost in CPU time and energy is in the description of its version in MLflow.\n\n"
-        f"{markdown_table(rows)}"
+    text = (
+        f"Seed {results.candidate.seed}. It was chosen on validation images alone; test images played no "
+        "part in the choice. What it cost is in the description of its version in MLflow."
     )
+    return f"{text}\n\n{markdown_table(rows)}"
