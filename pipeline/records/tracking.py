@@ -82,7 +82,8 @@ def set_experiment(name: str) -> None:
     # If two processes create it at once, MLflow (3.17) leaves the loser's former experiment active.
     mlflow.set_experiment(experiment_id=made.experiment_id)
     if MLFLOW_RUN_NOTE not in made.tags:  # an experiment's description has the same tag
-        mlflow.set_experiment_tag(MLFLOW_RUN_NOTE, NOTE)
+        with suppress(MlflowException):  # another process sets it at the same moment
+            mlflow.set_experiment_tag(MLFLOW_RUN_NOTE, NOTE)
 
 
 @contextmanager
