@@ -19,7 +19,7 @@ from pipeline.diagnosis.label_errors import label_errors
 from pipeline.diagnosis.near_duplicates import near_duplicates
 from pipeline.integrity import check_inputs
 from pipeline.params import Params
-from pipeline.scoring.stored import read_probabilities
+from pipeline.scoring.stored import read_probabilities, read_right
 from pipeline.shared.arrays import read_arrays, read_facts
 from pipeline.shared.lock import command
 from pipeline.shared.paths import CHAMPION, DIAGNOSIS, MODELS, PREDICTIONS, PREPARED, RECIPES
@@ -36,7 +36,7 @@ def main() -> None:
     check_inputs(CHAMPION, MODELS, PREDICTIONS, RECIPES, *(PREPARED / part for part in ("split", *PARTS)))
     decision, data = read_champion(), {part: read_arrays(PREPARED / part) for part in PARTS}
     chosen = Trained(decision["variant"], decision["seed"])
-    models = [chosen, *rival(chosen, params.published, data["validation"]["labels"])]
+    models = [chosen, *rival(chosen, params.published)]
     images, labels = {part: arrays["images"] for part, arrays in data.items()}, data["test"]["labels"]
     classes = read_facts(PREPARED / "split")["classes"]
 
@@ -51,16 +51,12 @@ def main() -> None:
     print(f"diagnose: {len(alike):,} near duplicates, {len(suspicious):,} suspicious test labels")
 
 
-def rival(chosen: Trained, published: dict[str, float], labels: np.ndarray) -> list[Trained]:
+def rival(chosen: Trained, published: dict[str, float]) -> list[Trained]:
     """The best model of another variant on validation images: of a published one, if there are any."""
     models = [one for one in all_trained() if one.record()["tags"]["status"] == "trained"]
     others = [one for one in models if one.variant != chosen.variant]
     known = [one for one in others if one.variant in published] or others
-
-    def accuracy(trained: Trained) -> float:
-        return float((read_probabilities(trained, "validation").argmax(axis=1) == labels).mean())
-
-    return sorted(known, key=accuracy, reverse=True)[:1]
+    return sorted(known, key=lambda one: read_right(one, "validation").mean(), reverse=True)[:1]
 
 
 def try_models(models: list[Trained], images: np.ndarray, labels: np.ndarray, threads: int) -> pd.DataFrame:

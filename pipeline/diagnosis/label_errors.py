@@ -1,4 +1,4 @@
-"""Finds labels that are likely wrong, by confident learning (Northcutt, Jiang and Chuang, 2021)."""
+"""Find suspicious labels by confident learning (Northcutt, Jiang and Chuang, 2021)."""
 
 import numpy as np
 import pandas as pd

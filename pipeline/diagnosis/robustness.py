@@ -1,9 +1,9 @@
-"""How a model's accuracy falls as images get worse."""
+"""A model's accuracy on corrupted images."""
 
 import numpy as np
 import pandas as pd
 
-from pipeline.diagnosis.corruptions import CORRUPTIONS
+from pipeline.diagnosis.corruptions import CORRUPTIONS, Corruption
 from pipeline.learning import model_file
 from pipeline.learning.backend import keras
 
@@ -16,13 +16,20 @@ def robustness(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> pd
     A row each: `corruption`, `level` from 0, unchanged, to 5, `strength` in the corruption's own unit,
     `accuracy`, and the number of `images`.
     """
-    predict, rows = model_file.predictor(model), []
+    predict = model_file.predictor(model)
+
+    def accuracy(corruption: Corruption | None = None, strength: float = 0) -> float:
+        right = 0
+        for start in range(0, len(images), CHUNK):
+            part = slice(start, start + CHUNK)
+            changed = corruption.function(images[part], strength) if corruption else images[part]
+            right += int((predict(changed).argmax(axis=1) == labels[part]).sum())
+        return right / len(images)
+
+    unchanged, rows = accuracy(), []
     for name, corruption in CORRUPTIONS.items():
-        for level, strength in enumerate((None, *corruption.strengths)):
-            right = 0
-            for start in range(0, len(images), CHUNK):
-                part = slice(start, start + CHUNK)
-                changed = images[part] if strength is None else corruption.function(images[part], strength)
-                right += int((predict(changed).argmax(axis=1) == labels[part]).sum())
-            rows.append((name, level, strength, right / len(images), len(images)))
-    return pd.DataFrame(rows, columns=["corruption", "level", "strength", "accuracy", "images"])
+        rows.append((name, 0, float("nan"), unchanged))
+        for level, strength in enumerate(corruption.strengths, 1):
+            rows.append((name, level, strength, accuracy(corruption, strength)))
+    table = pd.DataFrame(rows, columns=["corruption", "level", "strength", "accuracy"])
+    return table.assign(images=len(images))

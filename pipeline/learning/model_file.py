@@ -68,11 +68,11 @@ def predictor(model: keras.Model, views: str | None = None) -> Callable[[np.ndar
         tf.TensorSpec(model.input_shape, tf.uint8)
     )
 
-    def probabilities(images: np.ndarray) -> np.ndarray:
+    def predict(images: np.ndarray) -> np.ndarray:
         batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
         return np.concatenate([forward(tf.constant(batch)).numpy() for batch in batches])
 
-    return probabilities
+    return predict
 
 
 def probabilities(model: keras.Model, images: np.ndarray, views: str | None = None) -> np.ndarray:

@@ -49,26 +49,27 @@ def record(
     """
     kept, facts = trained.record(), read_facts(PREPARED / "split")
     log_history(run_id, trained.epochs().drop(columns="epoch").to_dict("list"))
-    for part, images in (("training", train), ("validation", validation)):
-        mlflow.log_input(tracking.dataset(facts, part, images), part)
+    images = {"training": train, "validation": validation}
+    datasets = {part: tracking.dataset(facts, part, these) for part, these in images.items()}
+    for part, dataset in datasets.items():
+        mlflow.log_input(dataset, part)
     mlflow.log_params({"variant": trained.variant, "seed": trained.seed} | kept["params"])
     mlflow.log_text(summary(model), "model_summary.txt")
-    if kept["tags"]["status"] == "trained" and tracking.logged_model(run_id, trained.name) is None:
-        log_model(trained, model, validation[:1])
-    log_kept(trained, tracking.dataset(facts, "validation", validation), run_id)
+    model_id = None
+    if kept["tags"]["status"] == "trained":
+        logged = tracking.logged_model(run_id, trained.name)
+        model_id = logged.model_id if logged else log_model(trained, model, validation[:1])
+    log_kept(kept["metrics"], run_id, model_id, datasets["validation"])
     mlflow.set_tags(kept["tags"] | trained.tags() | {MLFLOW_RUN_NOTE: description(trained)})
 
 
-def log_kept(trained: Trained, validation: Dataset, run_id: str) -> None:
-    """Log what the training measured at its end; its validation accuracy with the model and the images."""
-    logged, known = tracking.logged_model(run_id, trained.name), mlflow.get_run(run_id).data.metrics
-    for name, value in trained.record()["metrics"].items():
-        if name in known:
-            continue
-        if logged is not None and name == "validation/accuracy":
-            mlflow.log_metrics({name: value}, model_id=logged.model_id, dataset=validation)
-        else:
-            mlflow.log_metrics({name: value})
+def log_kept(metrics: dict[str, float], run_id: str, model_id: str | None, validation: Dataset) -> None:
+    """Log what a training measured at its end; the validation accuracy with its model and its images."""
+    known = mlflow.get_run(run_id).data.metrics
+    missing = {name: value for name, value in metrics.items() if name not in known}
+    scores = {name: missing.pop(name) for name in ("validation/accuracy",) if name in missing}
+    mlflow.log_metrics(missing)
+    mlflow.log_metrics(scores, model_id=model_id, dataset=validation)
 
 
 def description(trained: Trained) -> str:
@@ -81,8 +82,9 @@ def description(trained: Trained) -> str:
     )
 
 
-def log_model(trained: Trained, model: keras.Model, example: np.ndarray) -> None:
+def log_model(trained: Trained, model: keras.Model, example: np.ndarray) -> str:
     """Log a model to the active run, signed for uint8 images, with an example (1, height, width, channels).
+    Returns its id.
 
     With the TensorFlow flavour, since the Keras one cannot store an example (MLflow 3.17).
     """
@@ -91,7 +93,7 @@ def log_model(trained: Trained, model: keras.Model, example: np.ndarray) -> None
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, *model.output_shape[1:]))]),
     )
     with contextlib.redirect_stdout(io.StringIO()):  # MLflow tries the example, with a progress bar
-        mlflow.tensorflow.log_model(
+        logged = mlflow.tensorflow.log_model(
             model,
             name=trained.name,
             signature=signature,
@@ -100,6 +102,7 @@ def log_model(trained: Trained, model: keras.Model, example: np.ndarray) -> None
             tags={MLFLOW_RUN_NOTE: description(trained)},
             step=AFTER_TRAINING,
         )
+    return str(logged.model_id)
 
 
 def log_history(run_id: str, history: Mapping[Hashable, Sequence[float]]) -> None:

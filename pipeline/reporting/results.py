@@ -7,8 +7,8 @@ import pandas as pd
 
 from pipeline.champion.selection import read_scores
 from pipeline.reporting.statistics import Resampled
-from pipeline.scoring.stored import read_probabilities
-from pipeline.shared.arrays import read_arrays, read_facts
+from pipeline.scoring.stored import read_right
+from pipeline.shared.arrays import read_facts
 from pipeline.shared.errors import PipelineError
 from pipeline.shared.paths import DIAGNOSIS, PREPARED
 from pipeline.shared.reading import read_table
@@ -89,17 +89,14 @@ def read_results(published: dict[str, float]) -> Results:
         champion=champion,
         diverged=diverged,
         diagnosis=read_diagnosis(candidate),
-        validation=Resampled(read_right(models, "validation")),
-        test=Resampled(read_right(models, "test")),
+        validation=Resampled(right_of(models, "validation")),
+        test=Resampled(right_of(models, "test")),
     )
 
 
-def read_right(models: list[Trained], part: str) -> pd.DataFrame:
+def right_of(models: list[Trained], part: str) -> pd.DataFrame:
     """Whether each model (columns: variant, seed) is right about each image of a part (rows)."""
-    labels = read_arrays(PREPARED / part)["labels"]
-    right = {
-        (one.variant, one.seed): read_probabilities(one, part).argmax(axis=1) == labels for one in models
-    }
+    right = {(one.variant, one.seed): read_right(one, part) for one in models}
     return pd.DataFrame(right).rename_axis(columns=["variant", "seed"])
 
 

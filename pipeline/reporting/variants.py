@@ -19,7 +19,7 @@ SETTINGS = {
 
 
 def all_variants(results: Results) -> str:
-    """Accuracies, differences to the published figures, curves and settings."""
+    """Accuracies, differences from the published figures, curves and settings."""
     table, counts = results.table, results.facts["counts"]
     rows = pd.DataFrame(
         {

@@ -26,6 +26,12 @@ def read_probabilities(trained: Trained, part: str, views: str | None = None) ->
     return stored
 
 
+def read_right(trained: Trained, part: str) -> np.ndarray:
+    """Whether a model is right about each image of a part, bool (n,)."""
+    labels: np.ndarray = read_arrays(PREPARED / part)["labels"]
+    return np.asarray(read_probabilities(trained, part).argmax(axis=1) == labels)
+
+
 def views_of(trained: Trained) -> str | None:
     """The test-time views that a model was predicted with, beside the image alone; None if there are none."""
     return next((name.partition("_")[2] for name in read_arrays(trained.predictions) if "_" in name), None)
@@ -36,12 +42,10 @@ def check_scores(models: list[Trained]) -> None:
 
     Reads nothing of test images.
     """
-    labels = read_arrays(PREPARED / "validation")["labels"]
     for trained in models:
         if trained.divergence() is None:
             stored = trained.metrics()["validation"]["accuracy"]
-            predicted = read_probabilities(trained, "validation").argmax(axis=1)
-            found = float((predicted == labels).mean())
+            found = float(read_right(trained, "validation").mean())
             if stored != found:
                 raise PipelineError(
                     f"{trained.scores}: validation accuracy {stored}, but {trained.predictions} gives "
