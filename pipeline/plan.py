@@ -18,7 +18,7 @@ from pipeline.data.folders import files_in
 from pipeline.learning.recipe import Recipe, code_digests
 from pipeline.params import Params
 from pipeline.records import store
-from pipeline.running.ahead import Job
+from pipeline.running.job import Job
 from pipeline.running.view import in_words
 from pipeline.shared.errors import PipelineError, in_a_line, one_line_errors
 from pipeline.shared.trained import Trained, all_trained

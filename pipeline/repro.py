@@ -23,6 +23,7 @@ from pipeline.learning.recipe import code_digests
 from pipeline.params import Params
 from pipeline.records import tracking
 from pipeline.running import ahead, walk, worker
+from pipeline.running.pool import Pool
 from pipeline.running.view import View
 from pipeline.shared import results
 from pipeline.shared.errors import PipelineError
@@ -57,7 +58,8 @@ def reproduce(params: Params, jobs: int | None = None) -> int:
         todo = plan.jobs_ahead(stages, params.data.dataset, code)
         plan.show(stages, todo)
         with View(Console(), len(todo)) as view:
-            ahead.run(todo, jobs or max(1, joblib.cpu_count() // params.training.threads), view)
+            jobs = jobs or max(1, joblib.cpu_count() // params.training.threads)
+            ahead.run(todo, Pool(jobs, todo), view)
         if walk.dvc_repro():
             forget_results(params.data.dataset)
             return 0

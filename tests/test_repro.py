@@ -19,8 +19,9 @@ from rich.console import Console
 
 from pipeline import quickstart
 from pipeline.running import ahead, view, worker
-from pipeline.running.ahead import Job as Work
 from pipeline.running.ahead import longest_first
+from pipeline.running.job import Job as Work
+from pipeline.running.pool import Pool
 from pipeline.running.view import View
 from pipeline.shared import results
 from pipeline.shared.arrays import write_json
@@ -60,7 +61,7 @@ def test_the_longest_work_starts_first(seconds: dict[str, float | None], order: 
 class OnGpu(Work):
     """Holds its GPU for a moment, and fails if another job holds it."""
 
-    def __call__(self) -> None:
+    def __call__(self, report: Any = None) -> None:  # noqa: ARG002
         gpu = Path(self.code["folder"], os.environ["CUDA_VISIBLE_DEVICES"])
         gpu.touch(exist_ok=False)
         time.sleep(0.2)
@@ -78,7 +79,7 @@ def test_each_training_has_a_gpu_to_itself(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     work = [OnGpu(Trained("one", n), recipe(device="gpu"), {"folder": str(tmp_path)}) for n in range(5)]
     with View(Console(file=io.StringIO()), len(work)) as shown:
-        ahead.run(work, 4, shown)
+        ahead.run(work, Pool(4, work), shown)
     done = [path.name.split(" on ") for path in tmp_path.glob("* on *")]
     assert sorted(name for name, _ in done) == [f"one-{n}" for n in range(5)]
     assert {gpu for _, gpu in done} == {"0", "2"}

@@ -37,29 +37,33 @@ like score the model that was kept. Models are chosen by `validation/accuracy`."
 
 
 @contextmanager
-def training_run(experiment: str, name: str, tags: dict[str, str], resumed: bool = False) -> Iterator[str]:
+def training_run(
+    experiment: str,
+    name: str,
+    tags: dict[str, str],
+    resumed: bool = False,
+    made_by: dict[str, str] | None = None,
+) -> Iterator[str]:
     """A run, with system metrics, that is FINISHED at the end or FAILED on an exception.
 
     If this folder began a run with the same tags and did not end it, that run continues; with `resumed`
-    also one that it ended. Under `mlflow run` the project's own run becomes the parent: every stage inherits
-    its id, and would otherwise write into it.
+    also one that it ended. `made_by` is the `origin` of the folder, if it is not this one. Under `mlflow run`
+    the project's own run becomes the parent: every stage inherits its id, and would otherwise write into it.
     """
     parent = os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
     set_experiment(experiment)
-    tags = tags | {"workspace": workspace()}
+    made_by = made_by or origin()
+    tags = tags | {"workspace": made_by["workspace"]}
     unended = "" if resumed else " and attributes.status != 'FINISHED'"
     begun = find_run(experiment, tags, f"attributes.run_name = '{name}'{unended}")
     run_id = begun.info.run_id if begun else None
-    tags["git_commit"] = git_commit()
-    if name_of_experiment := os.environ.get("DVC_EXP_NAME"):
-        tags["dvc_experiment"] = name_of_experiment
     run = mlflow.start_run(
         run_id,
         run_name=name,
         parent_run_id=None if run_id else parent,
-        tags=None if run_id else tags,
+        tags=None if run_id else tags | made_by,
         log_system_metrics=True,
     )
     status = "FAILED"
@@ -109,6 +113,13 @@ def end_killed(experiment: str) -> list[str]:
     for run in dead:
         client.set_terminated(run.info.run_id, "KILLED")
     return [str(run.info.run_name) for run in dead]
+
+
+def origin() -> dict[str, str]:
+    """The tags that say where a run was begun: the folder, its commit, and DVC's experiment, if any."""
+    experiment = os.environ.get("DVC_EXP_NAME")
+    named = {"dvc_experiment": experiment} if experiment else {}
+    return {"workspace": workspace(), "git_commit": git_commit()} | named
 
 
 def workspace() -> str:

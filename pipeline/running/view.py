@@ -1,12 +1,13 @@
 """Shows the trainings that run: a bar for each in a terminal, elsewhere a line for each epoch."""
 
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 EPOCH = "\x1eepoch "  # begins a line for the bar
@@ -31,28 +32,51 @@ class View(Progress):
         self.total = self.add_task("[bold]all[/]", total=total, accuracy="")
 
     @contextmanager
-    def bar(self, name: str) -> Iterator[Callable[[str], None]]:
-        """Show a job while it runs; gives a function that shows a line which the job printed."""
-        bar = self.add_task(name, total=None, accuracy="")
-
-        def show(line: str) -> None:
-            if line.startswith(EPOCH):
-                epoch, epochs, accuracy = json.loads(line.removeprefix(EPOCH))
-                self.update(bar, completed=epoch, total=epochs, accuracy=f"{accuracy:.4f}")
-            elif self.disable or "  epoch " not in line:  # which the bar shows
-                self.show(f"{name}: {line}")
-
-        yield show
-        self.remove_task(bar)
+    def bar(self, name: str) -> Iterator["Bar"]:
+        """Show a job while it runs, from the first line that it prints."""
+        bar = Bar(self, name)
+        yield bar
+        if bar.task is not None:
+            self.remove_task(bar.task)
 
     def show(self, line: str) -> None:
         """Print a line, above the bars."""
         self.console.print(Text(line), soft_wrap=True)
 
 
+class Bar:
+    """Shows one job: called with each line that it printed."""
+
+    def __init__(self, view: View, name: str) -> None:
+        self.view, self.name = view, name
+        self.task: TaskID | None = None
+        self.started = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        """Show a line, or what it says of the epochs."""
+        if self.task is None:
+            self.task = self.view.add_task(self.name, total=None, accuracy="")
+            self.started = time.monotonic()
+        if line.startswith(EPOCH):
+            epoch, epochs, accuracy = json.loads(line.removeprefix(EPOCH))
+            shown = f"{accuracy:.4f}" if epoch else ""
+            self.view.update(self.task, completed=epoch, total=epochs, accuracy=shown)
+        elif self.view.disable or "  epoch " not in line:  # which the bar shows
+            self.view.show(f"{self.name}: {line}")
+
+    def end(self, how: str) -> None:
+        """Print how the job ended, and after what time."""
+        self.view.show(f"{self.name}: {how} after {in_words(time.monotonic() - self.started)}")
+
+
 def report(epoch: tuple[int, int, float]) -> None:
-    """Print, in a job, what its bar shows: the epoch, the number of all epochs, the validation accuracy."""
-    print(EPOCH + json.dumps(epoch))
+    """Print, in a job, what its bar shows."""
+    print(line_of(epoch))
+
+
+def line_of(epoch: tuple[int, int, float]) -> str:
+    """The line that tells a bar of an epoch, of the number of all epochs, and of the validation accuracy."""
+    return EPOCH + json.dumps(epoch)
 
 
 def in_words(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """Trains one variant with one seed, in an MLflow run of its own: the work of the stage `train`."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,15 @@ def train(
     tags: dict[str, str],
     start: Path | None = None,
     report: Callable[[tuple[int, int, float]], None] | None = None,
+    origin: dict[str, str] | None = None,
+    tracks: bool = True,
 ) -> None:
-    """Train in an MLflow run, score the weights that are kept, write and log them.
+    """Train in an MLflow run, unless `tracks` is false; score the weights that are kept, write and log them.
 
     Begins with the weights of the model file `start`, if there is one. `tags` identify what decides the
     weights (`pipeline.learning.recipe`); they are logged, and their digest is the key of the checkpoint.
     `report` is called after each epoch, with its number, that of all epochs, and the validation accuracy.
+    `origin` are the tags of the folder that asked for the training, by default this one.
     """
     check_inputs(*(PREPARED / part for part in PARTS))
     recipe.check_machine()
@@ -49,23 +53,24 @@ def train(
     keras.utils.clear_session()  # of what this process trained before
     make_deterministic(trained.seed, recipe.threads, recipe.share_batches)
     model = starting_model(recipe, training, start)
-    store.check()  # last, since it creates a missing store, which a refused training must not do
+    if tracks:
+        store.check()  # last, since it creates a missing store, which a refused training must not do
 
     checkpoint = Checkpoint(trained.checkpoint, digest_of(tags))
     resumed = checkpoint.read() is not None
     experiment = read_facts(PREPARED / "split")["name"]
-    with tracking.training_run(experiment, trained.name, tags, resumed) as run_id:
-        watching = [recording.EpochMetrics()]
+    run = tracking.training_run(experiment, trained.name, tags, resumed, origin) if tracks else nullcontext()
+    with run as run_id:
+        watching = [recording.EpochMetrics()] if run_id else []
         watching += [report_epochs(report, recipe.settings["epochs"])] if report else []
-        twin = make_twin(model, recipe, training, validation)
-        fit = fitting.fit(twin, recipe, training, validation, trained.seed, *watching, checkpoint=checkpoint)
-        model.set_weights(twin.get_weights())
+        fit = fit_model(model, recipe, training, validation, trained.seed, *watching, checkpoint=checkpoint)
         model = without_training_only(model)
         record = make_record(tags, recipe, fit, measures(model, recipe, fit, validation))
         write(trained, model, fit.history, record)
-        with tracking.best_effort(trained.name):
-            recording.record(trained, model, training.images, validation.images, run_id)
-            mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
+        if run_id:
+            with tracking.best_effort(trained.name):
+                recording.record(trained, model, training.images, validation.images, run_id)
+                mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
 
 
 def starting_model(recipe: Recipe, training: Images, start: Path | None) -> keras.Model:
@@ -79,6 +84,22 @@ def starting_model(recipe: Recipe, training: Images, start: Path | None) -> kera
     if whitening := recipe.settings.get("whitening"):
         set_whitening(model, training.images[: whitening["images"]])
     return model
+
+
+def fit_model(
+    model: keras.Model,
+    recipe: Recipe,
+    train: Images,
+    validation: Images,
+    seed: int,
+    *watching: keras.callbacks.Callback,
+    checkpoint: Checkpoint,
+) -> Fit:
+    """Train a model's fast twin, and give the model its weights."""
+    twin = make_twin(model, recipe, train, validation)
+    fit = fitting.fit(twin, recipe, train, validation, seed, *watching, checkpoint=checkpoint)
+    model.set_weights(twin.get_weights())
+    return fit
 
 
 def make_twin(model: keras.Model, recipe: Recipe, train: Images, validation: Images) -> Twin:

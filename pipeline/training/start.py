@@ -7,7 +7,9 @@ import numpy as np
 from pipeline.learning.backend import keras
 
 WHITENING = "whitening"  # the name of the convolution that whitens
-EPSILON = 5e-2  # added to the variances; 5e-4 in the paper, which amplifies the noise of JPEG (docs/results.md)
+EPSILON = (
+    5e-2  # added to the variances; 5e-4 in the paper, which amplifies the noise of JPEG (docs/results.md)
+)
 
 
 def set_identity(model: keras.Model) -> None:

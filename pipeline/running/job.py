@@ -1,0 +1,73 @@
+"""A job: what a worker does ahead of two stages, for one variant and seed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from pipeline.learning.recipe import Recipe, prediction_key, training_tags
+from pipeline.running.view import report
+from pipeline.shared import results
+from pipeline.shared.arrays import digest_of
+from pipeline.shared.lock import locked
+from pipeline.shared.trained import Trained
+
+Report = Callable[[tuple[int, int, float]], None]  # called with the epoch, that of all, validation accuracy
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training and the prediction of its model, or one of the two.
+
+    `code` is the digest of each stage's modules, `seconds` what the training took before. Known when the job
+    starts: `start`, the model file that a fine-tuning begins with. Elsewhere than in the folder that asked
+    for it, a job carries the tags of its `origin`; `tracks` says whether it logs to MLflow.
+    """
+
+    trained: Trained
+    recipe: Recipe
+    code: dict[str, str]
+    trains: bool = True
+    predicts: bool = True
+    seconds: float | None = None
+    start: Path | None = None
+    origin: dict[str, str] = field(default_factory=dict)
+    tracks: bool = True
+
+    @property
+    def base(self) -> Trained | None:
+        """The model that a fine-tuning begins with."""
+        return self.recipe.base(self.trained.seed) if self.trains else None
+
+    @property
+    def stages(self) -> tuple[str, str]:
+        """DVC's names of its two stages."""
+        kinds = ("finetune", "predict_finetuned") if self.recipe.init_from else ("train", "predict")
+        return f"{kinds[0]}@{self.trained.name}", f"{kinds[1]}@{self.trained.name}"
+
+    def tags(self) -> dict[str, str]:
+        """The tags of its training, whose digest is the key of the result."""
+        return training_tags(self.trained, self.recipe, self.start, self.code["train"])
+
+    def result(self) -> Trained:
+        """Its model, which no stage has taken up yet if it trains."""
+        return replace(self.trained, ahead=results.folder_of(digest_of(self.tags())) if self.trains else None)
+
+    def __call__(self, report: Report = report) -> None:
+        """Train and predict, in a worker, under the locks that the stages take."""
+        from pipeline.predict import predict
+        from pipeline.training.body import train  # TensorFlow
+
+        def training(folder: Path) -> None:
+            ahead = replace(self.trained, ahead=folder)
+            train(ahead, self.recipe, self.tags(), self.start, report, self.origin, self.tracks)
+
+        report((0, self.recipe.settings["epochs"], 0.0))
+        if self.trains:
+            with locked(f"train-{self.trained.name}"):
+                results.make(digest_of(self.tags()), training)
+        if self.predicts:
+            model = self.result().model
+            key = prediction_key(model, self.recipe, self.code["predict"])
+            with locked(f"predict-{self.trained.name}"):
+                results.make(key, partial(predict, model, self.recipe))

@@ -1,0 +1,37 @@
+"""Runs jobs in processes of this machine."""
+
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+
+from pipeline.running import worker
+from pipeline.running.ahead import WorkerDied
+from pipeline.running.job import Job
+
+FAILED = 1  # the exit status of a worker whose job failed, and not the worker
+
+
+class Pool:
+    """At most so many workers at a time; if the trainings are for GPUs, each has one to itself."""
+
+    def __init__(self, workers: int, jobs: Sequence[Job]) -> None:
+        on_gpus = any(job.recipe.device == "gpu" for job in jobs)
+        places: list[str | None] = [*worker.gpus()[:workers]] if on_gpus else [None] * workers
+        self.slots = len(places)
+        self.free: SimpleQueue[str | None] = SimpleQueue()
+        for place in places:
+            self.free.put(place)
+
+    def run(self, job: Job, show: Callable[[str], None]) -> bool:
+        """Do a job in a worker of its own."""
+        gpu = self.free.get()
+        try:
+            status = worker.run(job, show, gpu)
+        finally:
+            self.free.put(gpu)
+        if status in {0, FAILED}:
+            return status == 0
+        raise WorkerDied(f"its process ended with {status}")
+
+    def stop(self) -> None:
+        """Interrupt all workers, and end the server from which they are forked."""
+        worker.stop()
