@@ -96,12 +96,19 @@ class Training(Section):
     def check_versions(self) -> None:
         """Raise PipelineError if the installed TensorFlow or Keras is not the one of params.yaml."""
         for package, expected in (("tensorflow", self.tensorflow), ("keras", self.keras)):
-            installed = version(package)
-            if installed != expected:
+            if (installed := version(package)) != expected:
                 raise PipelineError(
                     f"{PARAMS}: training.{package} is {expected!r}, but {installed!r} is "
                     "installed: run `make setup`, or change it (which retrains every variant)"
                 )
+
+
+class Cluster(Section):
+    """What one training takes of a Ray cluster; by default its threads, and a GPU if it is for one."""
+
+    cpus: float | None = Field(default=None, gt=0)
+    gpus: float | None = Field(default=None, ge=0)
+    memory: float = Field(default=2, gt=0)  # GiB
 
 
 class Finetune(Section):
@@ -132,6 +139,7 @@ class Params(Section):
     seeds: list[Seed] = Field(min_length=1)
     variants: dict[VariantName, Variant] = Field(min_length=1)
     finetune: Finetune | None = None
+    cluster: Cluster = Field(default_factory=Cluster)
     promotion: Promotion
     serving: Serving
     published: dict[VariantName, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
@@ -151,8 +159,7 @@ class Params(Section):
     @property
     def trained(self) -> list[Trained]:
         """The models that these params ask for."""
-        names = [key.rpartition(".")[2] for key in self.blocks]
-        return [Trained(name, seed) for name in names for seed in self.seeds]
+        return [Trained(key.rpartition(".")[2], seed) for key in self.blocks for seed in self.seeds]
 
     @model_validator(mode="after")
     def _seeds_are_distinct(self) -> Self:
@@ -168,9 +175,8 @@ class Params(Section):
         if twice := set(self.variants) & set(finetuned):
             raise ValueError(f"finetune.variants: in variants too: {', '.join(sorted(twice))}")
         if start not in self.variants:
-            raise ValueError(
-                f"finetune.init_from: allowed: {', '.join(self.variants)}; received {shortened(start)}"
-            )
+            known = ", ".join(self.variants)
+            raise ValueError(f"finetune.init_from: allowed: {known}; received {shortened(start)}")
         network = self.variants[start].network
         for name, variant in finetuned.items():
             if variant.network != network:

@@ -9,8 +9,6 @@ running it twice is safe.
 
 from typing import Any
 
-import mlflow
-
 from pipeline.champion import registry
 from pipeline.champion.repair import repair
 from pipeline.integrity import check_inputs
@@ -18,7 +16,7 @@ from pipeline.params import Params
 from pipeline.promote import promote_in_registry
 from pipeline.records import store, tracking
 from pipeline.records.outputs import describe_champion, log_evaluation, log_report
-from pipeline.shared.arrays import read_arrays, read_facts
+from pipeline.shared.arrays import read_facts
 from pipeline.shared.lock import command
 from pipeline.shared.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS
 from pipeline.shared.trained import Trained, all_trained, read_champion, remove_other_checkpoints
@@ -50,26 +48,13 @@ def sync_run(trained: Trained, experiment: str) -> list[str]:
         return []
     done = []
     if tracking.find_run(experiment, trained.tags()) is None:
-        complete_run(trained, experiment)
+        from pipeline.records import recording  # TensorFlow, which is rarely needed here
+
+        recording.complete_run(trained, experiment)
         done.append(f"{trained.name}: logged its run")
     if trained.scores.is_file() and trained.divergence() is None and log_evaluation(trained, experiment):
         done.append(f"{trained.name}: logged its evaluation")
     return done
-
-
-def complete_run(trained: Trained, experiment: str) -> None:
-    """Complete the run that a training began, or log a new one, from the files that the training wrote."""
-    from pipeline.learning import model_file  # TensorFlow, which is rarely needed here
-    from pipeline.records import recording
-
-    kept = trained.record()
-    model = model_file.load(trained.model)
-    train, validation = (read_arrays(PREPARED / part)["images"] for part in ("train", "validation"))
-    origin = {key: value for key, value in kept["tags"].items() if key not in {"status", "reason"}}
-    with tracking.training_run(experiment, trained.name, origin, resumed=True) as run_id:
-        mlflow.set_tag("recreated", "true")
-        used = train[: kept["params"].get("training_images")]
-        recording.record(trained, model, used, validation, run_id)
 
 
 def sync_champion(name: str, decision: dict[str, Any], params: Params) -> list[str]:

@@ -17,9 +17,10 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from pipeline.learning import model_file
 from pipeline.learning.backend import keras
 from pipeline.records import tracking
-from pipeline.shared.arrays import read_facts
+from pipeline.shared.arrays import read_arrays, read_facts
 from pipeline.shared.paths import PREPARED
 from pipeline.shared.trained import AFTER_TRAINING, Trained
 
@@ -37,6 +38,18 @@ class EpochMetrics(mlflow.keras.MlflowCallback):  # type: ignore[name-defined]
 
     def on_test_end(self, logs: dict[str, float] | None = None) -> None:
         """Log no second name for the validation scores."""
+
+
+def complete_run(trained: Trained, experiment: str) -> None:
+    """Complete the run that a training began, or log a new one, from the files that the training wrote."""
+    kept = trained.record()
+    model = model_file.load(trained.model)
+    train, validation = (read_arrays(PREPARED / part)["images"] for part in ("train", "validation"))
+    origin = {key: value for key, value in kept["tags"].items() if key not in {"status", "reason"}}
+    with tracking.training_run(experiment, trained.name, origin, resumed=True) as run_id:
+        mlflow.set_tag("recreated", "true")
+        used = train[: kept["params"].get("training_images")]
+        record(trained, model, used, validation, run_id)
 
 
 def record(

@@ -38,7 +38,6 @@ def run(jobs: Sequence[Job], executor: Executor, view: View) -> None:
 
     A fine-tuning waits for the model that it begins with, if that is among the jobs.
     """
-    results.forget_failures()
     waiting = longest_first(jobs)
     missing = {job.trained for job in jobs}
     models: dict[Trained | None, Path] = {}

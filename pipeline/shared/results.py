@@ -5,7 +5,8 @@ them. A stage that finds its key's result copies it, and does not do the work ag
 import json
 import shutil
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 from pipeline.shared.errors import PipelineError, one_line
 from pipeline.shared.paths import RESULTS
@@ -62,6 +63,31 @@ def take(key: str, target: Path) -> bool:
     partial.rename(target)
     _taken(key).touch()
     return True
+
+
+def pack() -> dict[str, bytes]:
+    """All results and notes of failures, for `unpack` in another folder: the content of each file."""
+    files = [path for path in RESULTS.rglob("*") if path.is_file()]
+    return {path.relative_to(RESULTS).as_posix(): path.read_bytes() for path in files}
+
+
+def unpack(files: dict[str, bytes]) -> None:
+    """Add results and notes of another folder, each all or nothing."""
+
+    def write(key: str, folder: Path) -> None:
+        for name in names[key]:
+            path = folder / PurePosixPath(name).relative_to(key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(files[name])
+
+    names: dict[str, list[str]] = {}
+    for name in files:
+        names.setdefault(PurePosixPath(name).parts[0], []).append(name)
+    for key, inside in names.items():
+        if inside == [key]:
+            fail(key.removesuffix(".failed"), files[key].decode())
+        else:
+            make(key, partial(write, key))
 
 
 def clear() -> list[dict[str, str]]:

@@ -55,7 +55,6 @@ def train(
     model = starting_model(recipe, training, start)
     if tracks:
         store.check()  # last, since it creates a missing store, which a refused training must not do
-
     checkpoint = Checkpoint(trained.checkpoint, digest_of(tags))
     resumed = checkpoint.read() is not None
     experiment = read_facts(PREPARED / "split")["name"]

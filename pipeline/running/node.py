@@ -1,0 +1,119 @@
+"""Does a job on a node of a cluster, in a folder of its own."""
+
+import io
+import os
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import ray
+from filelock import FileLock
+from ray.util.queue import Queue
+
+from pipeline.records import store
+from pipeline.running.job import Job
+from pipeline.running.view import line_of
+from pipeline.shared import results
+from pipeline.shared.errors import PipelineError, one_line_errors
+
+Files = dict[str, bytes]  # by their paths
+Data = dict[str, np.ndarray]  # the bytes of files, in Ray's object store
+
+
+def work(
+    job: Job,
+    digest: str,
+    data: list["ray.ObjectRef[Data]"],
+    files: Files,
+    settings: dict[str, str],
+    inbox: Queue,
+) -> tuple[bool, Files, bool]:
+    """Do a job; whether it succeeded, its results, and whether its run is in MLflow.
+
+    The prepared `data` with this `digest` are fetched once for each node. `files` are a model and a
+    checkpoint that the job begins with, `settings` the environment variables of MLflow. Each line that the
+    job prints goes into `inbox` with the job's name; after an epoch also the checkpoint.
+    """
+    os.environ.update(settings)
+    home = Path(tempfile.gettempdir()) / f"pipeline-{os.getuid()}"  # the data stay there for the next time
+    folder = home / f"{ray.get_runtime_context().get_job_id()}-{job.trained.name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    (folder / "data").mkdir(parents=True)
+    (folder / "data/prepared").symlink_to(prepared(home / digest, data))
+    os.chdir(folder)
+
+    def report(epoch: tuple[int, int, float]) -> None:
+        checkpoint = job.trained.checkpoint
+        content = checkpoint.read_bytes() if checkpoint.is_file() else None
+        inbox.put((job.trained.name, line_of(epoch), content))
+
+    lines = Lines(lambda line: inbox.put((job.trained.name, line, None)))
+    try:
+        with redirect_stdout(lines), redirect_stderr(lines):
+            tracks = can_track()
+            succeeded = succeeds(lambda: replace(job, tracks=tracks)(report))
+        return succeeded, results.pack(), tracks
+    finally:
+        os.chdir(home)
+        shutil.rmtree(folder)
+
+
+def prepared(folder: Path, data: list["ray.ObjectRef[Data]"]) -> Path:
+    """The folder of the prepared data, which this node fetches if it has none yet."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            for name, content in ray.get(data[0]).items():
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                content.tofile(partial / name)
+            partial.rename(folder)
+    return folder
+
+
+def can_track() -> bool:
+    """Whether this node reaches MLflow's server."""
+    if not os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
+        return False
+    try:
+        store.check()
+    except PipelineError as error:
+        print(f"not logged from here: {error}")
+        return False
+    return True
+
+
+def succeeds(command: Callable[[], None]) -> bool:
+    """Whether a command succeeds; if not, it prints why."""
+    try:
+        one_line_errors(command)()
+    except SystemExit as end:
+        print(end.code)
+        return False
+    except Exception:
+        traceback.print_exc()
+        return False
+    return True
+
+
+class Lines(io.TextIOBase):
+    """A stream that passes each line on."""
+
+    def __init__(self, show: Callable[[str], object]) -> None:
+        self.show, self.rest = show, ""
+
+    def write(self, text: str) -> int:
+        """Pass the lines on that are complete."""
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            self.show(line)
+        return len(text)

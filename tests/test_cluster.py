@@ -1,0 +1,181 @@
+"""`make repro EXECUTOR=ray`: trainings on the nodes of a cluster, and what happens if some of them die.
+
+Each node has a folder of its own, and shares nothing with the others but the machine.
+"""
+
+import io
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from pipeline import params, quickstart
+from pipeline.running import ahead
+from pipeline.running.view import View
+from pipeline.shared.trained import Trained
+from tests import jobs
+from tests.conftest import ROOT, Clone
+from tests.jobs import Job, wait_for
+from tests.keras_models import recipe
+from tests.servers import mlflow_server
+from tests.test_repro import OnGpu
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]  # Ray, which `make cluster` installs
+
+REPRO = ("python", "-m", "pipeline.repro", "--executor=ray")
+SHALLOW = yaml.safe_load(quickstart.PARAMS.read_text())["variants"]["shallow"]
+SIZE = {"object_store_memory": 150 * 2**20, "memory": 3 * 2**30}  # of a node, bytes
+
+
+@dataclass
+class Nodes:
+    """A cluster."""
+
+    folder: Path
+    cluster: Any
+    folders: dict[Path, Any] = field(default_factory=dict)
+
+    def add(self, **resources: Any) -> None:
+        """Start a further node."""
+        own = self.folder / f"node{len(self.folders)}"
+        own.mkdir()
+        environment = {"TMPDIR": str(own), "PYTHONPATH": str(ROOT)}
+        self.folders[own] = self.cluster.add_node(**SIZE, **resources, env_vars=environment)
+
+    def lose(self, name: str) -> bool:
+        """Kill the node on which a training runs, if there is one."""
+        for folder, node in self.folders.items():
+            if list(folder.glob(f"pipeline-*/*-{name}")):
+                self.cluster.remove_node(node, allow_graceful=False)
+                del self.folders[folder]
+                return True
+        return False
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    """A cluster, whose head runs no trainings."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    made = Cluster(initialize_head=True, head_node_args=SIZE | {"num_cpus": 0})
+    monkeypatch.setenv("RAY_ADDRESS", made.address)
+    yield Nodes(tmp_path, made)
+    made.shutdown()
+
+
+def job_of(clone: Clone, folder: Path, seeds: int, **variants: int) -> Job:
+    """A job before its trainings: the quickstart's `shallow` with each of these numbers of epochs."""
+    content = jobs.small_params() | {"seeds": [*range(seeds)], "cluster": {"memory": 0.5}}
+    content["variants"] = {name: SHALLOW | {"epochs": epochs} for name, epochs in variants.items()}
+    return jobs.before_training(clone, folder, content)
+
+
+def names(job: Job) -> Counter[str]:
+    """How many runs have each name; all are finished."""
+    assert {run.info.status for run in job.runs()} == {"FINISHED"}
+    return Counter(str(run.info.run_name) for run in job.runs())
+
+
+def test_nodes_train_what_this_machine_trains_and_the_driver_logs_what_they_cannot(
+    clone: Clone, nodes: Nodes, tmp_path: Path
+) -> None:
+    """Bit for bit. MLflow's store is a file, which no node reaches."""
+    nodes.add(num_cpus=2)
+    job = job_of(clone, tmp_path / "job", 2, shallow=SHALLOW["epochs"])
+    assert "shallow-1: done after" in job.run(*REPRO)
+    quick = Job(clone.folder / "quickstart").outs()
+    same = ["models/shallow-0", "predictions/shallow-0"]
+    assert [job.outs()[out] for out in same] == [quick[out] for out in same]
+    assert names(job) == {"shallow-0": 1, "shallow-1": 1, "report": 1}
+    assert not [path for path in tmp_path.glob("node*/pipeline-*/*-shallow-*")]
+
+
+@pytest.mark.faults
+def test_forty_trainings_finish_once_each_though_two_of_four_nodes_die(
+    clone: Clone, nodes: Nodes, tmp_path: Path
+) -> None:
+    for _ in range(4):
+        nodes.add(num_cpus=1)
+    job = job_of(clone, tmp_path / "job", 10, a=2, b=2, c=2, long=40)
+    with mlflow_server(tmp_path, f"sqlite:///{tmp_path}/mlflow.db") as address:
+        job = Job(job.folder, {"MLFLOW_TRACKING_URI": address})
+        process = job.start(*REPRO)
+        for name in ("long-0", "long-3"):
+            wait_for((job.folder / f".pipeline/checkpoints/{name}.npz").is_file, process=process)
+            assert nodes.lose(name)
+        printed, _ = process.communicate(timeout=800)
+        assert process.returncode == 0, printed
+        for name in ("long-0", "long-3"):
+            assert f"{name}: died" in printed
+            assert f"{name}: {name.partition('-')[0]}: resuming after epoch" in printed
+        trained = {f"{variant}-{seed}" for variant in ("a", "b", "c", "long") for seed in range(10)}
+        assert names(job) == Counter({*trained, "report"})
+        long = [run for run in job.runs() if run.info.run_name == "long-0"]
+        assert job.steps(long[0]) == [*range(40)]
+    assert {out for out in job.outs() if out.startswith("models/")} == {f"models/{name}" for name in trained}
+
+
+@pytest.mark.faults
+def test_a_killed_driver_picks_up_what_finished_and_resumes_what_ran(
+    clone: Clone, nodes: Nodes, tmp_path: Path
+) -> None:
+    nodes.add(num_cpus=1)
+    job = job_of(clone, tmp_path / "job", 1, short=1, long=60)
+    process = job.start(*REPRO)
+    work = job.folder / ".pipeline"
+    wait_for(lambda: list(work.glob("results/*/manifest.json")), process=process)
+    wait_for((work / "checkpoints/long-0.npz").is_file, process=process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    printed = job.run(*REPRO)
+    assert "short  epoch" not in printed
+    assert "long: resuming after epoch" in printed
+    assert names(job) == {"short-0": 1, "long-0": 1, "report": 1}
+
+
+def test_a_training_that_no_node_has_room_for_is_refused_in_one_line(
+    clone: Clone, nodes: Nodes, tmp_path: Path
+) -> None:
+    job = job_of(clone, tmp_path / "job", 1, shallow=1)
+    changed = yaml.safe_load((job.folder / "params.yaml").read_text()) | {"cluster": {"memory": 64}}
+    (job.folder / "params.yaml").write_text(yaml.safe_dump(changed))
+    nodes.add(num_cpus=1)
+    printed = job.run(*REPRO, check=False)
+    assert printed.splitlines()[-1] == (
+        "error: params.yaml: cluster.memory: at most 3 is allowed, what the largest of 2 nodes has; received 64"
+    )
+
+
+def test_an_address_without_a_cluster_is_refused_in_one_line(clone: Clone, tmp_path: Path) -> None:
+    job = job_of(clone, tmp_path / "job", 1, shallow=1)
+    for address, problem in {
+        "127.0.0.1:1": "no answer from 127.0.0.1:1",
+        "ray://head:10001": "HOST:PORT of a cluster that this machine has joined",
+    }.items():
+        line = job.run(*REPRO, check=False, RAY_ADDRESS=address).splitlines()[-1]
+        assert line.startswith(f"error: RAY_ADDRESS: {problem}")
+
+
+def test_each_training_has_a_gpu_of_its_node_to_itself(
+    clone: Clone, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.running.cluster import Cluster
+
+    nodes.add(num_cpus=4, num_gpus=2)
+    monkeypatch.chdir(job_of(clone, tmp_path / "job", 1, shallow=1).folder)
+    held = tmp_path / "held"
+    held.mkdir()
+    work = [OnGpu(Trained("one", n), recipe(device="gpu"), {"folder": str(held)}) for n in range(5)]
+    with View(Console(file=io.StringIO()), len(work)) as shown:
+        ahead.run(work, Cluster(params.Cluster(memory=0.5), work), shown)
+    done = [path.name.split(" on ") for path in held.glob("* on *")]
+    assert sorted(name for name, _ in done) == [f"one-{n}" for n in range(5)]
+    assert {gpu for _, gpu in done} == {"0", "1"}
