@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,6 +30,7 @@ from pipeline.shared.trained import Trained
 
 GIB = 1024**3
 PACKAGE = Path(params.__file__).parent
+SECONDS_TO_ANSWER = 10
 SECONDS_TO_STOP = 30  # a training answers after some steps of an epoch, then closes its run in MLflow
 
 
@@ -107,20 +110,21 @@ class Cluster:
 def connect() -> None:
     """Join the cluster at RAY_ADDRESS, or start one on this machine. Raises PipelineError if none answers."""
     address = os.environ.get("RAY_ADDRESS", "local")
-    if "://" in address:
-        raise PipelineError(
-            f"RAY_ADDRESS: HOST:PORT of a cluster that this machine has joined with `ray start` is allowed; "
-            f"received {address}"
-        )
+    allowed = "the HOST:PORT of a cluster that this machine has joined with `ray start` is allowed"
+    host, _, port = address.rpartition(":")
+    if address != "local" and not (port.isdecimal() and re.fullmatch(r"[\w.\-\[\]:]+", host)):
+        raise PipelineError(f"RAY_ADDRESS: {allowed}; received {address!r}")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which Ray would send to its makers
     try:
+        if host:  # since Ray would wait for minutes
+            socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
         ray.init(
             address,
             runtime_env={"py_modules": [str(PACKAGE)]},
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise PipelineError(f"RAY_ADDRESS: no answer from {address}: {in_a_line(error)}") from error
 
 
