@@ -49,11 +49,7 @@ class Cluster:
         self.origin = tracking.origin()
         self.experiment = read_facts(PREPARED / "split")["name"]
         self.settings = {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_")}
-        files = sorted(path for path in PREPARED.glob("*/*") if path.is_file())
-        self.digest = digest_of({str(path): file_digest(path) for path in files})
-        self.data = [
-            ray.put({path.relative_to(PREPARED).as_posix(): np.fromfile(path, np.uint8) for path in files})
-        ]
+        self.digest, self.data = share_data()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.inbox = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         self.shows: dict[str, Callable[[str], None]] = {}
@@ -126,6 +122,18 @@ def connect() -> None:
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise PipelineError(f"RAY_ADDRESS: no answer from {address}: {in_a_line(error)}") from error
+
+
+def leave() -> None:
+    """Leave the cluster."""
+    ray.shutdown()
+
+
+def share_data() -> tuple[str, node.Data]:
+    """Put the prepared data into Ray's object store; their digest, and where they are."""
+    files = sorted(path for path in PREPARED.glob("*/*") if path.is_file())
+    content = {path.relative_to(PREPARED).as_posix(): np.fromfile(path, np.uint8) for path in files}
+    return digest_of({str(path): file_digest(path) for path in files}), [ray.put(content)]
 
 
 def options(job: Job, needs: params.Cluster) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import os
 import shutil
 import tempfile
 import traceback
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,33 +22,26 @@ from pipeline.shared import results
 from pipeline.shared.errors import PipelineError, one_line_errors
 
 Files = dict[str, bytes]  # by their paths
-Data = dict[str, np.ndarray]  # the bytes of files, in Ray's object store
+Data = list[
+    "ray.ObjectRef[dict[str, np.ndarray]]"
+]  # one dictionary of files, as bytes, in Ray's object store
 
 
 def work(
     job: Job,
     digest: str,
-    data: list["ray.ObjectRef[Data]"],
+    data: Data,
     files: Files,
     settings: dict[str, str],
     inbox: Queue,
 ) -> tuple[bool, Files, bool]:
     """Do a job; whether it succeeded, its results, and whether its run is in MLflow.
 
-    The prepared `data` with this `digest` are fetched once for each node. `files` are a model and a
+    The prepared `data`, with this `digest`, are fetched once for each node. `files` are a model and a
     checkpoint that the job begins with, `settings` the environment variables of MLflow. Each line that the
     job prints goes into `inbox` with the job's name; after an epoch also the checkpoint.
     """
     os.environ.update(settings)
-    home = Path(tempfile.gettempdir()) / f"pipeline-{os.getuid()}"  # the data stay there for the next time
-    folder = home / f"{ray.get_runtime_context().get_job_id()}-{job.trained.name}"
-    shutil.rmtree(folder, ignore_errors=True)
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    (folder / "data").mkdir(parents=True)
-    (folder / "data/prepared").symlink_to(prepared(home / digest, data))
-    os.chdir(folder)
 
     def report(epoch: tuple[int, int, float]) -> None:
         checkpoint = job.trained.checkpoint
@@ -56,17 +49,32 @@ def work(
         inbox.put((job.trained.name, line_of(epoch), content))
 
     lines = Lines(lambda line: inbox.put((job.trained.name, line, None)))
-    try:
-        with redirect_stdout(lines), redirect_stderr(lines):
-            tracks = can_track()
-            succeeded = succeeds(lambda: replace(job, tracks=tracks)(report))
+    with workspace(job.trained.name, digest, data, files), redirect_stdout(lines), redirect_stderr(lines):
+        tracks = can_track()
+        succeeded = succeeds(lambda: replace(job, tracks=tracks)(report))
         return succeeded, results.pack(), tracks
+
+
+@contextmanager
+def workspace(name: str, digest: str, data: Data, files: Files) -> Iterator[None]:
+    """Work in a new folder, with the prepared data and these files, which is removed at the end."""
+    home = Path(tempfile.gettempdir()) / f"pipeline-{os.getuid()}"  # the data stay there for the next time
+    folder = home / f"{ray.get_runtime_context().get_job_id()}-{name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    (folder / "data").mkdir(parents=True)
+    (folder / "data/prepared").symlink_to(prepared(home / digest, data))
+    os.chdir(folder)
+    try:
+        yield
     finally:
         os.chdir(home)
         shutil.rmtree(folder)
 
 
-def prepared(folder: Path, data: list["ray.ObjectRef[Data]"]) -> Path:
+def prepared(folder: Path, data: Data) -> Path:
     """The folder of the prepared data, which this node fetches if it has none yet."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):

@@ -39,12 +39,17 @@ def load_params(model: type[AnyModel], path: Path = PARAMS) -> AnyModel:
         raise PipelineError(f"{path}: cannot be read: {line}{in_a_line(error.problem)}") from error
     except Exception as error:  # the parser raises almost anything
         raise PipelineError(f"{path}: cannot be read: {in_a_line(error)}") from error
+    return validated(model, content, str(path))
+
+
+def validated(model: type[AnyModel], content: Any, where: str) -> AnyModel:
+    """Content as `model`. Raises PipelineError, with every invalid key; its line begins with `where`."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=True)
         problems = [_worded(model, content, problem) for problem in found[:LIMIT]]
-        raise PipelineError(f"{path}: {joined(problems, len(found))}") from error
+        raise PipelineError(f"{where}: {joined(problems, len(found))}") from error
 
 
 class _Short(reprlib.Repr):

@@ -25,4 +25,5 @@ WORK = Path(".pipeline")
 CHECKPOINTS = WORK / "checkpoints"
 LOCKS = WORK / "locks"
 RESULTS = WORK / "results"
+SEARCHES = WORK / "search"
 WORKSPACE = WORK / "workspace"

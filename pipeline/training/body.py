@@ -46,13 +46,7 @@ def train(
     `report` is called after each epoch, with its number, that of all epochs, and the validation accuracy.
     `origin` are the tags of the folder that asked for the training, by default this one.
     """
-    check_inputs(*(PREPARED / part for part in PARTS))
-    recipe.check_machine()
-    training, validation = (Images(**read_arrays(PREPARED / part)) for part in PARTS[1:])
-    training = training.first(recipe.settings.get("training_images"))
-    keras.utils.clear_session()  # of what this process trained before
-    make_deterministic(trained.seed, recipe.threads, recipe.share_batches)
-    model = starting_model(recipe, training, start)
+    model, training, validation = begin(recipe, trained.seed, start)
     if tracks:
         store.check()  # last, since it creates a missing store, which a refused training must not do
     checkpoint = Checkpoint(trained.checkpoint, digest_of(tags))
@@ -70,6 +64,17 @@ def train(
             with tracking.best_effort(trained.name):
                 recording.record(trained, model, training.images, validation.images, run_id)
                 mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
+
+
+def begin(recipe: Recipe, seed: int, start: Path | None = None) -> tuple[keras.Model, Images, Images]:
+    """The model with its first weights, and the images for training and validation, in a seeded process."""
+    check_inputs(*(PREPARED / part for part in PARTS))
+    recipe.check_machine()
+    training, validation = (Images(**read_arrays(PREPARED / part)) for part in PARTS[1:])
+    training = training.first(recipe.settings.get("training_images"))
+    keras.utils.clear_session()  # of what this process trained before
+    make_deterministic(seed, recipe.threads, recipe.share_batches)
+    return starting_model(recipe, training, start), training, validation
 
 
 def starting_model(recipe: Recipe, training: Images, start: Path | None) -> keras.Model:
@@ -92,7 +97,7 @@ def fit_model(
     validation: Images,
     seed: int,
     *watching: keras.callbacks.Callback,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None = None,
 ) -> Fit:
     """Train a model's fast twin, and give the model its weights."""
     twin = make_twin(model, recipe, train, validation)

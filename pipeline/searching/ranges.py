@@ -1,0 +1,108 @@
+"""The ranges of search.yaml, and a variant's block with values from them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from pydantic import Field, RootModel, model_validator
+
+from pipeline.params import Params
+from pipeline.shared.errors import PipelineError
+from pipeline.shared.load_params import load_params, validated
+from pipeline.shared.variant import Section, Variant
+
+SEARCH = Path("search.yaml")
+Scalar = bool | int | float | str
+
+
+class Range(Section):
+    """All numbers from `low` to `high`, whole ones if both are; with `log` small ones are tried as often."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError("low must be less than high")
+        if self.log and self.low <= 0:
+            raise ValueError("low must be greater than 0 if log is true")
+        return self
+
+    @property
+    def ends(self) -> list[Scalar]:
+        """The least and the largest value."""
+        return [self.low, self.high]
+
+    def distribution(self) -> BaseDistribution:
+        """As Optuna describes it."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return IntDistribution(self.low, self.high, log=self.log)
+        return FloatDistribution(self.low, self.high, log=self.log)
+
+
+class Choice(RootModel[Annotated[list[Scalar], Field(min_length=2)]]):
+    """One of several values."""
+
+    @property
+    def ends(self) -> list[Scalar]:
+        """All values."""
+        return self.root
+
+    def distribution(self) -> BaseDistribution:
+        """As Optuna describes it."""
+        return CategoricalDistribution(self.root)
+
+
+Ranges = dict[str, Range | Choice]  # by the keys of a variant's block, such as optimizer.learning_rate
+
+
+class Search(RootModel[dict[str, Ranges]]):
+    """All of search.yaml: ranges for each variant."""
+
+
+def read_ranges(variant: str, params: Params) -> Ranges:
+    """The ranges for a variant. Raises PipelineError if there are none, or a value is not allowed."""
+    if not SEARCH.is_file():
+        raise PipelineError(f"{SEARCH}: no such file; docs/cluster.md has an example")
+    searches = load_params(Search, SEARCH).root
+    if variant not in searches or variant not in params.variants:
+        known = ", ".join(name for name in searches if name in params.variants) or "none"
+        raise PipelineError(f"{SEARCH}: {variant}: no such variant with ranges; there are: {known}")
+    for key, values in searches[variant].items():
+        for value in values.ends:
+            with_values(params, variant, {key: value})
+    return searches[variant]
+
+
+def with_values(params: Params, variant: str, values: Mapping[str, Scalar]) -> Variant:
+    """A variant with other values of some keys. Raises PipelineError if one is not allowed."""
+    block = params.variants[variant].model_dump(exclude_none=True)
+    for key, value in values.items():
+        *path, last = key.split(".")
+        inside = block
+        for name in path:
+            if not isinstance(inside.get(name), dict):
+                inside[name] = {"name": inside[name]} if name in inside else {}
+            inside = inside[name]
+        inside[last] = value
+    return validated(Variant, block, f"{SEARCH}: {variant}")
+
+
+def present(variant: Variant, keys: Mapping[str, Any]) -> dict[str, Scalar]:
+    """The values that a variant has of these keys; those that it lacks are missing."""
+    found = {}
+    for key in keys:
+        inside: Any = variant.model_dump(exclude_none=True)
+        for name in key.split("."):
+            inside = inside.get(name) if isinstance(inside, dict) else None
+        if inside is not None and not isinstance(inside, dict):
+            found[key] = inside
+    return found

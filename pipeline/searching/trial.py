@@ -1,0 +1,40 @@
+"""One trial of a search, on a node: a training that reports each epoch, and that the search may stop."""
+
+import time
+from typing import Any
+
+from ray import tune
+
+from pipeline.params import Params
+from pipeline.running import node
+from pipeline.searching.ranges import Scalar, with_values
+from pipeline.shared.arrays import read_facts
+from pipeline.shared.paths import PREPARED
+
+
+def trial(
+    values: dict[str, Scalar], variant: str, params: Params, digest: str, data: node.Data, seed: int
+) -> None:
+    """Train a variant with these values of its block.
+
+    Reports after each epoch `accuracy`, of the validation images, and `cpu_seconds`; at the end once more,
+    with the accuracy of the weights that the training keeps, also as `kept`, which is 0 if it diverged.
+    """
+    from pipeline import recipes
+    from pipeline.training import body  # TensorFlow
+    from pipeline.training.layers import without_training_only
+
+    started = time.process_time()
+
+    def report(accuracy: float, **more: Any) -> None:
+        tune.report({"accuracy": accuracy, "cpu_seconds": time.process_time() - started} | more)
+
+    with node.workspace(f"trial-{tune.get_context().get_trial_id()}", digest, data, {}):
+        block = with_values(params, variant, values)
+        recipe = recipes.recipe(f"variants.{variant}", block, params, read_facts(PREPARED / "split"))
+        model, training, validation = body.begin(recipe, seed)
+        watching = body.report_epochs(lambda epoch: report(epoch[2]), block.epochs)
+        fit = body.fit_model(model, recipe, training, validation, seed, watching)
+        measured = body.measures(without_training_only(model), recipe, fit, validation)
+    kept = measured.get("validation/accuracy", 0.0)
+    report(kept, kept=kept)
