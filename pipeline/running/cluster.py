@@ -73,7 +73,7 @@ class Cluster:
             except ray.exceptions.RayError as error:
                 raise WorkerDied(in_a_line(str(error).partition("\n")[0])) from error
             finally:
-                del self.running[name]
+                del self.running[name], self.shows[name]
             results.unpack(files)
             if succeeded and job.trains and not tracked:
                 with self.completing:
@@ -100,7 +100,8 @@ class Cluster:
                 incomplete = CHECKPOINTS / f"{name}.partial"
                 incomplete.write_bytes(checkpoint)
                 incomplete.replace(CHECKPOINTS / f"{name}.npz")
-            self.shows[name](line)
+            if show := self.shows.get(name):
+                show(line)
 
 
 def connect() -> None:

@@ -43,12 +43,15 @@ def work(
     """
     os.environ.update(settings)
 
+    def send(line: str, checkpoint: bytes | None = None) -> None:
+        message = (job.trained.name, line, checkpoint)
+        inbox.actor.put.remote(message)  # type: ignore[attr-defined]  # `put` waits, which frees the CPU
+
     def report(epoch: tuple[int, int, float]) -> None:
         checkpoint = job.trained.checkpoint
-        content = checkpoint.read_bytes() if checkpoint.is_file() else None
-        inbox.put((job.trained.name, line_of(epoch), content))
+        send(line_of(epoch), checkpoint.read_bytes() if checkpoint.is_file() else None)
 
-    lines = Lines(lambda line: inbox.put((job.trained.name, line, None)))
+    lines = Lines(send)
     with workspace(job.trained.name, digest, data, files), redirect_stdout(lines), redirect_stderr(lines):
         tracks = can_track()
         succeeded = succeeds(lambda: replace(job, tracks=tracks)(report))
