@@ -10,8 +10,8 @@ OUTS := data/raw data/download data/prepared recipes models predictions metrics 
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup check quickstart repro train promote rollback sync experiments ui serve demo backup restore clean \
-        lint test test-all test-faults test-system format audit bench bench-full lock
+.PHONY: help setup check quickstart repro train promote rollback sync experiments cluster search ui serve demo backup \
+        restore clean lint test test-all test-faults test-system test-cluster format audit bench bench-full lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -32,8 +32,8 @@ check: setup  ## check params.yaml
 quickstart: setup  ## the whole pipeline in minutes, on handwritten digits
 	@python -m pipeline.quickstart
 
-repro: check  ## the real job: what params.yaml says, JOBS=N stages at a time; then complete MLflow's records
-	@python -m pipeline.repro $(if $(JOBS),--jobs='$(JOBS)')
+repro: check $(if $(EXECUTOR),cluster)  ## the real job: what params.yaml says, JOBS=N trainings at a time; EXECUTOR=ray
+	@python -m pipeline.repro $(if $(JOBS),--jobs='$(JOBS)') $(if $(EXECUTOR),--executor='$(EXECUTOR)')
 	@python -m pipeline.sync
 
 train: check  ## train one variant: make train VARIANT=vgg3 SEED=0
@@ -53,6 +53,15 @@ sync: check  ## log the runs, versions and aliases that MLflow lacks
 
 experiments: setup  ## compare the experiments of `dvc exp run`: the settings and accuracies that changed
 	dvc exp show --only-changed --drop '^(?!Experiment|variant|seed|split|training|.*accuracy$$)'
+
+cluster: $(VENV)/cluster  ## install Ray, for EXECUTOR=ray and search, on each node (docs/cluster.md)
+$(VENV)/cluster: $(VENV)/made requirements-cluster.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-cluster.lock
+	@touch $@
+
+search: check cluster  ## better settings of a variant: make search VARIANT=shallow TRIALS=40, ranges in search.yaml
+	@test -n "$(VARIANT)" || { echo "error: VARIANT: missing: make search VARIANT=shallow"; exit 1; }
+	@python -m pipeline.search '$(VARIANT)' $(if $(TRIALS),--trials='$(TRIALS)')
 
 ui: setup  ## look at runs and models on http://127.0.0.1:5000
 	mlflow ui
@@ -95,11 +104,14 @@ test-faults: system-packages  ## the long tests of faults: kills, full disks, st
 test-system: system-packages  ## the tests that need a browser, Postgres and the page, which it installs
 	$(PYTEST) -m "system and not faults"
 
+test-cluster: $(VENV)/cluster  ## the tests of Ray: nodes that die, a search
+	$(PYTEST) tests/test_cluster.py tests/test_search.py
+
 test-all: system-packages  ## all tests, with one quickstart for all of them
 	$(PYTEST) --numprocesses=$$(($$(nproc) + 1))  # those of faults wait much
 
 .PHONY: system-packages
-system-packages: $(VENV)/demo
+system-packages: $(VENV)/demo $(VENV)/cluster
 	bash tests/install_system_packages.sh
 
 audit: setup  ## unsafe code, and known vulnerabilities in the locked packages
@@ -114,5 +126,5 @@ bench-full: check  ## all benchmarks, some hours
 lock: setup  ## update the locks from pyproject.toml
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
 	  --no-header --upgrade pyproject.toml -o requirements.lock
-	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --group demo \
-	  --no-header --upgrade -c requirements.lock -o requirements-demo.lock
+	for group in demo cluster; do uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	  --group $$group --no-header --upgrade -c requirements.lock -o requirements-$$group.lock; done

@@ -84,6 +84,11 @@ def names(job: Job) -> Counter[str]:
     return Counter(str(run.info.run_name) for run in job.runs())
 
 
+def checkpoints(job: Job) -> set[str]:
+    """The long trainings that have begun, and not ended yet."""
+    return {path.stem for path in job.folder.glob(".pipeline/checkpoints/long-*.npz")}
+
+
 def test_nodes_train_what_this_machine_trains_and_the_driver_logs_what_they_cannot(
     clone: Clone, nodes: Nodes, tmp_path: Path
 ) -> None:
@@ -104,22 +109,23 @@ def test_forty_trainings_finish_once_each_though_two_of_four_nodes_die(
 ) -> None:
     for _ in range(4):
         nodes.add(num_cpus=1)
-    job = job_of(clone, tmp_path / "job", 10, a=2, b=2, c=2, long=40)
+    job = job_of(clone, tmp_path / "job", 10, long=40, a=2, b=2, c=2)
     with mlflow_server(tmp_path, f"sqlite:///{tmp_path}/mlflow.db") as address:
         job = Job(job.folder, {"MLFLOW_TRACKING_URI": address})
         process = job.start(*REPRO)
-        for name in ("long-0", "long-3"):
-            wait_for((job.folder / f".pipeline/checkpoints/{name}.npz").is_file, process=process)
-            assert nodes.lose(name)
+        lost: list[str] = []
+        while len(lost) < 2:
+            begun = wait_for(lambda: checkpoints(job) - {*lost}, process=process)
+            lost += [name for name in begun if nodes.lose(name)][:1]
         printed, _ = process.communicate(timeout=800)
         assert process.returncode == 0, printed
-        for name in ("long-0", "long-3"):
+        for name in lost:
             assert f"{name}: died" in printed
             assert f"{name}: {name.partition('-')[0]}: resuming after epoch" in printed
         trained = {f"{variant}-{seed}" for variant in ("a", "b", "c", "long") for seed in range(10)}
         assert names(job) == Counter({*trained, "report"})
-        long = [run for run in job.runs() if run.info.run_name == "long-0"]
-        assert job.steps(long[0]) == [*range(40)]
+        (run,) = [run for run in job.runs() if run.info.run_name == lost[0]]
+        assert job.steps(run) == [*range(40)]
     assert {out for out in job.outs() if out.startswith("models/")} == {f"models/{name}" for name in trained}
 
 

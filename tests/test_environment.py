@@ -17,7 +17,6 @@ from tests.jobs import Job
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT: dict[str, Any] = PYPROJECT["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
-DEMO_LOCK = (ROOT / "requirements-demo.lock").read_text()
 PYTHONS = ("3.11", "3.12", "3.13")
 
 
@@ -41,12 +40,14 @@ def test_the_lock_holds_every_dependency_at_an_allowed_version() -> None:
             assert locked(requirement.name, python) in requirement.specifier, text
 
 
-def test_the_pages_lock_adds_to_the_lock_and_moves_nothing_in_it() -> None:
-    for text in PYPROJECT["dependency-groups"]["demo"]:
+@pytest.mark.parametrize("group", ["demo", "cluster"])
+def test_the_lock_of_a_group_adds_to_the_lock_and_moves_nothing_in_it(group: str) -> None:
+    added = (ROOT / f"requirements-{group}.lock").read_text()
+    for text in PYPROJECT["dependency-groups"][group]:
         requirement = Requirement(text)
         for python in PYTHONS:
-            assert locked(requirement.name, python, DEMO_LOCK) in requirement.specifier, text
-    pins = [set(re.findall(r"^(\S+)==(\S+)", lock, re.MULTILINE)) for lock in (LOCK, DEMO_LOCK)]
+            assert locked(requirement.name, python, added) in requirement.specifier, text
+    pins = [set(re.findall(r"^(\S+)==(\S+)", lock, re.MULTILINE)) for lock in (LOCK, added)]
     names = {name for name, _ in pins[0]}
     both = {(name, version) for name, version in pins[1] if name in names}
     assert both

@@ -45,7 +45,7 @@ def work(
 
     def send(line: str, checkpoint: bytes | None = None) -> None:
         message = (job.trained.name, line, checkpoint)
-        inbox.actor.put.remote(message)  # type: ignore[attr-defined]  # `put` waits, which frees the CPU
+        inbox.actor.put.remote(message)  # `put` waits, which frees the CPU
 
     def report(epoch: tuple[int, int, float]) -> None:
         checkpoint = job.trained.checkpoint

@@ -1,0 +1,95 @@
+"""`make search`: trials as runs under one parent, resumed after a kill, and the best one as a block."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from mlflow.entities import Run
+
+from pipeline.params import Params
+from pipeline.shared.arrays import write_json
+from tests import jobs
+from tests.conftest import Clone
+from tests.jobs import Job, wait_for
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]  # Ray, which `make cluster` installs
+
+RANGES = {
+    "shallow": {
+        "optimizer.learning_rate": {"low": 0.0001, "high": 0.1, "log": True},
+        "batch_size": [16, 32, 64],
+        "label_smoothing": {"low": 0.0, "high": 0.3},
+    }
+}
+SEARCH = ("python", "-m", "pipeline.search", "shallow", "--trials=6")
+
+
+@pytest.fixture
+def job(clone: Clone, tmp_path: Path) -> Job:
+    """A job before its trainings."""
+    made = jobs.before_training(clone, tmp_path / "job", jobs.small_params(shallow={"epochs": 9}))
+    (made.folder / "search.yaml").write_text(yaml.safe_dump(RANGES))
+    return made
+
+
+def searches(job: Job) -> tuple[Run, list[Run]]:
+    """The run of the only search, and those of its trials, the oldest first."""
+    (parent,) = [run for run in job.runs() if "mlflow.parentRunId" not in run.data.tags]
+    trials = [run for run in job.runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    return parent, trials
+
+
+def test_a_killed_search_goes_on_and_ends_with_a_block_that_can_be_pasted(job: Job) -> None:
+    process = job.start(*SEARCH)
+    wait_for(lambda: "validation/accuracy" in str([run.data.metrics for run in job.runs()]), process=process)
+    before = {run.info.run_id: run.data.metrics for run in searches(job)[1] if run.info.status == "FINISHED"}
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    printed = job.run(*SEARCH)
+
+    parent, trials = searches(job)
+    assert len(trials) == 6
+    assert {run.info.status for run in [parent, *trials]} == {"FINISHED"}
+    assert {run.info.run_id: run.data.metrics for run in trials if run.info.run_id in before} == before
+    table = pd.read_csv(job.folder / "search/shallow/trials.csv")
+    present = table[(table["optimizer.learning_rate"] == 0.001) & (table["batch_size"] == 32)]
+    assert len(table) == 6
+    assert len(present) == 1
+
+    best = table.sort_values("kept").dropna(subset="kept").iloc[-1]
+    assert f"validation accuracy {best['kept']:.4f}" in printed
+    assert parent.data.metrics["validation/accuracy"] == best["kept"]
+    assert parent.data.metrics["cpu_seconds"] == pytest.approx(table["cpu_seconds"].sum())
+    params = yaml.safe_load((job.folder / "params.yaml").read_text())
+    params["variants"] |= yaml.safe_load((job.folder / "search/shallow/best.yaml").read_text())
+    (job.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    block = Params.read(job.folder / "params.yaml").variants["shallow"]
+    assert block.optimizer.learning_rate == pytest.approx(best["optimizer.learning_rate"])
+    assert block.batch_size == best["batch_size"]
+    assert re.search(r"dvc exp run .*-S variants\.shallow\.batch_size=\d+", printed)
+    assert {path.name for path in (job.folder / "search/shallow").iterdir()} >= {"history.png", "best.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("ranges", "problem"),
+    [
+        ({"shallow": {"batch_size": [0, 32]}}, "shallow: batch_size: must be greater than 0; received 0"),
+        ({"shallow": {"epoch": [1, 2]}}, "shallow: epoch: unknown key"),
+        ({"other": {"batch_size": [1, 2]}}, "shallow: no such variant with ranges; there are: none"),
+        ({"shallow": {"epochs": {"low": 3, "high": 3}}}, "low must be less than high"),
+        ({"shallow": {"epochs": [3]}}, "epochs"),
+    ],
+)
+def test_ranges_that_are_not_allowed_are_refused_in_one_line(
+    ranges: object, problem: str, tmp_path: Path
+) -> None:
+    write_json(tmp_path / "search.yaml", ranges)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(jobs.small_params(shallow={})))
+    error = jobs.call(tmp_path, "search", "shallow").error
+    assert error
+    assert error.startswith("error: search.yaml: ")
+    assert problem in error
