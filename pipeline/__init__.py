@@ -16,7 +16,7 @@ Commands around them:
     repro       runs them, trainings ahead                backup     saves MLflow's store
     quickstart  runs everything on small images           restore    restores a backup
     classify    classifies images                         integrity  checks files against DVC's records
-    demo        serves a page to try a model on
+    demo        serves a page to try a model on         search     tries settings of a variant
     serve       serves a model with MLflow's server
 
 Folders, each used by the stages beside it:
@@ -31,7 +31,8 @@ Folders, each used by the stages beside it:
     reporting   the comparison's text, tables and figures (report)
     classification  a registered model and its predictions (classify, demo, serve)
     records     MLflow's store and runs
-    running     trainings ahead of their stages, in workers (repro)
+    running     trainings ahead of their stages, in workers or on a cluster (repro)
+    searching   ranges, trials and what they show (search)
     shared      paths, errors, locks, arrays, params
 """
 

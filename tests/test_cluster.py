@@ -9,6 +9,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,9 @@ def names(job: Job) -> Counter[str]:
     return Counter(str(run.info.run_name) for run in job.runs())
 
 
-def checkpoints(job: Job) -> set[str]:
-    """The long trainings that have begun, and not ended yet."""
-    return {path.stem for path in job.folder.glob(".pipeline/checkpoints/long-*.npz")}
+def begun_besides(job: Job, others: list[str]) -> set[str]:
+    """The long trainings with a checkpoint that are none of the others."""
+    return {path.stem for path in job.folder.glob(".pipeline/checkpoints/long-*.npz")} - {*others}
 
 
 def test_nodes_train_what_this_machine_trains_and_the_driver_logs_what_they_cannot(
@@ -115,7 +116,7 @@ def test_forty_trainings_finish_once_each_though_two_of_four_nodes_die(
         process = job.start(*REPRO)
         lost: list[str] = []
         while len(lost) < 2:
-            begun = wait_for(lambda: checkpoints(job) - {*lost}, process=process)
+            begun = wait_for(partial(begun_besides, job, lost), process=process)
             lost += [name for name in begun if nodes.lose(name)][:1]
         printed, _ = process.communicate(timeout=800)
         assert process.returncode == 0, printed

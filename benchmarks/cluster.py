@@ -1,0 +1,67 @@
+"""What a cluster costs the process that drives it: jobs that do nothing, on a local Ray.
+
+    python -m benchmarks.cluster
+
+In a folder with prepared data. Prints, for several numbers of jobs at once, the jobs per second, the CPU
+seconds and the memory of the driver, and the CPU seconds of all processes.
+"""
+
+import time
+from dataclasses import replace
+
+import pandas as pd
+import psutil
+from rich.console import Console
+
+from pipeline import params, plan
+from pipeline.learning.recipe import Recipe, code_digests
+from pipeline.reporting.markdown import markdown_table
+from pipeline.running import ahead
+from pipeline.running.cluster import Cluster
+from pipeline.running.job import Job, Report
+from pipeline.running.view import View, report
+from pipeline.shared.trained import Trained, all_trained
+
+NUMBERS = (100, 300, 1000, 3000)
+
+
+class Empty(Job):
+    """Does nothing, on a node, with all that comes before and after."""
+
+    def __call__(self, report: Report = report) -> None:
+        """Do nothing."""
+
+    def result(self) -> Trained:
+        """A model that does not exist."""
+        return self.trained
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    settings = plan.checked_params()
+    print(markdown_table(pd.DataFrame([measure(number, settings) for number in NUMBERS])))
+
+
+def measure(number: int, settings: params.Params) -> dict[str, str]:
+    """Do a number of empty jobs, one for each core at a time."""
+    first, driver = all_trained()[0], psutil.Process()
+    job = Empty(first, Recipe.read(first.variant), code_digests(), predicts=False)
+    jobs = [replace(job, trained=Trained(first.variant, seed)) for seed in range(number)]
+    before, began, everyone = sum(driver.cpu_times()[:2]), time.monotonic(), sum(psutil.cpu_times()[:3])
+    with View(Console(quiet=True), number) as view:
+        cluster = Cluster(settings.cluster, jobs)
+        joined = time.monotonic()
+        ahead.run(jobs, cluster, view)
+    wall = time.monotonic() - joined
+    return {
+        "jobs": f"{number:,}",
+        "start (s)": f"{joined - began:.1f}",
+        "jobs a second": f"{number / wall:.0f}",
+        "driver's CPU (s)": f"{sum(driver.cpu_times()[:2]) - before:.1f}",
+        "driver's memory (MB)": f"{driver.memory_info().rss / 1e6:.0f}",
+        "CPU of all (s)": f"{sum(psutil.cpu_times()[:3]) - everyone:.0f}",
+    }
+
+
+if __name__ == "__main__":
+    main()
