@@ -9,9 +9,11 @@ the best one as a block for params.yaml, which is printed.
 """
 
 import argparse
+import os
 from dataclasses import asdict, dataclass
 
 import mlflow
+import optuna
 from optuna.samplers import RandomSampler, TPESampler
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
@@ -23,7 +25,7 @@ from pipeline.records import store, tracking
 from pipeline.running import cluster
 from pipeline.searching import findings
 from pipeline.searching.ranges import Ranges, present, read_ranges
-from pipeline.searching.runs import TrialRuns
+from pipeline.searching.runs import TrialRuns, end_forgotten
 from pipeline.searching.trial import trial
 from pipeline.shared.arrays import digest_of, read_facts
 from pipeline.shared.errors import PipelineError
@@ -48,12 +50,15 @@ class Search:
 def main() -> None:
     """Search, and say what was found."""
     search = arguments()
-    params = Params.read()
+    params = one_thread(Params.read())
     params.training.check_versions()
     ranges = read_ranges(search.variant, params)
     check_inputs(PREPARED)
     facts = read_facts(PREPARED / "split")
     store.check()
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Ray's tables; `TrialRuns` prints a line for each trial
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1"  # what a killed search loses, at most
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     cluster.connect()
     tags = asdict(search) | {
         "ranges": digest_of({key: values.model_dump() for key, values in ranges.items()})
@@ -63,8 +68,14 @@ def main() -> None:
     name = f"search-{search.variant}"
     with tracking.training_run(f"{facts['name']}-search", name, tags, resumed=True) as run_id:
         results = tuner(search, params, ranges, digest_of(tags)[:16], run_id).fit()
+        end_forgotten(run_id)
         findings.write(search.variant, params, ranges, results)
     cluster.leave()
+
+
+def one_thread(params: Params) -> Params:
+    """These params with trainings on one thread: side by side they are faster than on several."""
+    return params.model_copy(update={"training": params.training.model_copy(update={"threads": 1})})
 
 
 def arguments() -> Search:
@@ -89,13 +100,13 @@ def tuner(search: Search, params: Params, ranges: Ranges, key: str, run_id: str)
     with_data = tune.with_parameters(
         trial, variant=search.variant, params=params, digest=digest, data=data, seed=params.seeds[0]
     )
-    room = {"cpu": needs.cpus or params.training.threads, "memory": needs.memory * cluster.GIB}
+    room = {"cpu": needs.cpus or 1, "memory": needs.memory * cluster.GIB}
     trainable = tune.with_resources(with_data, room | ({"gpu": needs.gpus} if needs.gpus else {}))
     folder = (SEARCHES / key).absolute()
     if tune.Tuner.can_restore(folder):
         return tune.Tuner.restore(str(folder), trainable, restart_errored=True)
     experiment = mlflow.get_run(run_id).info.experiment_id
-    optuna = OptunaSearch(
+    proposals = OptunaSearch(
         {name: values.distribution() for name, values in ranges.items()},
         metric="accuracy",
         mode="max",
@@ -105,7 +116,7 @@ def tuner(search: Search, params: Params, ranges: Ranges, key: str, run_id: str)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=optuna,
+            search_alg=proposals,
             scheduler=ASHAScheduler(
                 metric="accuracy",
                 mode="max",
@@ -114,7 +125,7 @@ def tuner(search: Search, params: Params, ranges: Ranges, key: str, run_id: str)
                 reduction_factor=3,
             ),
             num_samples=search.trials,
-            reuse_actors=params.training.threads == 1,  # TensorFlow sets its threads once
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name=key,

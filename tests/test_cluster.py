@@ -3,73 +3,79 @@
 Each node has a folder of its own, and shares nothing with the others but the machine.
 """
 
-import io
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 
-from pipeline import params, quickstart
-from pipeline.running import ahead
-from pipeline.running.view import View
-from pipeline.shared.trained import Trained
+from pipeline import quickstart
 from tests import jobs
 from tests.conftest import ROOT, Clone
 from tests.jobs import Job, wait_for
-from tests.keras_models import recipe
 from tests.servers import mlflow_server
-from tests.test_repro import OnGpu
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]  # Ray, which `make cluster` installs
 
 REPRO = ("python", "-m", "pipeline.repro", "--executor=ray")
 SHALLOW = yaml.safe_load(quickstart.PARAMS.read_text())["variants"]["shallow"]
-SIZE = {"object_store_memory": 150 * 2**20, "memory": 3 * 2**30}  # of a node, bytes
 
 
-@dataclass
 class Nodes:
-    """A cluster."""
+    """A cluster in a process of its own (tests/ray_nodes.py)."""
 
-    folder: Path
-    cluster: Any
-    folders: dict[Path, Any] = field(default_factory=dict)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lost: set[int] = set()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.ray_nodes", str(folder)],
+            cwd=ROOT,
+            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.address = self._answer()
 
-    def add(self, **resources: Any) -> None:
+    def add(self, **resources: int) -> None:
         """Start a further node."""
-        own = self.folder / f"node{len(self.folders)}"
-        own.mkdir()
-        environment = {"TMPDIR": str(own), "PYTHONPATH": str(ROOT)}
-        self.folders[own] = self.cluster.add_node(**SIZE, **resources, env_vars=environment)
+        self._order("add", json.dumps(resources))
 
     def lose(self, name: str) -> bool:
         """Kill the node on which a training runs, if there is one."""
-        for folder, node in self.folders.items():
-            if list(folder.glob(f"pipeline-*/*-{name}")):
-                self.cluster.remove_node(node, allow_graceful=False)
-                del self.folders[folder]
+        for folder in self.folder.glob(f"node*/pipeline-*/*-{name}"):
+            number = int(folder.parents[1].name.removeprefix("node"))
+            if number not in self.lost:
+                self.lost.add(number)
+                self._order("lose", str(number))
                 return True
         return False
+
+    def _order(self, order: str, argument: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(f"{order} {argument}\n")
+        self.process.stdin.flush()
+        assert self._answer() == "done"
+
+    def _answer(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
 
 
 @pytest.fixture
 def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
     """A cluster, whose head runs no trainings."""
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    made = Cluster(initialize_head=True, head_node_args=SIZE | {"num_cpus": 0})
+    made = Nodes(tmp_path)
     monkeypatch.setenv("RAY_ADDRESS", made.address)
-    yield Nodes(tmp_path, made)
-    made.shutdown()
+    yield made
+    made.process.communicate(timeout=60)
 
 
 def job_of(clone: Clone, folder: Path, seeds: int, **variants: int) -> Job:
@@ -134,7 +140,7 @@ def test_forty_trainings_finish_once_each_though_two_of_four_nodes_die(
 def test_a_killed_driver_picks_up_what_finished_and_resumes_what_ran(
     clone: Clone, nodes: Nodes, tmp_path: Path
 ) -> None:
-    nodes.add(num_cpus=1)
+    nodes.add(num_cpus=2)
     job = job_of(clone, tmp_path / "job", 1, short=1, long=60)
     process = job.start(*REPRO)
     work = job.folder / ".pipeline"
@@ -171,18 +177,29 @@ def test_an_address_without_a_cluster_is_refused_in_one_line(clone: Clone, tmp_p
         assert line.startswith(f"error: RAY_ADDRESS: {problem}")
 
 
-def test_each_training_has_a_gpu_of_its_node_to_itself(
-    clone: Clone, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pipeline.running.cluster import Cluster
+GPU_JOBS = """
+import io, sys
+from pathlib import Path
+from rich.console import Console
+from pipeline import params
+from pipeline.running import ahead
+from pipeline.running.cluster import Cluster
+from pipeline.running.view import View
+from pipeline.shared.trained import Trained
+from tests.keras_models import recipe
+from tests.test_repro import OnGpu
 
+work = [OnGpu(Trained("one", n), recipe(device="gpu"), {"folder": sys.argv[1]}) for n in range(5)]
+with View(Console(file=io.StringIO()), len(work)) as shown:
+    ahead.run(work, Cluster(params.Cluster(memory=0.5), work), shown)
+"""
+
+
+def test_each_training_has_a_gpu_of_its_node_to_itself(clone: Clone, nodes: Nodes, tmp_path: Path) -> None:
     nodes.add(num_cpus=4, num_gpus=2)
-    monkeypatch.chdir(job_of(clone, tmp_path / "job", 1, shallow=1).folder)
-    held = tmp_path / "held"
-    held.mkdir()
-    work = [OnGpu(Trained("one", n), recipe(device="gpu"), {"folder": str(held)}) for n in range(5)]
-    with View(Console(file=io.StringIO()), len(work)) as shown:
-        ahead.run(work, Cluster(params.Cluster(memory=0.5), work), shown)
+    job = job_of(clone, tmp_path / "job", 1, shallow=1)
+    (held := tmp_path / "held").mkdir()
+    job.run("python", "-c", GPU_JOBS, str(held), PYTHONPATH=str(ROOT))
     done = [path.name.split(" on ") for path in held.glob("* on *")]
     assert sorted(name for name, _ in done) == [f"one-{n}" for n in range(5)]
     assert {gpu for _, gpu in done} == {"0", "1"}

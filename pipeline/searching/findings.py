@@ -1,8 +1,8 @@
 """What a search found: a table, figures, and the best trial as a block of params.yaml."""
 
 import shlex
+import warnings
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import mlflow
@@ -10,63 +10,52 @@ import optuna
 import pandas as pd
 import yaml
 from optuna.visualization import matplotlib as plots
+from ray.tune import Result, ResultGrid
 
 from pipeline.params import Params
 from pipeline.searching.ranges import Ranges, Scalar, with_values
-from pipeline.shared.errors import PipelineError
+from pipeline.shared.errors import PipelineError, in_a_line
 
 FOLDER = Path("search")
+COLUMNS = ("accuracy", "kept", "training_iteration", "cpu_seconds")
 
 
-def write(variant: str, params: Params, ranges: Ranges, results: Any) -> None:
+def write(variant: str, params: Params, ranges: Ranges, results: ResultGrid) -> None:
     """Write, log and print what a search found. Raises PipelineError if no trial finished."""
+    trials = [trial for trial in results if "accuracy" in (trial.metrics or {})]
+    finished = [trial for trial in trials if "kept" in trial.metrics]
+    if not finished:
+        reasons = {in_a_line(str(error).strip().rpartition("\n")[2]) for error in results.errors}
+        raise PipelineError(f"search: no trial of {variant} finished: {'; '.join(sorted(reasons))}")
+    best = max(finished, key=lambda trial: trial.metrics["kept"])
+    table = pd.DataFrame(
+        [trial.config | {name: trial.metrics.get(name) for name in COLUMNS} for trial in trials]
+    )
     folder = FOLDER / variant
     folder.mkdir(parents=True, exist_ok=True)
-    table = as_table(results, list(ranges))
-    finished = table.dropna(subset="kept").sort_values("kept", ascending=False)
-    if finished.empty:
-        raise PipelineError(f"search: no trial of {variant} finished")
     table.to_csv(folder / "trials.csv", index=False, lineterminator="\n")
-    draw(finished, ranges, folder)
-    best = {key: finished.iloc[0][key] for key in ranges}
-    best = {key: value.item() if hasattr(value, "item") else value for key, value in best.items()}
-    text = block(variant, params, best)
+    text = block(variant, params, best.config)
     (folder / "best.yaml").write_text(text)
+    draw(finished, ranges, folder)
     mlflow.log_artifacts(str(folder))
-    mlflow.log_params(best)
-    minutes = table["cpu_seconds"].sum() / 60
-    mlflow.log_metrics({"validation/accuracy": finished.iloc[0]["kept"], "cpu_seconds": minutes * 60})
-    stopped = len(table) - len(finished)
-    print(
-        f"{variant}: the best of {len(table)} trials has validation accuracy {finished.iloc[0]['kept']:.4f}"
-    )
-    print(f"({stopped} were stopped early; {minutes:.1f} CPU minutes in all). As a block of params.yaml:\n")
-    print(text)
-    print(f"or: {command(variant, best)}")
+    mlflow.log_params(best.config)
+    seconds = table["cpu_seconds"].sum()
+    mlflow.log_metrics({"validation/accuracy": best.metrics["kept"], "cpu_seconds": seconds})
+    print(f"{variant}: the best of {len(trials)} trials has validation accuracy {best.metrics['kept']:.4f}")
+    print(f"({len(trials) - len(finished)} were stopped early; {seconds / 60:.1f} CPU minutes in all):\n")
+    print(f"{text}\nor: {command(variant, best.config)}")
 
 
-def as_table(results: Any, keys: list[str]) -> pd.DataFrame:
-    """A row for each trial: its values, its last accuracy, what it kept if it finished, its CPU seconds."""
-    rows = [
-        {key: result.config[key] for key in keys}
-        | {
-            name: result.metrics.get(name)
-            for name in ("accuracy", "kept", "training_iteration", "cpu_seconds")
-        }
-        for result in results
-        if result.metrics and "accuracy" in result.metrics
-    ]
-    return pd.DataFrame(rows).rename(columns={"training_iteration": "epochs"})
-
-
-def draw(finished: pd.DataFrame, ranges: Ranges, folder: Path) -> None:
-    """Draw how the best accuracy rose, and how much each key decides; the second needs several trials."""
+def draw(finished: list[Result], ranges: Ranges, folder: Path) -> None:
+    """Draw how the best accuracy rose, and how much each key decides, which needs several trials."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     study = optuna.create_study(direction="maximize")
     distributions = {key: values.distribution() for key, values in ranges.items()}
-    for _, row in finished.sort_index().iterrows():
-        values = {key: row[key] for key in ranges}
+    for trial in finished:
+        value = trial.metrics["kept"]
         study.add_trial(
-            optuna.trial.create_trial(params=values, distributions=distributions, value=float(row["kept"]))
+            optuna.trial.create_trial(params=trial.config, distributions=distributions, value=value)
         )
     plots.plot_optimization_history(study)
     save(folder / "history.png")

@@ -51,14 +51,24 @@ class TrialRuns(Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
         """End the run of a trial that finished, or that the search stopped."""
         result = trial.last_result
-        stopped = "" if "kept" in result else f", stopped after epoch {result['training_iteration']}"
-        print(f"{trial.trial_id}: {result['accuracy']:.4f}{stopped}: {in_words(trial.config)}")
+        end = result.get("refused", f"{result['accuracy']:.4f}")
+        end += "" if "kept" in result else f", stopped after epoch {result['training_iteration']}"
+        print(f"{trial.trial_id}: {in_words(trial.config)}: {end}")
         mlflow.MlflowClient().set_terminated(self.runs[trial.trial_id])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
         """End the run of a trial that failed."""
-        print(f"{trial.trial_id}: failed: {in_words(trial.config)}")
+        print(f"{trial.trial_id}: {in_words(trial.config)}: failed")
         mlflow.MlflowClient().set_terminated(self.runs[trial.trial_id], "FAILED")
+
+
+def end_forgotten(parent: str) -> None:
+    """End the runs of trials that began just before their search was killed, and are not known to Ray."""
+    client = mlflow.MlflowClient()
+    experiment_id = client.get_run(parent).info.experiment_id
+    running = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([experiment_id], running):
+        client.set_terminated(run.info.run_id, "KILLED")
 
 
 def in_words(values: dict[str, Scalar]) -> str:

@@ -9,6 +9,7 @@ from pipeline.params import Params
 from pipeline.running import node
 from pipeline.searching.ranges import Scalar, with_values
 from pipeline.shared.arrays import read_facts
+from pipeline.shared.errors import PipelineError
 from pipeline.shared.paths import PREPARED
 
 
@@ -18,9 +19,11 @@ def trial(
     """Train a variant with these values of its block.
 
     Reports after each epoch `accuracy`, of the validation images, and `cpu_seconds`; at the end once more,
-    with the accuracy of the weights that the training keeps, also as `kept`, which is 0 if it diverged.
+    with the accuracy of the weights that the training keeps, also as `kept`, which is 0 if it diverged
+    or if Keras refuses the values; `refused` says why.
     """
     from pipeline import recipes
+    from pipeline.learning.hardware import make_deterministic
     from pipeline.training import body  # TensorFlow
     from pipeline.training.layers import without_training_only
 
@@ -29,9 +32,16 @@ def trial(
     def report(accuracy: float, **more: Any) -> None:
         tune.report({"accuracy": accuracy, "cpu_seconds": time.process_time() - started} | more)
 
+    make_deterministic(
+        seed, params.training.threads, share_batches=True
+    )  # before Keras makes a recipe's model
     with node.workspace(f"trial-{tune.get_context().get_trial_id()}", digest, data, {}):
         block = with_values(params, variant, values)
-        recipe = recipes.recipe(f"variants.{variant}", block, params, read_facts(PREPARED / "split"))
+        try:
+            recipe = recipes.recipe(f"variants.{variant}", block, params, read_facts(PREPARED / "split"))
+        except PipelineError as error:
+            report(0.0, kept=0.0, refused=str(error))
+            return
         model, training, validation = body.begin(recipe, seed)
         watching = body.report_epochs(lambda epoch: report(epoch[2]), block.epochs)
         fit = body.fit_model(model, recipe, training, validation, seed, watching)
