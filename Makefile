@@ -102,13 +102,13 @@ test-faults: system-packages  ## the long tests of faults: kills, full disks, st
 	$(PYTEST) --numprocesses=$$(($$(nproc) + 1)) -m faults  # they wait much
 
 test-system: system-packages  ## the tests that need a browser, Postgres and the page, which it installs
-	$(PYTEST) -m "system and not faults"
+	$(PYTEST) -m "system and not faults and not cluster"
 
 test-cluster: $(VENV)/cluster  ## the tests of Ray: nodes that die, a search
 	$(PYTEST) tests/test_cluster.py tests/test_search.py
 
-test-all: system-packages  ## all tests, with one quickstart for all of them
-	$(PYTEST) --numprocesses=$$(($$(nproc) + 1))  # those of faults wait much
+test-all: system-packages  ## all tests but the longest of Ray, with one quickstart for all of them
+	$(PYTEST) --numprocesses=$$(($$(nproc) + 1)) -m "not cluster"  # those of faults wait much
 
 .PHONY: system-packages
 system-packages: $(VENV)/demo $(VENV)/cluster

@@ -110,7 +110,7 @@ def test_nodes_train_what_this_machine_trains_and_the_driver_logs_what_they_cann
     assert not list(tmp_path.glob("node*/pipeline-*/*-shallow-*"))
 
 
-@pytest.mark.faults
+@pytest.mark.cluster
 def test_forty_trainings_finish_once_each_though_two_of_four_nodes_die(
     clone: Clone, nodes: Nodes, tmp_path: Path
 ) -> None:

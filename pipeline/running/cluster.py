@@ -45,6 +45,7 @@ class Cluster:
         connect()
         check_room(jobs, needs)
         self.needs = needs
+        self.work = ray.remote(node.work)
         self.slots = slots or max(1, len(jobs))
         self.origin = tracking.origin()
         self.experiment = read_facts(PREPARED / "split")["name"]
@@ -63,7 +64,7 @@ class Cluster:
         name = job.trained.name
         with locked(f"train-{name}"):
             self.shows[name] = show
-            task = ray.remote(node.work).options(**options(job, self.needs))
+            task = self.work.options(**options(job, self.needs))
             sent = replace(job, origin=self.origin)
             self.running[name] = task.remote(
                 sent, self.digest, self.data, begins_with(job), self.settings, self.inbox
