@@ -18,6 +18,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from pipeline.shared.arrays import read_arrays
 from pipeline.shared.errors import PipelineError
+from tests.ray_nodes import Nodes
 from tests.servers import http_server
 
 # The machine may be busy, so examples have no deadline.
@@ -213,3 +214,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     """All files in a folder, by their paths in it."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    """A Ray cluster without nodes for trainings."""
+    made = Nodes(tmp_path)
+    yield made
+    made.close()

@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine, in a process of its own, told what to do by its standard input.
+"""A Ray cluster on this machine, in a process of its own that reads what to do.
 
     python -m tests.ray_nodes FOLDER
 
@@ -7,18 +7,65 @@ its folder for temporary files, or `lose N`, which kills a node with all that ru
 """
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
-from ray.cluster_utils import Cluster
-
-from tests.conftest import ROOT
+ROOT = Path(__file__).parents[1]  # conftest, which has it too, imports this module
 
 SIZE = {"object_store_memory": 150 * 2**20, "memory": 3 * 2**30}  # of a node, bytes
 
 
+class Nodes:
+    """A cluster, whose head runs no trainings."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lost: set[int] = set()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.ray_nodes", str(folder)],
+            cwd=ROOT,
+            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.address = self._answer()
+
+    def add(self, **resources: int) -> None:
+        """Start a further node."""
+        self._order("add", json.dumps(resources))
+
+    def close(self) -> None:
+        """Stop all nodes."""
+        self.process.communicate(timeout=60)
+
+    def lose(self, name: str) -> bool:
+        """Kill the node on which a training runs, if there is one."""
+        for folder in self.folder.glob(f"node*/pipeline-*/*-{name}"):
+            number = int(folder.parents[1].name.removeprefix("node"))
+            if number not in self.lost:
+                self.lost.add(number)
+                self._order("lose", str(number))
+                return True
+        return False
+
+    def _order(self, order: str, argument: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(f"{order} {argument}\n")
+        self.process.stdin.flush()
+        assert self._answer() == "done"
+
+    def _answer(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+
 def main() -> None:
     """Start the head, which runs no trainings, and do what is asked."""
+    from ray.cluster_utils import Cluster
+
     cluster = Cluster(initialize_head=True, head_node_args=SIZE | {"num_cpus": 0, "include_dashboard": False})
     print(cluster.address, flush=True)
     nodes: list[object] = []

@@ -3,13 +3,9 @@
 Each node has a folder of its own, and shares nothing with the others but the machine.
 """
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +16,7 @@ from pipeline import quickstart
 from tests import jobs
 from tests.conftest import ROOT, Clone
 from tests.jobs import Job, wait_for
+from tests.ray_nodes import Nodes
 from tests.servers import mlflow_server
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]  # Ray, which `make cluster` installs
@@ -28,61 +25,11 @@ REPRO = ("python", "-m", "pipeline.repro", "--executor=ray")
 SHALLOW = yaml.safe_load(quickstart.PARAMS.read_text())["variants"]["shallow"]
 
 
-class Nodes:
-    """A cluster in a process of its own (tests/ray_nodes.py)."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.lost: set[int] = set()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.ray_nodes", str(folder)],
-            cwd=ROOT,
-            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.address = self._answer()
-
-    def add(self, **resources: int) -> None:
-        """Start a further node."""
-        self._order("add", json.dumps(resources))
-
-    def lose(self, name: str) -> bool:
-        """Kill the node on which a training runs, if there is one."""
-        for folder in self.folder.glob(f"node*/pipeline-*/*-{name}"):
-            number = int(folder.parents[1].name.removeprefix("node"))
-            if number not in self.lost:
-                self.lost.add(number)
-                self._order("lose", str(number))
-                return True
-        return False
-
-    def _order(self, order: str, argument: str) -> None:
-        assert self.process.stdin
-        self.process.stdin.write(f"{order} {argument}\n")
-        self.process.stdin.flush()
-        assert self._answer() == "done"
-
-    def _answer(self) -> str:
-        assert self.process.stdout
-        return self.process.stdout.readline().strip()
-
-
-@pytest.fixture
-def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    """A cluster, whose head runs no trainings."""
-    made = Nodes(tmp_path)
-    monkeypatch.setenv("RAY_ADDRESS", made.address)
-    yield made
-    made.process.communicate(timeout=60)
-
-
-def job_of(clone: Clone, folder: Path, seeds: int, **variants: int) -> Job:
+def job_of(clone: Clone, nodes: Nodes, folder: Path, seeds: int, **variants: int) -> Job:
     """A job before its trainings: the quickstart's `shallow` with each of these numbers of epochs."""
     content = jobs.small_params() | {"seeds": [*range(seeds)], "cluster": {"memory": 0.5}}
     content["variants"] = {name: SHALLOW | {"epochs": epochs} for name, epochs in variants.items()}
-    return jobs.before_training(clone, folder, content)
+    return Job(jobs.before_training(clone, folder, content).folder, {"RAY_ADDRESS": nodes.address})
 
 
 def names(job: Job) -> Counter[str]:
@@ -96,12 +43,17 @@ def begun_besides(job: Job, others: list[str]) -> set[str]:
     return {path.stem for path in job.folder.glob(".pipeline/checkpoints/long-*.npz")} - {*others}
 
 
+def test_the_driver_imports_no_tensorflow(tmp_path: Path) -> None:
+    code = "import sys, pipeline.repro, pipeline.running.cluster; print('tensorflow' in sys.modules)"
+    assert Job(tmp_path).run("python", "-c", code, PYTHONPATH=str(ROOT)) == "False\n"
+
+
 def test_nodes_train_what_this_machine_trains_and_the_driver_logs_what_they_cannot(
     clone: Clone, nodes: Nodes, tmp_path: Path
 ) -> None:
     """Bit for bit. MLflow's store is a file, which no node reaches."""
     nodes.add(num_cpus=2)
-    job = job_of(clone, tmp_path / "job", 2, shallow=SHALLOW["epochs"])
+    job = job_of(clone, nodes, tmp_path / "job", 2, shallow=SHALLOW["epochs"])
     assert "shallow-1: done after" in job.run(*REPRO)
     quick = Job(clone.folder / "quickstart").outs()
     same = ["models/shallow-0", "predictions/shallow-0"]
@@ -116,9 +68,9 @@ def test_forty_trainings_finish_once_each_though_two_of_four_nodes_die(
 ) -> None:
     for _ in range(4):
         nodes.add(num_cpus=1)
-    job = job_of(clone, tmp_path / "job", 10, long=40, a=2, b=2, c=2)
+    job = job_of(clone, nodes, tmp_path / "job", 10, long=40, a=2, b=2, c=2)
     with mlflow_server(tmp_path, f"sqlite:///{tmp_path}/mlflow.db") as address:
-        job = Job(job.folder, {"MLFLOW_TRACKING_URI": address})
+        job = Job(job.folder, job.more | {"MLFLOW_TRACKING_URI": address})
         process = job.start(*REPRO)
         lost: list[str] = []
         while len(lost) < 2:
@@ -141,7 +93,7 @@ def test_a_killed_driver_picks_up_what_finished_and_resumes_what_ran(
     clone: Clone, nodes: Nodes, tmp_path: Path
 ) -> None:
     nodes.add(num_cpus=2)
-    job = job_of(clone, tmp_path / "job", 1, short=1, long=60)
+    job = job_of(clone, nodes, tmp_path / "job", 1, short=1, long=60)
     process = job.start(*REPRO)
     work = job.folder / ".pipeline"
     wait_for(lambda: list(work.glob("results/*/manifest.json")), process=process)
@@ -157,7 +109,7 @@ def test_a_killed_driver_picks_up_what_finished_and_resumes_what_ran(
 def test_a_training_that_no_node_has_room_for_is_refused_in_one_line(
     clone: Clone, nodes: Nodes, tmp_path: Path
 ) -> None:
-    job = job_of(clone, tmp_path / "job", 1, shallow=1)
+    job = job_of(clone, nodes, tmp_path / "job", 1, shallow=1)
     changed = yaml.safe_load((job.folder / "params.yaml").read_text()) | {"cluster": {"memory": 64}}
     (job.folder / "params.yaml").write_text(yaml.safe_dump(changed))
     nodes.add(num_cpus=1)
@@ -168,7 +120,7 @@ def test_a_training_that_no_node_has_room_for_is_refused_in_one_line(
 
 
 def test_an_address_without_a_cluster_is_refused_in_one_line(clone: Clone, tmp_path: Path) -> None:
-    job = job_of(clone, tmp_path / "job", 1, shallow=1)
+    job = jobs.before_training(clone, tmp_path / "job", jobs.small_params(shallow={}))
     for address, problem in {
         "127.0.0.1:1": "no answer from 127.0.0.1:1",
         "ray://head:10001": "the HOST:PORT of a cluster",
@@ -197,7 +149,7 @@ with View(Console(file=io.StringIO()), len(work)) as shown:
 
 def test_each_training_has_a_gpu_of_its_node_to_itself(clone: Clone, nodes: Nodes, tmp_path: Path) -> None:
     nodes.add(num_cpus=4, num_gpus=2)
-    job = job_of(clone, tmp_path / "job", 1, shallow=1)
+    job = job_of(clone, nodes, tmp_path / "job", 1, shallow=1)
     (held := tmp_path / "held").mkdir()
     job.run("python", "-c", GPU_JOBS, str(held), PYTHONPATH=str(ROOT))
     done = [path.name.split(" on ") for path in held.glob("* on *")]

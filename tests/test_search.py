@@ -16,6 +16,7 @@ from pipeline.shared.arrays import write_json
 from tests import jobs
 from tests.conftest import Clone
 from tests.jobs import Job, wait_for
+from tests.ray_nodes import Nodes
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]  # Ray, which `make cluster` installs
 
@@ -44,14 +45,19 @@ def searches(job: Job) -> tuple[Run, list[Run]]:
     return parent, trials
 
 
-def test_a_killed_search_goes_on_and_ends_with_a_block_that_can_be_pasted(job: Job) -> None:
+def test_a_killed_search_goes_on_elsewhere_and_ends_with_a_block_that_can_be_pasted(
+    job: Job, nodes: Nodes
+) -> None:
+    """First on this machine, then on two nodes."""
     process = job.start(*SEARCH)
     wait_for(lambda: "FINISHED" in {run.info.status for run in job.runs()}, process=process)
     finished = [run for run in job.runs() if run.info.status == "FINISHED"]
     time.sleep(2)  # Ray saves its state each second
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    printed = job.run(*SEARCH)
+    nodes.add(num_cpus=1)
+    nodes.add(num_cpus=1)
+    printed = job.run(*SEARCH, RAY_ADDRESS=nodes.address)
 
     parent, trials = searches(job)
     assert parent.info.status == "FINISHED"

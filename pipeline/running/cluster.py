@@ -90,7 +90,7 @@ class Cluster:
             ray.wait(left, num_returns=len(left), timeout=SECONDS_TO_STOP)
         self.inbox.put(None)
         self.receiver.join()
-        ray.shutdown()
+        leave()
 
     def _receive(self) -> None:
         """Show what jobs print, and keep their checkpoints."""

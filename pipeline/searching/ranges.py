@@ -41,6 +41,9 @@ class Range(Section):
         """The least and the largest value."""
         return [self.low, self.high]
 
+    def __contains__(self, value: Scalar) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
     def distribution(self) -> BaseDistribution:
         """As Optuna describes it."""
         if isinstance(self.low, int) and isinstance(self.high, int):
@@ -55,6 +58,9 @@ class Choice(RootModel[Annotated[list[Scalar], Field(min_length=2)]]):
     def ends(self) -> list[Scalar]:
         """All values."""
         return self.root
+
+    def __contains__(self, value: Scalar) -> bool:
+        return value in self.root
 
     def distribution(self) -> BaseDistribution:
         """As Optuna describes it."""
@@ -96,13 +102,13 @@ def with_values(params: Params, variant: str, values: Mapping[str, Scalar]) -> V
     return validated(Variant, block, f"{SEARCH}: {variant}")
 
 
-def present(variant: Variant, keys: Mapping[str, Any]) -> dict[str, Scalar]:
-    """The values that a variant has of these keys; those that it lacks are missing."""
+def present(variant: Variant, ranges: Ranges) -> dict[str, Scalar]:
+    """The values that a variant has now; those that it lacks, or that are in no range, are missing."""
     found = {}
-    for key in keys:
+    for key, values in ranges.items():
         inside: Any = variant.model_dump(exclude_none=True)
         for name in key.split("."):
             inside = inside.get(name) if isinstance(inside, dict) else None
-        if inside is not None and not isinstance(inside, dict):
+        if inside is not None and not isinstance(inside, dict) and inside in values:
             found[key] = inside
     return found
