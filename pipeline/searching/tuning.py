@@ -81,7 +81,7 @@ def proposals(search: Search, params: Params, ranges: Ranges) -> OptunaSearch:
 
 def stopping(search: Search, params: Params, ranges: Ranges) -> ASHAScheduler:
     """Stops two thirds of the trials after a ninth of the epochs, and again after a third."""
-    epochs = params.variants[search.variant].epochs
-    most = max([epochs, *(ranges["epochs"].ends if "epochs" in ranges else [])])
+    tried = ranges["epochs"].ends if "epochs" in ranges else []
+    most = max([params.variants[search.variant].epochs, *map(int, tried)])
     last = most + 1  # at which a training reports what it keeps
     return ASHAScheduler(**GOAL, max_t=last, grace_period=max(1, most // 9), reduction_factor=3)
