@@ -1,74 +1,97 @@
 """What a search found: a table, figures, and the best trial as a block of params.yaml."""
 
 import shlex
-import warnings
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import mlflow
 import optuna
 import pandas as pd
 import yaml
-from optuna.visualization import matplotlib as plots
-from ray.tune import Result, ResultGrid
+from matplotlib.ticker import MaxNLocator
+from ray.tune import ResultGrid
 
 from pipeline.params import Params
 from pipeline.searching.ranges import Ranges, Scalar, with_values
 from pipeline.shared.errors import PipelineError, in_a_line
+from pipeline.shared.figure import new_figure
 
 FOLDER = Path("search")
-COLUMNS = ("accuracy", "kept", "training_iteration", "cpu_seconds")
 
 
 def write(variant: str, params: Params, ranges: Ranges, results: ResultGrid) -> None:
     """Write, log and print what a search found. Raises PipelineError if no trial finished."""
-    trials = [trial for trial in results if "accuracy" in (trial.metrics or {})]
-    finished = [trial for trial in trials if "kept" in trial.metrics]
-    if not finished:
+    table = in_order(results)
+    finished = table.dropna(subset="kept")
+    if finished.empty:
         reasons = {in_a_line(str(error).strip().rpartition("\n")[2]) for error in results.errors}
         raise PipelineError(f"search: no trial of {variant} finished: {'; '.join(sorted(reasons))}")
-    best = max(finished, key=lambda trial: trial.metrics["kept"])
-    table = pd.DataFrame(
-        [trial.config | {name: trial.metrics.get(name) for name in COLUMNS} for trial in trials]
-    )
+    winner = finished.loc[[finished["kept"].idxmax()]].to_dict("records")[0]
+    best = {key: winner[key] for key in ranges}
+    text, accuracy, seconds = block(variant, params, best), winner["kept"], table["cpu_seconds"].sum()
     folder = FOLDER / variant
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "trials.csv", index=False, lineterminator="\n")
-    text = block(variant, params, best.config)
     (folder / "best.yaml").write_text(text)
-    draw(finished, ranges, folder)
+    draw_history(table, folder / "history.png")
+    draw_importances(table, ranges, folder / "importances.png")
     mlflow.log_artifacts(str(folder))
-    mlflow.log_params(best.config)
-    seconds = table["cpu_seconds"].sum()
-    mlflow.log_metrics({"validation/accuracy": best.metrics["kept"], "cpu_seconds": seconds})
-    print(f"{variant}: the best of {len(trials)} trials has validation accuracy {best.metrics['kept']:.4f}")
-    print(f"({len(trials) - len(finished)} were stopped early; {seconds / 60:.1f} CPU minutes in all):\n")
-    print(f"{text}\nor: {command(variant, best.config)}")
+    mlflow.log_params(best)
+    mlflow.log_metrics({"validation/accuracy": accuracy, "cpu_seconds": seconds})
+    print(f"{variant}: the best of {len(table)} trials has validation accuracy {accuracy:.4f}")
+    print(f"({len(table) - len(finished)} were stopped early; {seconds / 60:.1f} CPU minutes in all):\n")
+    print(f"{text}\nor: {command(variant, best)}")
 
 
-def draw(finished: list[Result], ranges: Ranges, folder: Path) -> None:
-    """Draw how the best accuracy rose, and how much each key decides, which needs several trials."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+def in_order(results: ResultGrid) -> pd.DataFrame:
+    """A row for each trial that reported, the first one first: its values, its last accuracy, the one that it
+    kept if it finished, its epochs, its CPU seconds, and `early`, after the last epoch that all have.
+    """
+    reported = [trial for trial in results if trial.metrics_dataframe is not None]
+    reported.sort(key=lambda trial: trial.metrics_dataframe["timestamp"].iloc[0])
+    common = min((trial.metrics["training_iteration"] for trial in reported), default=0)
+    rows = [
+        trial.config
+        | {name: trial.metrics.get(name) for name in ("accuracy", "kept", "cpu_seconds")}
+        | {"epochs": trial.metrics["training_iteration"] - ("kept" in trial.metrics)}
+        | {"early": trial.metrics_dataframe["accuracy"].iloc[common - 1]}
+        for trial in reported
+    ]
+    return pd.DataFrame(rows, columns=None if rows else ["kept"])
+
+
+def draw_history(table: pd.DataFrame, path: Path) -> None:
+    """Draw the last accuracy of each trial, and the best so far of those that finished."""
+    figure = new_figure(8, 4.5)
+    axes = figure.add_subplot()
+    number, stopped = table.index + 1, table["kept"].isna()
+    axes.plot(number[stopped], table["accuracy"][stopped], "o", mfc="none", label="stopped early")
+    axes.plot(number[~stopped], table["kept"][~stopped], "o", label="finished")
+    axes.step(number, table["kept"].cummax().ffill(), where="post", label="best so far")
+    axes.set(xlabel="trial", ylabel="validation accuracy", title="The trials in their order")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def draw_importances(table: pd.DataFrame, ranges: Ranges, path: Path) -> None:
+    """Draw how much each key decides the accuracy after the last epoch that all trials have (fANOVA)."""
+    if len(ranges) < 2 or table["early"].nunique() < 2:
+        return
     study = optuna.create_study(direction="maximize")
     distributions = {key: values.distribution() for key, values in ranges.items()}
-    for trial in finished:
-        value = trial.metrics["kept"]
+    for row in table.to_dict("records"):
+        values = {key: row[key] for key in ranges}
         study.add_trial(
-            optuna.trial.create_trial(params=trial.config, distributions=distributions, value=value)
+            optuna.trial.create_trial(params=values, distributions=distributions, value=row["early"])
         )
-    plots.plot_optimization_history(study)
-    save(folder / "history.png")
-    if len(finished) > 3 and len(ranges) > 1:
-        plots.plot_param_importances(study)
-        save(folder / "importances.png")
-
-
-def save(path: Path) -> None:
-    """Save the figure that Optuna drew last, and close it."""
-    plt.tight_layout()
-    plt.savefig(path, dpi=150)
-    plt.close()
+    importances = optuna.importance.get_param_importances(study)
+    figure = new_figure(8, 1 + 0.4 * len(ranges))
+    axes = figure.add_subplot()
+    axes.barh(list(importances), list(importances.values()))
+    axes.invert_yaxis()
+    title = f"What decides the accuracy after epoch {table['epochs'].min()}"
+    axes.set(xlabel="fraction of the variance that the key explains", title=title)
+    figure.savefig(path, dpi=150)
 
 
 def block(variant: str, params: Params, values: dict[str, Scalar]) -> str:
