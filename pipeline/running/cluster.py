@@ -71,6 +71,8 @@ class Cluster:
             )
             try:
                 succeeded, files, tracked = ray.get(self.running[name])
+            except ray.exceptions.TaskCancelledError:
+                return False
             except ray.exceptions.RayError as error:
                 raise WorkerDied(in_a_line(str(error).partition("\n")[0])) from error
             finally:

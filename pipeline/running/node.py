@@ -108,7 +108,8 @@ def succeeds(command: Callable[[], None]) -> bool:
     try:
         one_line_errors(command)()
     except SystemExit as end:
-        print(end.code)
+        if isinstance(end.code, str):
+            print(end.code)
         return False
     except Exception:
         traceback.print_exc()
