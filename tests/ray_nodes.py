@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tenacity import retry, stop_after_attempt
+
 ROOT = Path(__file__).parents[1]  # conftest, which has it too, imports this module
 
 SIZE = {"object_store_memory": 150 * 2**20, "memory": 3 * 2**30}  # of a node, bytes
@@ -66,7 +68,11 @@ def main() -> None:
     """Start the head, which runs no trainings, and do what is asked."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args=SIZE | {"num_cpus": 0, "include_dashboard": False})
+    again = retry(
+        stop=stop_after_attempt(5), reraise=True
+    )  # a node has 15 seconds to start, however busy it is
+    head = SIZE | {"num_cpus": 0, "include_dashboard": False}
+    cluster = again(Cluster)(initialize_head=True, head_node_args=head)
     print(cluster.address, flush=True)
     nodes: list[object] = []
     for line in sys.stdin:
@@ -75,7 +81,8 @@ def main() -> None:
             own = Path(sys.argv[1]) / f"node{len(nodes)}"
             own.mkdir()
             environment = {"TMPDIR": str(own), "PYTHONPATH": str(ROOT)}
-            nodes.append(cluster.add_node(**SIZE, **json.loads(argument), env_vars=environment))
+            resources = SIZE | json.loads(argument)
+            nodes.append(again(cluster.add_node)(**resources, env_vars=environment))
         else:
             cluster.remove_node(nodes[int(argument)], allow_graceful=False)
         print("done", flush=True)

@@ -15,6 +15,7 @@ import numpy as np
 import ray
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from tenacity import Retrying, stop_after_attempt
 
 from pipeline import params
 from pipeline.records import store, tracking
@@ -31,6 +32,7 @@ from pipeline.shared.trained import Trained
 GIB = 1024**3
 PACKAGE = Path(params.__file__).parent
 SECONDS_TO_ANSWER = 10
+STARTS = 3  # of a Ray of this machine, which gives itself 15 seconds (2.60), too little if it is busy
 SECONDS_TO_STOP = 30  # a training answers after some steps of an epoch, then closes its run in MLflow
 
 
@@ -118,13 +120,16 @@ def connect() -> None:
     try:
         if host:  # since Ray would wait for minutes
             socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
-        ray.init(
-            address,
-            runtime_env={"py_modules": [str(PACKAGE)]},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (OSError, RuntimeError, ValueError) as error:
+        for attempt in Retrying(stop=stop_after_attempt(1 if host else STARTS), reraise=True):
+            with attempt:
+                ray.shutdown()
+                ray.init(
+                    address,
+                    runtime_env={"py_modules": [str(PACKAGE)]},
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+    except Exception as error:  # Ray raises almost anything
         raise PipelineError(f"RAY_ADDRESS: no answer from {address}: {in_a_line(error)}") from error
 
 
