@@ -32,7 +32,7 @@ check: setup  ## check params.yaml
 quickstart: setup  ## the whole pipeline in minutes, on handwritten digits
 	@python -m pipeline.quickstart
 
-repro: check $(if $(EXECUTOR),cluster)  ## the real job: what params.yaml says, JOBS=N trainings at a time; EXECUTOR=ray
+repro: check $(if $(filter ray,$(EXECUTOR)),cluster)  ## the real job: what params.yaml says, JOBS=N trainings at a time; EXECUTOR=ray
 	@python -m pipeline.repro $(if $(JOBS),--jobs='$(JOBS)') $(if $(EXECUTOR),--executor='$(EXECUTOR)')
 	@python -m pipeline.sync
 

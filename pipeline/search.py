@@ -9,20 +9,26 @@ the best one as a block for params.yaml, which is printed.
 """
 
 import argparse
+import sys
 from dataclasses import asdict
 
 from pipeline.integrity import check_inputs
+from pipeline.learning.recipe import code_digest
 from pipeline.params import Params
 from pipeline.records import store, tracking
-from pipeline.running import cluster
-from pipeline.searching import findings
-from pipeline.searching.ranges import Ranges, read_ranges
-from pipeline.searching.runs import end_forgotten
-from pipeline.searching.tuning import SAMPLERS, Search, tuner
 from pipeline.shared.arrays import digest_of, read_facts
 from pipeline.shared.errors import PipelineError
 from pipeline.shared.lock import command
 from pipeline.shared.paths import PREPARED
+
+try:
+    from pipeline.running.connection import connect
+    from pipeline.searching import findings
+    from pipeline.searching.ranges import Ranges, read_ranges
+    from pipeline.searching.runs import end_forgotten
+    from pipeline.searching.tuning import SAMPLERS, Search, tuner
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing.name} is not installed: run `make cluster`")
 
 
 @command
@@ -34,14 +40,13 @@ def main() -> None:
     ranges = read_ranges(search.variant, params)
     check_inputs(PREPARED)
     store.check()
-    cluster.connect()
-    tags = origin(search, params, ranges)
+    connect()
+    tags = decides(search, params, ranges)
     experiment, name = f"{params.data.dataset}-search", f"search-{search.variant}"
     with tracking.training_run(experiment, name, tags, resumed=True) as run_id:
         results = tuner(search, params, ranges, digest_of(tags)[:16], run_id).fit()
         end_forgotten(run_id)
         findings.write(search.variant, params, ranges, results)
-    cluster.leave()
 
 
 def arguments() -> Search:
@@ -64,14 +69,17 @@ def one_thread(params: Params) -> Params:
     return params.model_copy(update={"training": params.training.model_copy(update={"threads": 1})})
 
 
-def origin(search: Search, params: Params, ranges: Ranges) -> dict[str, str]:
-    """The tags that identify a search, so that it resumes: all that decides its trials but the code."""
-    decides = {
-        "ranges": digest_of({key: values.model_dump() for key, values in ranges.items()}),
-        "block": digest_of(params.variants[search.variant].model_dump()),
+def decides(search: Search, params: Params, ranges: Ranges) -> dict[str, str]:
+    """The tags of a search: all that decides its trials, so that the same search resumes."""
+    content = {
+        "ranges": {key: values.model_dump() for key, values in ranges.items()},
+        "block": params.variants[search.variant].model_dump(),
+        "training": params.training.model_dump(),
+        "training_seed": params.seeds[0],
         "split_digest": read_facts(PREPARED / "split")["split_digest"],
+        "code": [code_digest("recipes"), code_digest("train")],
     }
-    return {key: str(value) for key, value in (asdict(search) | decides).items()}
+    return {key: str(value) for key, value in asdict(search).items()} | {"decided_by": digest_of(content)}
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ class Nodes:
 
     def lose(self, name: str) -> bool:
         """Kill the node on which a training runs, if there is one."""
-        for folder in self.folder.glob(f"node*/pipeline-*/*-{name}"):
-            number = int(folder.parents[1].name.removeprefix("node"))
+        for folder in self.folder.glob(f"node*/pipeline-{name}-*"):
+            number = int(folder.parent.name.removeprefix("node"))
             if number not in self.lost:
                 self.lost.add(number)
                 self._order("lose", str(number))

@@ -1,7 +1,6 @@
 """`make search`: trials as runs under one parent, resumed after a kill, and the best one as a block."""
 
 import os
-import re
 import signal
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 from mlflow.entities import Run
 
 from pipeline.params import Params
@@ -74,13 +74,18 @@ def test_a_killed_search_goes_on_elsewhere_and_ends_with_a_block_that_can_be_pas
     assert f"validation accuracy {best['kept']:.4f}" in printed
     assert parent.data.metrics["validation/accuracy"] == best["kept"]
     assert parent.data.metrics["cpu_seconds"] == pytest.approx(table["cpu_seconds"].sum())
-    params = yaml.safe_load((job.folder / "params.yaml").read_text())
+    original = job.folder / "params.yaml"
+    pasted, overridden = job.folder / "pasted.yaml", job.folder / "overridden.yaml"
+    params = yaml.safe_load(original.read_text())
     params["variants"] |= yaml.safe_load((job.folder / "search/shallow/best.yaml").read_text())
-    (job.folder / "params.yaml").write_text(yaml.safe_dump(params))
-    block = Params.read(job.folder / "params.yaml").variants["shallow"]
+    pasted.write_text(yaml.safe_dump(params))
+    block = Params.read(pasted).variants["shallow"]
     assert block.optimizer.learning_rate == pytest.approx(best["optimizer.learning_rate"])
     assert block.batch_size == best["batch_size"]
-    assert re.search(r"dvc exp run .*-S variants\.shallow\.batch_size=\d+", printed)
+    shutil.copy(original, overridden)
+    words = shlex.split(printed.splitlines()[-1].partition("or: dvc exp run")[2])
+    apply_overrides(overridden, [word for word in words if word != "-S"])
+    assert Params.read(overridden).variants["shallow"] == block
     assert {path.name for path in (job.folder / "search/shallow").iterdir()} >= {"history.png", "best.yaml"}
 
 

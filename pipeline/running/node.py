@@ -5,12 +5,12 @@ import os
 import shutil
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import ray
 from filelock import FileLock
 from ray.util.queue import Queue
@@ -19,12 +19,12 @@ from pipeline.records import store
 from pipeline.running.job import Job
 from pipeline.running.view import line_of
 from pipeline.shared import results
+from pipeline.shared.arrays import digest_of, file_digest
 from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.paths import PREPARED
 
 Files = dict[str, bytes]  # by their paths
-Data = list[
-    "ray.ObjectRef[dict[str, np.ndarray]]"
-]  # one dictionary of files, as bytes, in Ray's object store
+Data = list["ray.ObjectRef[Any]"]  # one dictionary of files, uint8 arrays, in Ray's object store
 
 
 def work(
@@ -61,39 +61,51 @@ def work(
 @contextmanager
 def workspace(name: str, digest: str, data: Data, files: Files) -> Iterator[None]:
     """Work in a new folder, with the prepared data and these files, which is removed at the end."""
-    home = Path(tempfile.gettempdir()) / f"pipeline-{os.getuid()}"  # the data stay there for the next time
-    folder = home / f"{ray.get_runtime_context().get_job_id()}-{name}"
-    shutil.rmtree(folder, ignore_errors=True)
-    for path, content in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
-    (folder / "data").mkdir(parents=True)
-    (folder / "data/prepared").symlink_to(prepared(home / digest, data))
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(home)
-        shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix=f"pipeline-{name}-") as made:
+        folder = Path(made)
+        for path, content in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+        (folder / PREPARED.parent).mkdir(parents=True)
+        (folder / PREPARED).symlink_to(prepared(digest, data))
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(folder.parent)
 
 
-def prepared(folder: Path, data: Data) -> Path:
-    """The folder of the prepared data, which this node fetches if it has none yet."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+def prepared(digest: str, data: Data) -> Path:
+    """The folder of the prepared data, which this machine fetches unless it has them whole."""
+    folder = Path(tempfile.gettempdir()) / f"pipeline-data-{os.getuid()}" / digest
+    folder.parent.mkdir(mode=0o700, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
-        if not folder.is_dir():
-            partial = folder.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)
+        if data_digest(folder) != digest:
+            shutil.rmtree(folder, ignore_errors=True)
             for name, content in ray.get(data[0]).items():
-                (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                content.tofile(partial / name)
-            partial.rename(folder)
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                content.tofile(folder / name)
     return folder
+
+
+def data_files(folder: Path) -> list[Path]:
+    """The files of the prepared data that trainings and predictions read."""
+    return sorted(path for path in folder.glob("*/*") if path.is_file())
+
+
+def data_digest(folder: Path) -> str:
+    """The digest of the prepared data in a folder."""
+    return digest_of({path.relative_to(folder).as_posix(): file_digest(path) for path in data_files(folder)})
+
+
+def has_server(settings: Mapping[str, str]) -> bool:
+    """Whether MLflow's store, in these environment variables, is a server, which other machines may reach."""
+    return settings.get("MLFLOW_TRACKING_URI", "").startswith("http")
 
 
 def can_track() -> bool:
     """Whether this node reaches MLflow's server."""
-    if not os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
+    if not has_server(os.environ):
         return False
     try:
         store.check()

@@ -24,6 +24,7 @@ def write(variant: str, params: Params, ranges: Ranges, results: ResultGrid) -> 
     finished = table.dropna(subset="kept")
     if finished.empty:
         reasons = {in_a_line(str(error).strip().rpartition("\n")[2]) for error in results.errors}
+        reasons |= {trial.metrics["refused"] for trial in results if "refused" in (trial.metrics or {})}
         raise PipelineError(f"search: no trial of {variant} finished: {'; '.join(sorted(reasons))}")
     winner = finished.loc[[finished["kept"].idxmax()]].to_dict("records")[0]
     best = {key: winner[key] for key in ranges}
@@ -43,10 +44,12 @@ def write(variant: str, params: Params, ranges: Ranges, results: ResultGrid) -> 
 
 
 def in_order(results: ResultGrid) -> pd.DataFrame:
-    """A row for each trial that reported, the first one first: its values, its last accuracy, the one that it
+    """A row for each trial that trained, the first one first: its values, its last accuracy, the one that it
     kept if it finished, its epochs, its CPU seconds, and `early`, after the last epoch that all have.
     """
-    reported = [trial for trial in results if trial.metrics_dataframe is not None]
+    reported = [
+        trial for trial in results if trial.metrics_dataframe is not None and "refused" not in trial.metrics
+    ]
     reported.sort(key=lambda trial: trial.metrics_dataframe["timestamp"].iloc[0])
     common = min((trial.metrics["training_iteration"] for trial in reported), default=0)
     rows = [
@@ -84,7 +87,9 @@ def draw_importances(table: pd.DataFrame, ranges: Ranges, path: Path) -> None:
         study.add_trial(
             optuna.trial.create_trial(params=values, distributions=distributions, value=row["early"])
         )
-    importances = optuna.importance.get_param_importances(study)
+    importances = optuna.importance.get_param_importances(
+        study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+    )
     figure = new_figure(8, 1 + 0.4 * len(ranges))
     axes = figure.add_subplot()
     axes.barh(list(importances), list(importances.values()))
@@ -101,6 +106,6 @@ def block(variant: str, params: Params, values: dict[str, Scalar]) -> str:
 
 
 def command(variant: str, values: dict[str, Scalar]) -> str:
-    """DVC's experiment with these values."""
-    settings = [f"-S {shlex.quote(f'variants.{variant}.{key}={value}')}" for key, value in values.items()]
+    """DVC's experiment with these values; `++` sets a key that params.yaml has, or has not."""
+    settings = [f"-S {shlex.quote(f'++variants.{variant}.{key}={value}')}" for key, value in values.items()]
     return " ".join(["dvc exp run", *settings])

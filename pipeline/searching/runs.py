@@ -51,8 +51,9 @@ class TrialRuns(Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
         """End the run of a trial that finished, or that the search stopped."""
         result = trial.last_result
-        end = result.get("refused", f"{result['accuracy']:.4f}")
-        end += "" if "kept" in result else f", stopped after epoch {result['training_iteration']}"
+        end = f"{result['accuracy']:.4f}"
+        if "kept" not in result:
+            end = result.get("refused", f"{end}, stopped after epoch {result['training_iteration']}")
         print(f"{trial.trial_id}: {in_words(trial.config)}: {end}")
         mlflow.MlflowClient().set_terminated(self.runs[trial.trial_id])
 

@@ -1,5 +1,6 @@
 """One trial of a search, on a node: a training that reports each epoch, and that the search may stop."""
 
+import os
 import time
 from typing import Any
 
@@ -19,9 +20,11 @@ def trial(
     """Train a variant with these values of its block.
 
     Reports after each epoch `accuracy`, of the validation images, and `cpu_seconds`; at the end once more,
-    with the accuracy of the weights that the training keeps, also as `kept`, which is 0 if it diverged
-    or if Keras refuses the values; `refused` says why.
+    with the accuracy of the weights that the training keeps, also as `kept`, which is 0 if it diverged.
+    If the values are not allowed, `refused` says why.
     """
+    if not params.cluster.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from a trial that asked for none
     from pipeline import recipes
     from pipeline.learning.hardware import make_deterministic
     from pipeline.training import body  # TensorFlow
@@ -37,10 +40,13 @@ def trial(
     )  # before Keras makes a recipe's model
     with node.workspace(f"trial-{tune.get_context().get_trial_id()}", digest, data, {}):
         block = with_values(params, variant, values)
+        facts = read_facts(PREPARED / "split")
+        changed = params.model_copy(update={"variants": {variant: block}, "finetune": None})
         try:
-            recipe = recipes.recipe(f"variants.{variant}", block, params, read_facts(PREPARED / "split"))
+            recipes.check_sizes(changed, facts["counts"]["train"])
+            recipe = recipes.recipe(f"variants.{variant}", block, changed, facts)
         except PipelineError as error:
-            report(0.0, kept=0.0, refused=str(error))
+            report(0.0, refused=str(error))
             return
         model, training, validation = body.begin(recipe, seed)
         watching = body.report_epochs(lambda epoch: report(epoch[2]), block.epochs)

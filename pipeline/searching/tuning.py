@@ -10,10 +10,11 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from pipeline.params import Params
-from pipeline.running import cluster
+from pipeline.running.connection import GIB, check_room, share_data
 from pipeline.searching.ranges import Ranges, present
 from pipeline.searching.runs import TrialRuns
 from pipeline.searching.trial import trial
+from pipeline.shared.arrays import digest_of
 from pipeline.shared.paths import SEARCHES
 
 SAMPLERS = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
@@ -32,11 +33,12 @@ class Search:
 
 
 def tuner(search: Search, params: Params, ranges: Ranges, key: str, run_id: str) -> tune.Tuner:
-    """A search whose state is kept under `key`, from where it was interrupted if it has begun."""
+    """A search in the run `run_id`, from where it was interrupted if one with this `key` has begun there."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Ray's tables; `TrialRuns` prints a line for each trial
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1"  # what a killed search loses, at most
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # after Ctrl-C it would report a search as finished
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder = (SEARCHES / key).absolute()
+    folder = (SEARCHES / digest_of([key, run_id])[:16]).absolute()
     if tune.Tuner.can_restore(folder):
         return tune.Tuner.restore(str(folder), trainable(search, params), restart_errored=True)
     experiment = mlflow.get_run(run_id).info.experiment_id
@@ -49,7 +51,7 @@ def tuner(search: Search, params: Params, ranges: Ranges, key: str, run_id: str)
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            name=key,
+            name=folder.name,
             storage_path=str(folder.parent),
             callbacks=[TrialRuns(experiment, run_id, search.variant)],
             failure_config=tune.FailureConfig(max_failures=FAILURES),
@@ -60,12 +62,14 @@ def tuner(search: Search, params: Params, ranges: Ranges, key: str, run_id: str)
 
 def trainable(search: Search, params: Params) -> object:
     """A trial with the data, and the room that it takes of a node."""
-    digest, data = cluster.share_data()
+    digest, data = share_data()
     with_data = tune.with_parameters(
         trial, variant=search.variant, params=params, digest=digest, data=data, seed=params.seeds[0]
     )
     needs = params.cluster
-    room = {"cpu": needs.cpus or 1, "gpu": needs.gpus or 0, "memory": needs.memory * cluster.GIB}
+    cpus, gpus, memory = needs.cpus or 1, needs.gpus or 0, needs.memory * GIB
+    check_room({"num_cpus": cpus, "num_gpus": gpus, "memory": memory})
+    room = {"cpu": cpus, "gpu": gpus, "memory": memory}
     return tune.with_resources(with_data, room)
 
 
@@ -80,8 +84,8 @@ def proposals(search: Search, params: Params, ranges: Ranges) -> OptunaSearch:
 
 
 def stopping(search: Search, params: Params, ranges: Ranges) -> ASHAScheduler:
-    """Stops two thirds of the trials after a ninth of the epochs, and again after a third."""
+    """Compares a trial with those before it after a ninth and a third of the epochs; the best third go on."""
     tried = ranges["epochs"].ends if "epochs" in ranges else []
     most = max([params.variants[search.variant].epochs, *map(int, tried)])
     last = most + 1  # at which a training reports what it keeps
-    return ASHAScheduler(**GOAL, max_t=last, grace_period=max(1, most // 9), reduction_factor=3)
+    return ASHAScheduler(**GOAL, max_t=last, grace_period=most // 9 + 1, reduction_factor=3)
