@@ -1,6 +1,8 @@
 """`make search`: trials as runs under one parent, resumed after a kill, and the best one as a block."""
 
 import os
+import shlex
+import shutil
 import signal
 import time
 from pathlib import Path
