@@ -56,7 +56,7 @@ def check_room(asked: Mapping[str, Any]) -> None:
     nodes = [made["Resources"] for made in ray.nodes() if made["Alive"]]
     if not any(all(has.get(name, 0) >= asked[key] for key, name in keys.items()) for has in nodes):
         wanted = in_words(*(asked[key] for key in keys))
-        there = "; ".join(in_words(*(has.get(name, 0) for name in keys.values())) for has in nodes)
+        there = "; ".join(sorted(in_words(*(has.get(name, 0) for name in keys.values())) for has in nodes))
         raise PipelineError(f"{PARAMS}: cluster: no node has {wanted}; the nodes have: {there}")
 
 
