@@ -55,8 +55,8 @@ experiments: setup  ## compare the experiments of `dvc exp run`: the settings an
 	dvc exp show --only-changed --drop '^(?!Experiment|variant|seed|split|training|.*accuracy$$)'
 
 cluster: $(VENV)/cluster  ## install Ray, for EXECUTOR=ray and search, on each node (docs/cluster.md)
-$(VENV)/cluster: $(VENV)/made requirements-cluster.lock
-	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-cluster.lock
+$(VENV)/cluster $(VENV)/demo: $(VENV)/%: $(VENV)/made requirements-%.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-$*.lock
 	@touch $@
 
 search: check cluster  ## better settings of a variant: make search VARIANT=shallow TRIALS=40, ranges in search.yaml
@@ -71,9 +71,6 @@ serve: setup  ## serve the champion on http://127.0.0.1:5001; of another dataset
 
 demo: $(VENV)/demo  ## a page to try the champion on, http://127.0.0.1:8501; MODEL as of serve
 	@python -m pipeline.demo --model 'models:/$(MODEL)@champion'
-$(VENV)/demo: $(VENV)/made requirements-demo.lock
-	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-demo.lock
-	@touch $@
 
 backup: setup  ## back up MLflow's SQLite store and artifacts to backups/, or to FILE
 	@python -m pipeline.backup $(if $(FILE),'$(FILE)')

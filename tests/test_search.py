@@ -26,6 +26,7 @@ RANGES = {
     "shallow": {
         "optimizer.learning_rate": {"low": 0.0001, "high": 0.1, "log": True},
         "batch_size": [16, 32, 64],
+        "epochs": [6, 9],
         "label_smoothing": {"low": 0.0, "high": 0.3},
     }
 }
@@ -84,6 +85,7 @@ def test_a_killed_search_goes_on_elsewhere_and_ends_with_a_block_that_can_be_pas
     block = Params.read(pasted).variants["shallow"]
     assert block.optimizer.learning_rate == pytest.approx(best["optimizer.learning_rate"])
     assert block.batch_size == best["batch_size"]
+    assert block.epochs == best["epochs"]
     shutil.copy(original, overridden)
     words = shlex.split(printed.splitlines()[-1].partition("or: dvc exp run")[2])
     apply_overrides(overridden, [word for word in words if word != "-S"])

@@ -20,8 +20,8 @@ class Job:
     """A training and the prediction of its model, or one of the two.
 
     `code` is the digest of each stage's modules, `seconds` what the training took before. Known when the job
-    starts: `start`, the model file that a fine-tuning begins with. Elsewhere than in the folder that asked
-    for it, a job carries the tags of its `origin`; `tracks` says whether it logs to MLflow.
+    starts: `start`, the model file that a fine-tuning begins with. On a node of a cluster, `origin` are the
+    tags of the folder that asked for the job, and `tracks` says whether it logs to MLflow.
     """
 
     trained: Trained

@@ -75,7 +75,7 @@ def report(epoch: tuple[int, int, float]) -> None:
 
 
 def line_of(epoch: tuple[int, int, float]) -> str:
-    """The line that tells a bar of an epoch, of the number of all epochs, and of the validation accuracy."""
+    """The line that updates a bar: the epoch, the number of epochs, the validation accuracy."""
     return EPOCH + json.dumps(epoch)
 
 

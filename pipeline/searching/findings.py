@@ -55,7 +55,7 @@ def in_order(results: ResultGrid) -> pd.DataFrame:
     rows = [
         trial.config
         | {name: trial.metrics.get(name) for name in ("accuracy", "kept", "cpu_seconds")}
-        | {"epochs": trial.metrics["training_iteration"] - ("kept" in trial.metrics)}
+        | {"trained_epochs": trial.metrics["training_iteration"] - ("kept" in trial.metrics)}
         | {"early": trial.metrics_dataframe["accuracy"].iloc[common - 1]}
         for trial in reported
     ]
@@ -94,7 +94,7 @@ def draw_importances(table: pd.DataFrame, ranges: Ranges, path: Path) -> None:
     axes = figure.add_subplot()
     axes.barh(list(importances), list(importances.values()))
     axes.invert_yaxis()
-    title = f"What decides the accuracy after epoch {table['epochs'].min()}"
+    title = f"What decides the accuracy after epoch {table['trained_epochs'].min()}"
     axes.set(xlabel="fraction of the variance that the key explains", title=title)
     figure.savefig(path, dpi=150)
 
