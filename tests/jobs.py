@@ -88,7 +88,9 @@ class Job:
         return printed
 
     def runs(self) -> list[Run]:
-        """All its runs, the oldest first."""
+        """All its runs, the oldest first; none if it has no store yet, since a client would create one."""
+        if "MLFLOW_TRACKING_URI" not in self.more and not (self.folder / "mlflow.db").is_file():
+            return []
         experiments = [found.experiment_id for found in self.client.search_experiments()]
         return list(self.client.search_runs(experiments, order_by=["attributes.start_time ASC"]))
 

@@ -22,7 +22,7 @@ from pipeline.learning import model_file
 from pipeline.learning.backend import keras
 from pipeline.shared.arrays import file_digest
 from pipeline.shared.errors import PipelineError
-from tests.jobs import this_process
+from tests.jobs import this_process, wait_for
 from tests.keras_models import network_model
 
 NAME = "cifar10"
@@ -341,6 +341,7 @@ def test_champion_is_there_at_every_moment_of_a_forced_promotion_and_a_rollback(
     try:
         assert "version 1 is champion" in promote(replace(store.first, run_id=new_run()), force=True)
         assert aliases() == {"champion": "1", "previous": "2"}
+        wait_for(lambda: "1" in seen, seconds=30)
         rolled_back = registry.rollback(NAME)
     finally:
         done.set()

@@ -1,6 +1,7 @@
 """MLflow's store: another version's, an unreachable one, one whose address holds a password, a new one."""
 
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -117,6 +118,15 @@ def test_a_new_store_is_complete_or_absent(
     assert store.revision("sqlite:///new.db") == store.known_revisions()[0]
     mlflow.set_experiment("digits")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_store_that_another_process_is_migrating_is_waited_for(old: str) -> None:
+    upgrade = ["upgrade", old]
+    other = threading.Timer(0.5, lambda: CliRunner().invoke(mlflow.db.commands, upgrade))
+    other.start()
+    store.check()
+    other.join()
+    assert store.revision(old) == store.known_revisions()[0]
 
 
 def test_an_upgraded_store_has_its_runs_and_its_champion_and_takes_new_ones(

@@ -7,6 +7,7 @@ missing, and calls a newer one out of date. So the stages check the store before
 import logging
 import os
 import re
+import time
 from contextlib import chdir, closing, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ from pipeline.shared.errors import PipelineError, in_a_line
 from pipeline.shared.lock import locked_on_this_machine
 
 SECONDS_TO_ANSWER = 10
+SECONDS_FOR_A_MIGRATION = 2
 MIGRATIONS = Path(mlflow.__file__).parent / "store/db_migrations"
 
 # Loggers of what becomes one line, here and in `tracking.best_effort`.
@@ -93,7 +95,8 @@ def check_server(uri: str) -> None:
 def check_database(uri: str) -> None:
     """Raise PipelineError if a database does not answer or has the schema of another version of MLflow."""
     with locked_on_this_machine(uri):  # while one process creates the store, the others wait
-        found, known = revision(uri), known_revisions()
+        known = known_revisions()
+        found = settled_revision(uri, known[0])
         if found is None:
             make(uri)
         elif found not in known:
@@ -139,6 +142,20 @@ def revision(uri: str) -> str | None:
     except Exception as error:  # a driver that is missing or does not know an option raises anything
         reason = in_a_line(getattr(error, "orig", error))
         raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {reason}") from error
+
+
+def settled_revision(uri: str, newest: str) -> str | None:
+    """The revision of a database's schema, after waiting for a process that migrates it.
+
+    `mlflow ui` creates a store by some forty migrations, and takes no lock.
+    """
+    found = revision(uri)
+    while found not in {None, newest}:
+        time.sleep(SECONDS_FOR_A_MIGRATION)
+        before, found = found, revision(uri)
+        if found == before:
+            break
+    return found
 
 
 def make(uri: str) -> None:
