@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
-MODEL ?= cifar10
 PYTEST := pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 JUNK := quickstart .hypothesis .mypy_cache .pytest_cache .ruff_cache
 OUTS := data/raw data/download data/prepared recipes models predictions metrics evaluation champion.json diagnosis reports
@@ -11,7 +10,7 @@ OUTS := data/raw data/download data/prepared recipes models predictions metrics 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help setup check quickstart repro train promote rollback sync experiments cluster search ui serve demo backup \
-        restore clean lint test test-all test-faults test-system test-cluster format audit bench bench-full lock
+        restore clean lint test test-all test-faults test-system test-cluster format audit bench bench-full lock plan system-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -32,7 +31,10 @@ check: setup  ## check params.yaml
 quickstart: setup  ## the whole pipeline in minutes, on handwritten digits
 	@python -m pipeline.quickstart
 
-repro: check $(if $(filter ray,$(EXECUTOR)),cluster)  ## the real job: what params.yaml says, JOBS=N trainings at a time; EXECUTOR=ray
+plan: check  ## list the stages that would run, and how long their trainings took before
+	@python -m pipeline.plan
+
+repro: check $(if $(filter ray,$(EXECUTOR)),cluster)  ## the real job: as in params.yaml; JOBS=N trainings at a time, EXECUTOR=ray on a cluster
 	@python -m pipeline.repro $(if $(JOBS),--jobs='$(JOBS)') $(if $(EXECUTOR),--executor='$(EXECUTOR)')
 	@python -m pipeline.sync
 
@@ -42,7 +44,7 @@ train: check  ## train one variant: make train VARIANT=vgg3 SEED=0
 	@stage=$$(dvc stage list --name-only | grep -xE '(train|finetune)@$(VARIANT)-$(SEED)') || \
 	  { echo "error: no variant $(VARIANT) with seed $(SEED) in params.yaml"; exit 1; }; dvc repro $$stage
 
-promote: check  ## promote the best model again; FORCE=1 does not compare it with the champion
+promote: check  ## promote the best model again; FORCE=1 skips the comparison with the champion
 	@python -m pipeline.promote $(if $(FORCE),--force)
 
 rollback: check  ## make the previous champion champion again
@@ -59,7 +61,7 @@ $(VENV)/cluster $(VENV)/demo: $(VENV)/%: $(VENV)/made requirements-%.lock
 	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-$*.lock
 	@touch $@
 
-search: check cluster  ## better settings of a variant: make search VARIANT=shallow TRIALS=40, ranges in search.yaml
+search: check cluster  ## search for better settings of a variant: make search VARIANT=shallow TRIALS=40, ranges in search.yaml
 	@test -n "$(VARIANT)" || { echo "error: VARIANT: missing: make search VARIANT=shallow"; exit 1; }
 	@python -m pipeline.search '$(VARIANT)' $(if $(TRIALS),--trials='$(TRIALS)')
 
@@ -67,10 +69,10 @@ ui: setup  ## look at runs and models on http://127.0.0.1:5000
 	mlflow ui
 
 serve: setup  ## serve the champion on http://127.0.0.1:5001; of another dataset: make serve MODEL=digits
-	@python -m pipeline.serve --model 'models:/$(MODEL)@champion'
+	@python -m pipeline.serve $(if $(MODEL),--model='models:/$(MODEL)@champion')
 
-demo: $(VENV)/demo  ## a page to try the champion on, http://127.0.0.1:8501; MODEL as of serve
-	@python -m pipeline.demo --model 'models:/$(MODEL)@champion'
+demo: $(VENV)/demo  ## a page to try the champion on, http://127.0.0.1:8501; MODEL as for serve
+	@python -m pipeline.demo $(if $(MODEL),--model='models:/$(MODEL)@champion')
 
 backup: setup  ## back up MLflow's SQLite store and artifacts to backups/, or to FILE
 	@python -m pipeline.backup $(if $(FILE),'$(FILE)')
@@ -79,8 +81,8 @@ restore: setup  ## restore a backup into an empty store: make restore FILE=backu
 	@test -n "$(FILE)" || { echo "error: FILE: missing: make restore FILE=backups/..."; exit 1; }
 	@python -m pipeline.restore '$(FILE)'
 
-clean: setup  ## list what would be deleted; YES=1 deletes it (dvc checkout restores all but the quickstart)
-	@du -shc $(wildcard $(JUNK) $(OUTS)) 2>/dev/null || true
+clean: setup  ## list what would be deleted; YES=1 deletes it (dvc checkout restores all but quickstart and download)
+	@du -shc $(JUNK) $(OUTS) 2>/dev/null || true
 	@if [ -n "$(YES)" ]; then rm -rf $(JUNK) $(OUTS); echo "deleted"; else echo "nothing deleted yet: make clean YES=1"; fi
 
 lint: setup  ## format check, linter, type checker
@@ -96,18 +98,17 @@ test: lint  ## linter, type checker and the tests that need only pip packages
 	$(PYTEST) -m "not system and not faults"
 
 test-faults: system-packages  ## the long tests of faults: kills, full disks, stopped servers (docs/reliability.md)
-	$(PYTEST) --numprocesses=$$(($$(nproc) + 1)) -m faults  # they wait much
+	$(PYTEST) --numprocesses=$$(($$(nproc) + 1)) -m faults  # they mostly wait
 
-test-system: system-packages  ## the tests that need a browser, Postgres and the page, which it installs
+test-system: system-packages  ## the tests that need a browser, Postgres or nginx, which it installs
 	$(PYTEST) -m "system and not faults and not cluster"
 
 test-cluster: $(VENV)/cluster  ## the tests of Ray: nodes that die, a search
 	$(PYTEST) tests/test_cluster.py tests/test_search.py
 
 test-all: system-packages  ## all tests but the longest of Ray, with one quickstart for all of them
-	$(PYTEST) --numprocesses=$$(($$(nproc) + 1)) -m "not cluster"  # those of faults wait much
+	$(PYTEST) --numprocesses=$$(($$(nproc) + 1)) -m "not cluster"  # the tests of faults mostly wait
 
-.PHONY: system-packages
 system-packages: $(VENV)/demo $(VENV)/cluster
 	bash tests/install_system_packages.sh
 
@@ -124,4 +125,4 @@ lock: setup  ## update the locks from pyproject.toml
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
 	  --no-header --upgrade pyproject.toml -o requirements.lock
 	for group in demo cluster; do uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-	  --group $$group --no-header --upgrade -c requirements.lock -o requirements-$$group.lock; done
+	  --group $$group --no-header --upgrade -c requirements.lock -o requirements-$$group.lock || exit 1; done

@@ -13,13 +13,13 @@ import pandas as pd
 import psutil
 from rich.console import Console
 
-from pipeline import params, plan
+from pipeline import params, plan, repro
 from pipeline.learning.recipe import Recipe, code_digests
 from pipeline.reporting.markdown import markdown_table
 from pipeline.running import ahead
-from pipeline.running.cluster import Cluster
 from pipeline.running.job import Job, Report
 from pipeline.running.view import View, report
+from pipeline.shared.errors import one_line_errors
 from pipeline.shared.trained import Trained, all_trained
 
 NUMBERS = (100, 300, 1000)
@@ -36,6 +36,7 @@ class Empty(Job):
         return self.trained
 
 
+@one_line_errors
 def main() -> None:
     """Measure, and print a table."""
     settings = plan.checked_params()
@@ -53,7 +54,7 @@ def measure(number: int, settings: params.Params) -> dict[str, str]:
     jobs = [replace(job, trained=Trained(first.variant, seed)) for seed in range(number)]
     before, began, everyone = sum(driver.cpu_times()[:2]), time.monotonic(), sum(psutil.cpu_times()[:3])
     with View(Console(quiet=True), number) as view:
-        cluster = Cluster(settings.cluster, jobs)
+        cluster = repro.make_executor("ray", settings, jobs, None)
         joined = time.monotonic()
         ahead.run(jobs, cluster, view)
     wall = time.monotonic() - joined

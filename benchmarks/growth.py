@@ -3,6 +3,7 @@
 import sqlite3
 import sys
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def by_runs(project: Path, counts: list[int], times: int) -> dict[str, Any]:
 
 def multiply_runs(store: Path, count: int) -> None:
     """Copy finished trainings in a store, under new ids and other seeds, until it holds `count` runs."""
-    with sqlite3.connect(store) as database:
+    with closing(sqlite3.connect(store)) as database, database:
         originals = [
             row[0] for row in database.execute("select run_uuid from runs where status = 'FINISHED'")
         ]

@@ -33,13 +33,14 @@ def make(
     params["data"] |= folders if watched else {"directory": str(images)}
     params["seeds"] = list(seeds)
     params["training"] |= training
-    for group in (params, params["finetune"]):
+    finetune = params.get("finetune")
+    for group in filter(None, (params, finetune)):
         chosen = {
             name: block for name, block in group["variants"].items() if not variants or name in variants
         }
         group["variants"] = {name: unstopped(block, epochs) for name, block in chosen.items()}
-    if params["finetune"]["init_from"] not in params["variants"]:
-        params["finetune"]["init_from"] = next(iter(params["variants"]))
+    if finetune and finetune["init_from"] not in params["variants"]:
+        finetune["init_from"] = next(iter(params["variants"]))
     with contextlib.chdir(checkout):
         lay_out(folder, yaml.safe_dump(params, sort_keys=False))
     return folder

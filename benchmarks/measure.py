@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil
 
+from pipeline.shared.errors import PipelineError, in_a_line
+
 
 def run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> dict[str, float]:
     """Wall and CPU seconds of a command and of all that it started and waited for."""
@@ -22,9 +24,8 @@ def run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> di
     )
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
-        raise SystemExit(
-            f"error: {' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
-        )
+        reason = in_a_line((done.stderr or done.stdout)[-300:])
+        raise PipelineError(f"{' '.join(command)}: exit status {done.returncode}: {reason}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"wall": round(wall, 3), "cpu": round(cpu, 3)}
 

@@ -31,8 +31,8 @@ def _steps(found: dict[str, Any], first: str, second: str) -> str:
             row[f"{side}: matrix speed"] = f"{matrix.fraction(found, variant, side):.0%}"
         rows.append(row)
     return (
-        f"Seconds an epoch with its validation pass, of {found['images']:,} images in all, and in brackets "
-        f"the ratio. Medians of {_n(found)} epochs, the sides by turns.\n\n"
+        f"Seconds per epoch with its validation pass, on {found['images']:,} images in all; the ratio in "
+        f"brackets. Medians of {_n(found)} epochs; the sides take turns.\n\n"
         f"{markdown_table(pd.DataFrame(rows))}"
     )
 
@@ -45,8 +45,8 @@ def _n(found: dict[str, Any]) -> str:
 def _step_section(found: dict[str, Any]) -> str:
     return (
         f"## An epoch: notebook and pipeline\n\n{_steps(found, 'notebook', 'pipeline')}\n\n"
-        "A notebook's epoch ends at a tick of tf.data's autotuning, some only after twice the time of their "
-        "work: another run may meet other ticks, and the CPU seconds say more."
+        "A notebook's epoch lasts until the next tick of tf.data's autotuning, sometimes twice as long as "
+        "its work. Its wall time differs between runs; CPU seconds are more reliable."
         + matrix.EXPLANATION
         * ("gflops" in found)
     )

@@ -122,8 +122,8 @@ def text(records: list[dict[str, Any]], table: pd.DataFrame) -> str:
     commits = dict.fromkeys(record["commit"][:7] for record in records)
     return (
         "# Full trainings\n\nAccuracy on CIFAR-10 with pixels that went through JPEG (docs/results.md): mean "
-        f"and standard deviation over n seeds. One thread a training, {'; '.join(machines)}; commits "
-        f"{', '.join(commits)}.\n\n{markdown_table(shown)}\n"
+        f"and standard deviation over n seeds. One thread a training, {'; '.join(machines)}; commit"
+        f"{'s' * (len(commits) > 1)} {', '.join(commits)}.\n\n{markdown_table(shown)}\n"
         + "\n![Accuracy against CPU minutes](frontier.png)\n"
         * (len(table) > 1)
     )

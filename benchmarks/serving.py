@@ -12,6 +12,7 @@ Writes benchmarks/serving.json: medians with n and quartiles, CPU seconds beside
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ from pipeline.champion import serving
 from pipeline.design import architecture
 from pipeline.learning import model_file
 from pipeline.learning.backend import keras, tf
+from pipeline.shared.errors import PipelineError, one_line_errors
 from pipeline.shared.variant import Network
 from tests.servers import answers, free_port, server
 
@@ -43,8 +45,11 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (256, 32, 32, 3), dtype=np.ui
 ROUNDS = 7
 
 
+@one_line_errors
 def main() -> None:
     """Measure every network, and write and print what was found."""
+    if not shutil.which("ab"):
+        raise PipelineError("ab: not installed: `sudo apt-get install apache2-utils`")
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     found: dict[str, Any] = {"machine": machine(), "rounds": ROUNDS, "networks": {}}
     for network in NETWORKS:

@@ -8,16 +8,8 @@ import yaml
 
 from benchmarks.measure import run, summary
 
-STAGES = {
-    "fetch": False,
-    "prepare": False,
-    "recipes": False,
-    "train": True,
-    "predict": False,
-    "evaluate": True,
-    "promote": True,
-    "report": True,
-}  # whether it opens the store
+STAGES = ("fetch", "prepare", "recipes", "train", "predict", "evaluate", "promote", "diagnose", "report")
+OPEN_THE_STORE = {"train", "evaluate", "promote", "report"}
 STORE = "; import mlflow; mlflow.MlflowClient().get_experiment_by_name('none')"
 
 
@@ -25,8 +17,8 @@ def measure(folder: Path, times: int) -> dict[str, Any]:
     """Wall and CPU seconds of each stage's start, after one that is not counted."""
     environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "PYTHONPATH": str(Path.cwd())}
     found = {}
-    for stage, opens in STAGES.items():
-        command = [sys.executable, "-c", f"import pipeline.{stage}{STORE if opens else ''}"]
+    for stage in STAGES:
+        command = [sys.executable, "-c", f"import pipeline.{stage}{STORE if stage in OPEN_THE_STORE else ''}"]
         seconds = [run(command, folder, environment) for _ in range(times + 1)][1:]
         found[stage] = {clock: summary([one[clock] for one in seconds]) for clock in ("wall", "cpu")}
         print(f"bench: start-up: {stage}: CPU {found[stage]['cpu']['median']:.2f} s", flush=True)

@@ -96,8 +96,9 @@ def started(
         context.Process(target=take_turns, args=(there, variant, folder, epochs, chosen))
         for (_, there), chosen in zip(pipes, recipes, strict=True)
     ]
-    for process in processes:
+    for process, (_, there) in zip(processes, pipes, strict=True):
         process.start()
+        there.close()  # or `recv` would wait for ever if the process dies
     try:
         yield [here for here, _ in pipes]
     finally:

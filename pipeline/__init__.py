@@ -5,7 +5,7 @@ Stages, in the order of dvc.yaml:
     watch       lists the files of your own folders
     fetch       downloads the images                      evaluate   scores all models, draws their figures
     prepare     checks them, splits off validation        promote    makes the best model champion
-    recipes     turns params.yaml into a recipe each      diagnose   looks for weak points of data and model
+    recipes     writes a recipe for each variant      diagnose   looks for weak points of data and model
     train       trains one variant with one seed          report     writes the comparison
     predict     stores its probabilities
 
@@ -13,10 +13,10 @@ Commands around them:
 
     params      checks params.yaml                        sync       logs to MLflow what DVC restored
     plan        shows which stages would run              rollback   makes the previous champion champion
-    repro       runs them, trainings ahead                backup     saves MLflow's store
+    repro       runs them, trainings side by side         backup     saves MLflow's store
     quickstart  runs everything on small images           restore    restores a backup
     classify    classifies images                         integrity  checks files against DVC's records
-    demo        serves a page to try a model on         search     tries settings of a variant
+    demo        serves a page to try a model on           search     tries settings of a variant
     serve       serves a model with MLflow's server
 
 Folders, each used by the stages beside it:

@@ -4,8 +4,8 @@
 
 Reads the store that MLFLOW_TRACKING_URI names, or mlflow.db, and the folders that its experiments name.
 Writes FILE, by default backups/mlflow-DATE.zip: `mlflow.db`, `artifacts/` with a folder for each place of
-artifacts, and `manifest.json`. Runs may continue meanwhile: SQLite's online backup copies the database
-first, at one moment, so everything that it calls finished is there.
+artifacts, and `manifest.json`. Runs may continue: SQLite's online backup copies the database first, as it
+is at one moment, so every run that this copy calls finished is complete in the archive.
 """
 
 import argparse
@@ -48,6 +48,8 @@ def main() -> None:
     except OSError as error:
         reason = error.strerror or error
         raise PipelineError(f"{error.filename or file}: cannot be backed up to {file}: {reason}") from error
+    except sqlite3.Error as error:
+        raise PipelineError(f"{database}: cannot be backed up: {error}") from error
     for location in manifest["skipped"]:
         print(f"backup: skipped, since it is not on this machine: {masked(location)}")
     print(f"backup: {file}: {manifest['runs']} runs, {manifest['files']} files")
@@ -57,12 +59,12 @@ def sqlite_file() -> Path:
     """The absolute path of the store's file. Raises PipelineError if the store is not an SQLite file."""
     uri = mlflow.get_tracking_uri()
     if not uri.startswith("sqlite:"):
-        raise PipelineError(f"{uri}: an SQLite file is allowed; see docs/upkeep.md for others")
+        raise PipelineError(f"{uri}: not an SQLite file; for other stores see docs/upkeep.md")
     return Path(store.database_url(uri).database or "").absolute()
 
 
 def write(database: Path, file: Path) -> dict[str, Any]:
-    """Write the archive, all or nothing; its manifest."""
+    """Write the archive, all or nothing. Returns its manifest."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=file.parent, prefix=".backup-") as temporary:
         folder = Path(temporary)
@@ -85,14 +87,11 @@ def write(database: Path, file: Path) -> dict[str, Any]:
 
 def copy_database(database: Path, copy: Path) -> None:
     """Copy an SQLite file at one moment, even if others write to it."""
-    try:
-        with (
-            closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=60)) as source,
-            closing(sqlite3.connect(copy)) as target,
-        ):
-            source.backup(target)
-    except sqlite3.Error as error:
-        raise PipelineError(f"{database}: cannot be copied: {error}") from error
+    with (
+        closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=60)) as source,
+        closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)
 
 
 def contents(database: Path, folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ test images of the model's data. Prints the most probable classes; writes nothin
 import argparse
 import glob
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def main() -> None:
     """Load the model, classify the images and show the results, also if some files are not images."""
     arguments = parsed_arguments()
     if arguments.top is not None and arguments.top < 1:
-        raise PipelineError(f"--top: 1 or more is allowed; received {arguments.top}")
+        raise PipelineError(f"--top: must be 1 or more; received {arguments.top}")
     model = inference.load(arguments.model or inference.champion_uri())
     queries, bad = read_files(arguments.images, model.size)
     queries += read_test_images(model, arguments.index)
@@ -54,6 +55,7 @@ def main() -> None:
         probabilities = model.probabilities(np.stack([query.pixels for query in queries]))
         top = arguments.top or (None if arguments.json or arguments.csv else 5)
         answers = list(answered(queries, probabilities, model.classes, top))
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly if `| head` closes the pipe
         if arguments.json:
             print(json.dumps(answers, indent=2, ensure_ascii=False))
         elif arguments.csv:
@@ -105,7 +107,7 @@ def read_test_images(model: LoadedModel, indices: list[int]) -> list[Query]:
     shown, labels = model.test["images"], model.test["labels"]
     last = len(labels) - 1
     if beyond := [index for index in indices if not 0 <= index <= last]:
-        raise PipelineError(f"--index: 0 to {last} are allowed; received {', '.join(map(str, beyond))}")
+        raise PipelineError(f"--index: must be from 0 to {last}; received {', '.join(map(str, beyond))}")
     return [Query(f"test image {i}", shown[i], int(labels[i])) for i in indices]
 
 

@@ -5,7 +5,8 @@
 Reads params.yaml (published, training.threads), champion.json, data/prepared, models and predictions. Writes
 diagnosis/, a table and a figure each: `near_duplicates` between training, validation and test images;
 `label_errors`, test labels that the chosen model contradicts; `robustness` of the chosen model and of the
-best other variant, a published one if there is any, on corrupted test images. Nothing is chosen by it.
+best other variant, a published one if there is any, on corrupted test images. Nothing is chosen from its
+results.
 """
 
 import shutil
@@ -20,18 +21,20 @@ from pipeline.diagnosis.near_duplicates import near_duplicates
 from pipeline.integrity import check_inputs
 from pipeline.params import Params
 from pipeline.scoring.stored import read_probabilities, read_right
+from pipeline.shared.arguments import no_arguments
 from pipeline.shared.arrays import read_arrays, read_facts
 from pipeline.shared.lock import command
 from pipeline.shared.paths import CHAMPION, DIAGNOSIS, MODELS, PREDICTIONS, PREPARED, RECIPES
 from pipeline.shared.trained import Trained, all_trained, read_champion
 
 PARTS = ("train", "validation", "test")
-IMAGES = 2_000  # of the test images, whose robustness is tried
+IMAGES = 2_000  # the test images on which robustness is measured
 
 
 @command
 def main() -> None:
     """Find near duplicates and suspicious labels, and measure robustness."""
+    no_arguments(__doc__)
     params = Params.read()
     check_inputs(CHAMPION, MODELS, PREDICTIONS, RECIPES, *(PREPARED / part for part in ("split", *PARTS)))
     decision, data = read_champion(), {part: read_arrays(PREPARED / part) for part in PARTS}
@@ -52,7 +55,7 @@ def main() -> None:
 
 
 def rival(chosen: Trained, published: dict[str, float]) -> list[Trained]:
-    """The best model of another variant on validation images: of a published one, if there are any."""
+    """The best model of another variant, by validation accuracy; published variants come first."""
     models = [one for one in all_trained() if one.record()["tags"]["status"] == "trained"]
     others = [one for one in models if one.variant != chosen.variant]
     known = [one for one in others if one.variant in published] or others

@@ -10,10 +10,9 @@ another training failed. For a training that diverged, the metrics hold its stat
 """
 
 import argparse
-import os
 import shutil
 
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 
 from pipeline.integrity import check_inputs
 from pipeline.records import store, tracking
@@ -26,14 +25,15 @@ from pipeline.shared.lock import command
 from pipeline.shared.paths import EVALUATION, METRICS, MODELS, PREDICTIONS, PREPARED, RECIPES
 from pipeline.shared.trained import Trained, all_trained
 
-MODELS_PER_PROCESS = 4  # which is what starting a process costs
+MODELS_PER_PROCESS = 4  # starting a process takes as long as scoring so many
 
 
 @command
 def main() -> None:
     """Score, write and log."""
-    models = chosen_models()
+    arguments = parsed_arguments()
     check_inputs(RECIPES, MODELS, PREDICTIONS, *(PREPARED / part for part in ("split", "validation", "test")))
+    models = chosen_models(arguments)
     for trained in models:
         if not trained.predictions.is_dir():
             raise PipelineError(
@@ -42,9 +42,9 @@ def main() -> None:
             )
     store.check()
     if models == all_trained():
-        for folder in (EVALUATION, METRICS):  # which may hold models of earlier params
+        for folder in (EVALUATION, METRICS):  # they may hold models that params.yaml no longer names
             shutil.rmtree(folder, ignore_errors=True)
-    jobs = min(os.cpu_count() or 1, -(-len(models) // MODELS_PER_PROCESS))
+    jobs = min(cpu_count(), -(-len(models) // MODELS_PER_PROCESS))
     for line in Parallel(jobs, return_as="generator")(delayed(evaluation.evaluate)(one) for one in models):
         print(line, flush=True)
     write_comparison(all_trained())
@@ -55,12 +55,16 @@ def main() -> None:
                 log_evaluation(trained, experiment)
 
 
-def chosen_models() -> list[Trained]:
-    """The model that the arguments name; all without arguments."""
+def parsed_arguments() -> argparse.Namespace:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(description="Score all trained models, or one.")
     parser.add_argument("variant", nargs="?", help="a key of `variants` or `finetune.variants`")
     parser.add_argument("seed", nargs="?", type=int, help="the seed that it was trained with")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def chosen_models(arguments: argparse.Namespace) -> list[Trained]:
+    """The model that the arguments name; all without arguments."""
     models = all_trained()
     if arguments.variant is None:
         return models

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.data import folders, sources
 from pipeline.params import Cifar10, Digits, Directory, Params
+from pipeline.shared.arguments import no_arguments
 from pipeline.shared.arrays import write_arrays
 from pipeline.shared.lock import command
 from pipeline.shared.paths import DOWNLOADS, RAW
@@ -19,6 +20,7 @@ from pipeline.shared.paths import DOWNLOADS, RAW
 @command
 def main() -> None:
     """Fetch the dataset and write data/raw."""
+    no_arguments(__doc__)
     data = Params.read().data
     match data:
         case Cifar10():

@@ -3,8 +3,8 @@
     python -m pipeline.integrity
 
 Reads dvc.lock, every file that it lists and every file of DVC's cache. DVC itself does not read a file again
-if its inode, size and modification time are unchanged, and never checks its cache, so it misses bytes that
-changed by themselves. Such a file is restored from DVC's cache, or a file of the cache from the workspace. If
+if its inode, size and modification time are unchanged, and never checks its cache, so it misses silent
+corruption. Such a file is restored from DVC's cache, or a file of the cache from the workspace. If
 no intact copy is left, the damaged ones are removed, so `dvc repro` makes the file again.
 
 A change that DVC sees is an edit. It is reported and left alone, because DVC handles it.
@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.shared.arguments import no_arguments
 from pipeline.shared.dvc_lock import FOLDER, LOCK, Out, file_md5, locked_outs, md5_of
 from pipeline.shared.errors import PipelineError, in_a_line, one_line_errors
 
@@ -26,14 +27,15 @@ if TYPE_CHECKING:
 @one_line_errors
 def main() -> None:
     """Check and restore everything. Raises PipelineError if a file is lost."""
+    no_arguments(__doc__)
     _raise_if_lost(check_everything())
-    print("integrity: all files match dvc.lock and DVC's cache")
+    print("integrity: no file is damaged")
 
 
 def mend_everything() -> None:
     """Check and restore everything before a `dvc repro`, which makes lost files again."""
     for line in check_everything():
-        print(f"{line}; removed, to be made again")
+        print(f"{line}; removed, and will be made again")
 
 
 def check_inputs(*paths: Path) -> None:

@@ -1,6 +1,6 @@
-"""params.yaml as one frozen object, checked before any work.
+"""Read params.yaml as one frozen object, and print what is wrong with it.
 
-python -m pipeline.params      checks params.yaml, and prints what is wrong with it, if anything
+    python -m pipeline.params
 """
 
 from importlib.metadata import version
@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pipeline.shared.arguments import no_arguments
 from pipeline.shared.errors import PipelineError, one_line_errors
 from pipeline.shared.load_params import load_params, shortened
 from pipeline.shared.paths import PARAMS
@@ -104,7 +105,7 @@ class Training(Section):
 
 
 class Cluster(Section):
-    """What one training takes of a Ray cluster; by default its threads, and a GPU if it is for one."""
+    """What one training takes on a Ray cluster: by default a CPU a thread, and a GPU if it is for one."""
 
     cpus: float | None = Field(default=None, gt=0)
     gpus: float | None = Field(default=None, ge=0)
@@ -114,12 +115,12 @@ class Cluster(Section):
 class Finetune(Section):
     """Variants that start from the trained weights of another variant, seed by seed."""
 
-    init_from: VariantName
-    variants: dict[VariantName, Variant]
+    init_from: VariantName | None = None
+    variants: dict[VariantName, Variant] = Field(default_factory=dict)
 
 
 class Promotion(Section):
-    """A champion's validation accuracy is at least this much above chance."""
+    """A champion's validation accuracy must exceed chance by this much."""
 
     margin: float = Field(ge=0, lt=1)
 
@@ -138,11 +139,11 @@ class Params(Section):
     training: Training
     seeds: list[Seed] = Field(min_length=1)
     variants: dict[VariantName, Variant] = Field(min_length=1)
-    finetune: Finetune | None = None
+    finetune: Finetune = Field(default_factory=Finetune)
     cluster: Cluster = Field(default_factory=Cluster)
     promotion: Promotion
     serving: Serving
-    published: dict[VariantName, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
+    published: dict[VariantName, Annotated[float, Field(gt=0, le=1)]]
 
     @classmethod
     def read(cls, path: Path = PARAMS) -> Self:
@@ -152,9 +153,8 @@ class Params(Section):
     @property
     def blocks(self) -> dict[str, Variant]:
         """All variants by the keys of their blocks, those that are fine-tuned last."""
-        finetuned = self.finetune.variants if self.finetune else {}
-        blocks = {f"variants.{name}": variant for name, variant in self.variants.items()}
-        return blocks | {f"finetune.variants.{name}": variant for name, variant in finetuned.items()}
+        tables = {"variants": self.variants, "finetune.variants": self.finetune.variants}
+        return {f"{key}.{name}": block for key, blocks in tables.items() for name, block in blocks.items()}
 
     @property
     def trained(self) -> list[Trained]:
@@ -164,12 +164,12 @@ class Params(Section):
     @model_validator(mode="after")
     def _seeds_are_distinct(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: each is allowed once; received {shortened(self.seeds)}")
+            raise ValueError(f"seeds: must be distinct; received {shortened(self.seeds)}")
         return self
 
     @model_validator(mode="after")
     def _finetuning_fits_its_start(self) -> Self:
-        if self.finetune is None or not self.finetune.variants:
+        if not self.finetune.variants:
             return self
         start, finetuned = self.finetune.init_from, self.finetune.variants
         if twice := set(self.variants) & set(finetuned):
@@ -190,6 +190,7 @@ class Params(Section):
 @one_line_errors
 def main() -> None:
     """Check params.yaml and the versions that it names."""
+    no_arguments(__doc__)
     params = Params.read()
     params.training.check_versions()
     print(f"{PARAMS}: fine: {len(params.trained)} trainings on {params.data.dataset}")

@@ -20,6 +20,7 @@ from pipeline.params import Params
 from pipeline.records import store
 from pipeline.running.job import Job
 from pipeline.running.view import in_words
+from pipeline.shared.arguments import no_arguments
 from pipeline.shared.errors import PipelineError, in_a_line, one_line_errors
 from pipeline.shared.trained import Trained, all_trained
 
@@ -32,6 +33,7 @@ Stages = dict[str, bool]  # the stages that `dvc repro` would run, in order; whe
 @one_line_errors
 def main() -> None:
     """Print the plan."""
+    no_arguments(__doc__)
     params = checked_params()
     stages = after_recipes(outdated_stages())
     show(stages, jobs_ahead(stages, params.data.dataset, code_digests()))
@@ -62,7 +64,7 @@ def show(stages: Stages, jobs: list[Job]) -> None:
 
 
 def after_recipes(stages: Stages) -> Stages:
-    """The stages that are out of date once `recipes` is not, which this runs.
+    """Bring `recipes` up to date. Returns the stages that are then out of date.
 
     Raises PipelineError if a stage up to `recipes` fails.
     """
@@ -107,7 +109,7 @@ def jobs_ahead(stages: Stages, experiment: str, code: dict[str, str]) -> list[Jo
     """The trainings and predictions to do before `dvc repro`: those that it would not restore itself.
 
     `code` is the digest of each stage's modules, taken before workers import them.
-    What follows a restored training is left to `dvc repro`, too.
+    The prediction of a restored model, and its fine-tunings, are left to `dvc repro`, too.
     """
     known = earlier_wall_seconds(experiment) if stages else {}
     jobs: list[Job] = []

@@ -15,18 +15,18 @@ from pathlib import Path
 from pipeline.integrity import check_inputs
 from pipeline.learning.recipe import Recipe, code_digest, prediction_key
 from pipeline.shared import results
+from pipeline.shared.arguments import variant_and_seed
 from pipeline.shared.arrays import read_arrays, write_arrays
 from pipeline.shared.lock import command
 from pipeline.shared.paths import PREPARED, RECIPES
-from pipeline.shared.trained import trained_from_arguments
 
 PARTS = ("validation", "test")
 
 
 @command
 def main() -> None:
-    """Take the predictions up, or predict."""
-    trained = trained_from_arguments("Predict validation and test images with one trained model.")
+    """Copy the predictions if `pipeline.repro` has them, or predict."""
+    trained = variant_and_seed("Predict validation and test images with one trained model.")
     check_inputs(RECIPES, trained.folder, PREPARED / "split")
     trained.checkpoint.unlink(missing_ok=True)  # DVC has the model by now
     recipe = Recipe.read(trained.variant)

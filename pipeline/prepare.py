@@ -17,6 +17,7 @@ from sklearn.model_selection import train_test_split
 
 from pipeline.integrity import check_inputs
 from pipeline.params import Params, Split
+from pipeline.shared.arguments import no_arguments
 from pipeline.shared.arrays import arrays_digest, digest_of, read_arrays, read_facts, write_arrays
 from pipeline.shared.errors import PipelineError
 from pipeline.shared.figure import new_figure
@@ -27,6 +28,7 @@ from pipeline.shared.paths import PARAMS, PREPARED, RAW
 @command
 def main() -> None:
     """Check, split and write."""
+    no_arguments(__doc__)
     strategy = Params.read().split
     check_inputs(RAW)
     raw, facts = read_arrays(RAW), read_facts(RAW)

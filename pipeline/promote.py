@@ -2,9 +2,9 @@
 
     python -m pipeline.promote [--force]
 
-Chooses the variant with the highest mean validation accuracy, and of it the best seed. The registry's gate
+Chooses the variant with the highest mean validation accuracy, and its best seed. The registry's gate
 may refuse it: see pipeline/champion/gate.py. Reads params.yaml (promotion, serving), recipes/_index.json,
-data/prepared/{split,validation}, metrics, predictions, with which they must agree, and the chosen model.
+data/prepared/{split,validation}, metrics, the predictions (which must agree with them) and the chosen model.
 Writes champion.json: the candidate, `promoted`, the `reason`, and the champion that stays if it was refused.
 """
 

@@ -10,7 +10,6 @@ and metrics stay in quickstart/. Nothing else is touched.
 import contextlib
 import json
 import logging
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -23,8 +22,9 @@ from pipeline import repro
 from pipeline.champion.serving import example_request
 from pipeline.params import Params
 from pipeline.records import store
+from pipeline.shared.arguments import no_arguments
 from pipeline.shared.arrays import read_arrays
-from pipeline.shared.errors import one_line_errors
+from pipeline.shared.lock import command
 
 FOLDER = Path("quickstart")
 PARAMS = Path(__file__).with_name("quickstart.yaml")
@@ -46,17 +46,16 @@ NEXT = """\
                   [dim]CIFAR-10, all variants, some hours[/]"""
 
 
-@one_line_errors
+@command
 def main() -> None:
     """Copy, run, synchronize and print what is next."""
+    no_arguments(__doc__)
     root = Path.cwd()
     lay_out(FOLDER, PARAMS.read_text())
     params = Params.read(FOLDER / "params.yaml")
-    uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
-    mlflow.set_tracking_uri(uri)
+    store.anchor(root)
     store.check()
     experiment = mlflow.set_experiment(params.data.dataset).experiment_id
-    os.environ["MLFLOW_TRACKING_URI"] = uri
     with contextlib.chdir(FOLDER):
         if status := repro.reproduce(params):
             sys.exit(status)

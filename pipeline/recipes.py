@@ -16,6 +16,7 @@ from pipeline.integrity import check_inputs
 from pipeline.learning import hardware
 from pipeline.learning.recipe import Recipe
 from pipeline.params import Params
+from pipeline.shared.arguments import no_arguments
 from pipeline.shared.arrays import read_facts, write_json
 from pipeline.shared.errors import PipelineError
 from pipeline.shared.load_params import joined
@@ -28,6 +29,7 @@ from pipeline.shared.variant import Variant
 @command
 def main() -> None:
     """Make all recipes, then write them."""
+    no_arguments(__doc__)
     params = Params.read()
     params.training.check_versions()
     check_inputs(PREPARED / "split")
@@ -57,7 +59,7 @@ def recipe(key: str, variant: Variant, params: Params, facts: dict[str, Any]) ->
         architecture.check_whitening(f"{where}.whitening", config)
     return Recipe(
         variant=name,
-        init_from=params.finetune.init_from if params.finetune and key.startswith("finetune.") else None,
+        init_from=params.finetune.init_from if key.startswith("finetune.") else None,
         model=config,
         optimizer=optimizers.configuration(f"{where}.optimizer", variant.optimizer, steps),
         settings=variant.model_dump(exclude_none=True),

@@ -15,9 +15,9 @@ from pipeline.params import Params
 from pipeline.records import store
 from pipeline.records.outputs import describe_champion, log_report
 from pipeline.reporting import card, figures, report_text
-from pipeline.reporting.diagnosis import FIGURES
 from pipeline.reporting.markdown import to_html
-from pipeline.reporting.results import read_results
+from pipeline.reporting.results import DIAGNOSIS_COLUMNS, read_results
+from pipeline.shared.arguments import no_arguments
 from pipeline.shared.lock import command
 from pipeline.shared.paths import (
     CHAMPION,
@@ -37,6 +37,7 @@ SHOWN = ("split", "validation", "test", "class_balance.csv", "samples.png")  # o
 @command
 def main() -> None:
     """Read, write and log."""
+    no_arguments(__doc__)
     params = Params.read()
     check_inputs(
         *(RECIPES, CHAMPION, DIAGNOSIS, EVALUATION, METRICS, MODELS, PREDICTIONS),
@@ -49,7 +50,7 @@ def main() -> None:
     figures.accuracies(results.table, results.facts["counts"]).savefig(REPORTS / "accuracies.png", dpi=100)
     for figure in ("confusion", "roc", "reliability", "examples"):
         shutil.copyfile(results.candidate.evaluation / f"{figure}.png", REPORTS / f"{figure}.png")
-    for figure in FIGURES:
+    for figure in DIAGNOSIS_COLUMNS:
         shutil.copyfile(DIAGNOSIS / f"{figure}.png", REPORTS / f"{figure}.png")
     shutil.copyfile(PREPARED / "samples.png", REPORTS / "samples.png")
 

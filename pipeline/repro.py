@@ -1,4 +1,4 @@
-"""`dvc repro`, with its trainings and predictions done ahead, side by side in workers.
+"""`dvc repro`, with training and prediction done first, side by side in workers.
 
     python -m pipeline.repro [--jobs N] [--executor ray]
 
@@ -13,6 +13,7 @@ import argparse
 import re
 import signal
 import sys
+from collections.abc import Sequence
 
 import joblib
 import mlflow
@@ -41,19 +42,19 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if (executor := arguments.executor) not in {"local", "ray"}:
-        raise PipelineError(f"--executor: `local` and `ray` are allowed; received {executor!r}")
+        raise PipelineError(f"--executor: must be `local` or `ray`; received {executor!r}")
     jobs = arguments.jobs
     if not re.fullmatch("cores|[1-9][0-9]*", jobs):
-        raise PipelineError(f"--jobs: `cores` and whole numbers from 1 are allowed; received {jobs!r}")
+        raise PipelineError(f"--jobs: must be `cores` or a whole number from 1; received {jobs!r}")
     sys.exit(reproduce(plan.checked_params(), None if jobs == "cores" else int(jobs), executor))
 
 
 def reproduce(params: Params, jobs: int | None = None, executor: str = "local") -> int:
-    """Restore damaged files, print the plan, and bring all stages up to date; the exit status.
+    """Restore damaged files, print the plan, and bring all stages up to date. Returns the exit status.
 
     At most `jobs` trainings run at a time, by default as many as the cores have room for; one on each GPU.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in walk.SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
             signal.signal(number, signal.default_int_handler)
     try:
@@ -76,10 +77,11 @@ def reproduce(params: Params, jobs: int | None = None, executor: str = "local") 
         return 130
     left = ", ".join(plan.outdated_stages())
     print(f"error: not done: {left}. Run the same command to continue.", file=sys.stderr)
+    print("`python -m pipeline.evaluate VARIANT SEED` scores one model that is trained.", file=sys.stderr)
     return 1
 
 
-def make_executor(name: str, params: Params, todo: list[Job], jobs: int | None) -> ahead.Executor:
+def make_executor(name: str, params: Params, todo: Sequence[Job], jobs: int | None) -> ahead.Executor:
     """Where the trainings run. Raises PipelineError if Ray is not installed, or its cluster has no room."""
     if name == "local":
         return Pool(jobs or max(1, joblib.cpu_count() // params.training.threads), todo)

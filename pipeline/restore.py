@@ -45,13 +45,14 @@ def main() -> None:
     try:
         manifest = restore(file, database)
     except OSError as error:
-        raise PipelineError(f"{database}: cannot be written: {error}") from error
+        reason = error.strerror or error
+        raise PipelineError(f"{error.filename or database}: cannot be restored: {reason}") from error
     print(f"restore: {manifest['runs']} runs, {manifest['files']} files from {file}")
     store.check()  # an older store is restored too, and must then be upgraded
 
 
 def restore(file: Path, database: Path) -> dict[str, Any]:
-    """Restore an archive to the store `database`; its manifest.
+    """Restore an archive to the store `database`. Returns its manifest.
 
     Raises PipelineError, and changes nothing, if a file is in the way or the archive is damaged.
     """
@@ -83,7 +84,7 @@ def refuse_to_overwrite(targets: list[Path]) -> None:
 
 
 def unpack(file: Path, folder: Path) -> dict[str, Any]:
-    """Unpack an archive, which checks the CRC of every file; its manifest."""
+    """Unpack an archive, which checks the CRC of every file. Returns its manifest."""
     if not file.is_file():
         raise PipelineError(f"{file}: no such file")
     try:
@@ -99,11 +100,16 @@ def unpack(file: Path, folder: Path) -> dict[str, Any]:
 
 def check_database(file: Path, database: Path) -> None:
     """Raise PipelineError if a backup's store is damaged or of a newer MLflow."""
-    with closing(sqlite3.connect(database)) as connection:
-        [state] = connection.execute("PRAGMA integrity_check").fetchone()
+    try:
+        with closing(sqlite3.connect(database)) as connection:
+            [state] = connection.execute("PRAGMA integrity_check").fetchone()
+    except sqlite3.Error as error:
+        state = str(error)
     if state != "ok":
         raise PipelineError(f"{file}: its {DATABASE} is damaged: {state}")
     found = store.revision(f"sqlite:///{database}")
+    if found is None:
+        raise PipelineError(f"{file}: its {DATABASE} is not a store of MLflow")
     if found not in store.known_revisions():
         raise PipelineError(f"{file}: of a newer MLflow: the installed one does not know its schema, {found}")
 
@@ -134,7 +140,7 @@ def put(places: dict[Path, Path]) -> None:
                 target.rmdir()  # it is empty
             done.append(target)
             shutil.move(source, target)
-    except OSError:
+    except BaseException:  # Ctrl-C, too
         for path in done:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         raise

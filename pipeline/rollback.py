@@ -2,21 +2,27 @@
 
     python -m pipeline.rollback
 
-Reads params.yaml (data), and changes the two aliases of the registered model.
+Reads params.yaml (data), loads the previous champion, so that a damaged one is not made champion, and changes
+the two aliases of the registered model.
 """
 
 from pipeline.champion import registry
+from pipeline.classification import inference
 from pipeline.params import Params
 from pipeline.records import store
+from pipeline.shared.arguments import no_arguments
 from pipeline.shared.lock import command
 
 
 @command
 def main() -> None:
-    """Swap the aliases."""
-    params = Params.read()
+    """Load the previous champion and swap the aliases."""
+    no_arguments(__doc__)
+    name = Params.read().data.dataset
     store.check()
-    print(registry.rollback(params.data.dataset))
+    if registry.version_at(name, registry.PREVIOUS) is not None:
+        inference.load(f"models:/{name}@{registry.PREVIOUS}")
+    print(registry.rollback(name))
 
 
 if __name__ == "__main__":

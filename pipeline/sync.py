@@ -3,8 +3,8 @@
     python -m pipeline.sync
 
 A stage that DVC restores from its cache trains nothing and so logs no run. This logs what is missing from
-data/prepared, models, metrics, evaluation, champion.json and reports. It changes nothing that is there, so
-running it twice is safe.
+data/prepared, recipes, models, metrics, evaluation, champion.json and reports. It changes nothing that is
+there, so running it twice is safe.
 """
 
 from typing import Any
@@ -16,17 +16,19 @@ from pipeline.params import Params
 from pipeline.promote import promote_in_registry
 from pipeline.records import store, tracking
 from pipeline.records.outputs import describe_champion, log_evaluation, log_report
+from pipeline.shared.arguments import no_arguments
 from pipeline.shared.arrays import read_facts
 from pipeline.shared.lock import command
-from pipeline.shared.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS
+from pipeline.shared.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, RECIPES, REPORTS
 from pipeline.shared.trained import Trained, all_trained, read_champion, remove_other_checkpoints
 
 
 @command
 def main() -> None:
     """Log what is missing, and print a line for each thing."""
+    no_arguments(__doc__)
     params = Params.read()
-    check_inputs(CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS)
+    check_inputs(RECIPES, CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS)
     store.check()
     experiment = read_facts(PREPARED / "split")["name"]
     done = [line for trained in all_trained() for line in sync_run(trained, experiment)]

@@ -13,16 +13,16 @@ If `pipeline.repro` has done this training already, its result is copied.
 from pipeline.integrity import check_inputs
 from pipeline.learning.recipe import Recipe, code_digest, training_tags
 from pipeline.shared import results
+from pipeline.shared.arguments import variant_and_seed
 from pipeline.shared.arrays import digest_of
 from pipeline.shared.lock import command
 from pipeline.shared.paths import PREPARED, RECIPES
-from pipeline.shared.trained import trained_from_arguments
 
 
 @command
 def main() -> None:
-    """Take the result up, or train."""
-    trained = trained_from_arguments("Train one variant with one seed.")
+    """Copy the result if `pipeline.repro` has it, or train."""
+    trained = variant_and_seed("Train one variant with one seed.")
     check_inputs(RECIPES, PREPARED / "split")
     recipe = Recipe.read(trained.variant)
     base = recipe.base(trained.seed)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from playwright.sync_api import Page, expect, sync_playwright
 
 from pipeline.shared.arrays import read_arrays
@@ -21,9 +21,10 @@ from pipeline.shared.errors import PipelineError
 from tests.ray_nodes import Nodes
 from tests.servers import http_server
 
-# The machine may be busy, so examples have no deadline.
-settings.register_profile("no_deadline", deadline=None)
-settings.load_profile("no_deadline")
+# The machine may be busy, so examples have no deadline; they are the same in each run.
+slow = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=slow)
+settings.load_profile("steady")
 
 expect.set_options(timeout=180_000)  # a page takes its time on a busy machine
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
@@ -44,11 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     A test that may wait for the quickstart, or for a fault, has a quarter of an hour.
     """
     for item in items:
-        if (
-            "clone" in item.fixturenames
-            or item.get_closest_marker("faults")
-            or "trained" in item.fixturenames
-        ):
+        if {"clone", "trained"} & {*item.fixturenames} or item.get_closest_marker("faults"):
             item.add_marker(pytest.mark.timeout(900))
     names = [f"test_{name}.py" for name in LONGEST]
     items.sort(key=lambda item: names.index(item.path.name) if item.path.name in names else len(names))
@@ -179,9 +176,10 @@ def page() -> Iterator[Page]:
         browser.close()
 
 
-def screenshot(page: Page, name: str) -> None:
-    """Save a picture for the README if SCREENSHOTS names a folder."""
+def screenshot(page: Page, name: str, seconds: int) -> None:
+    """Save a picture for the README if SCREENSHOTS names a folder, after `seconds` for charts to appear."""
     if folder := os.environ.get("SCREENSHOTS"):
+        page.wait_for_timeout(1000 * seconds)
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -35,7 +35,6 @@ from pipeline.training import body
 from tests.conftest import BIN, ROOT, Clone
 
 NAME = "batchnorm-0"  # the model that most tests train
-EPOCHS = 30
 
 
 def small_params(**variants: dict[str, Any]) -> dict[str, Any]:
@@ -80,9 +79,12 @@ class Job:
 
     def run(self, *command: str, check: bool = True, **environment: str) -> str:
         """The output of a command; with `check`, the test fails if it fails."""
-        process = self.start(*command, **environment)
-        with process:
-            printed, _ = process.communicate(timeout=400)
+        with self.start(*command, **environment) as process:
+            try:
+                printed, _ = process.communicate(timeout=400)
+            except BaseException:  # pytest's own timeout, too
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
         if check and process.returncode:
             pytest.fail(f"{' '.join(command)} ended with {process.returncode}:\n{printed}")
         return printed
@@ -230,6 +232,13 @@ def processes(folder: Path, module: str = "") -> list[psutil.Process]:
     ]
 
 
+def results_of(job: Job) -> set[str]:
+    """The variants that have a result which no stage has taken up."""
+    records = (job.folder / ".pipeline/results").glob("*/training.json")
+    whole = [record for record in records if not record.parent.suffix]
+    return {json.loads(record.read_text())["tags"]["variant"] for record in whole}
+
+
 def trained_epochs(job: Job) -> int:
     """The number of epochs in the checkpoint of the training."""
     try:
@@ -260,5 +269,6 @@ def kill(job: Job, dvc: "subprocess.Popen[str]", what: str, module: str = "train
         dvc.kill()
     else:
         for process in processes(job.folder, module):
-            if process.is_running() and Path(process.exe()).name.startswith("python"):
-                process.kill()
+            with suppress(psutil.NoSuchProcess):
+                if Path(process.exe()).name.startswith("python"):
+                    process.kill()

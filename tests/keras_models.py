@@ -86,14 +86,14 @@ def residual_model() -> keras.Model:
 
 
 class Interrupt(keras.callbacks.Callback):
-    """Ctrl-C at the begin of an epoch; of none by default."""
+    """Raises KeyboardInterrupt at the start of an epoch; by default of none."""
 
     def __init__(self, epoch: int | None = None) -> None:
         super().__init__()
         self.epoch = epoch
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Press it."""
+        """Raise it."""
         if epoch == self.epoch:
             raise KeyboardInterrupt
 

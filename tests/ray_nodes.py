@@ -3,7 +3,8 @@
     python -m tests.ray_nodes FOLDER
 
 Prints the address. Then each line is `add JSON`, which starts a node with these resources and FOLDER/nodeN as
-its folder for temporary files, or `lose N`, which kills a node with all that runs on it. Each is answered.
+its folder for temporary files, or `lose N`, which kills a node with all that runs on it. It answers each with
+`done`.
 """
 
 import json
@@ -34,6 +35,7 @@ class Nodes:
             text=True,
         )
         self.address = self._answer()
+        assert self.address, "Ray did not start"
 
     def add(self, **resources: int) -> None:
         """Start a further node."""
@@ -68,9 +70,7 @@ def main() -> None:
     """Start the head, which runs no trainings, and do what is asked."""
     from ray.cluster_utils import Cluster
 
-    again = retry(
-        stop=stop_after_attempt(5), reraise=True
-    )  # a node has 15 seconds to start, however busy it is
+    again = retry(stop=stop_after_attempt(5), reraise=True)  # a node has 15 seconds to start, however busy
     head = SIZE | {"num_cpus": 0, "include_dashboard": False}
     cluster = again(Cluster)(initialize_head=True, head_node_args=head)
     print(cluster.address, flush=True)

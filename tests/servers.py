@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -21,11 +22,12 @@ POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path())  # its
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A port of 127.0.0.1 that nothing listens on, below those that the system gives to clients."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
@@ -43,7 +45,7 @@ def answering(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 def server(
     command: list[str], folder: Path, environment: Mapping[str, str], log: Path, ready: Callable[[], bool]
 ) -> Iterator[None]:
-    """Run a server until the block ends; the test fails with its log where it does not get ready."""
+    """Run a server until the block ends; if it does not become ready, the test fails with its log."""
     with log.open("w") as output:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
@@ -79,10 +81,7 @@ def http_server(
     """Run a server, whose command has {port} for its port, once it answers at `path`; gives its address."""
     port = port or free_port()
     address, words = f"http://127.0.0.1:{port}", command.format(port=port).split()
-    without_jobs = {
-        **environment,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }  # several processes of MLflow
+    without_jobs = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # more processes
     with server(words, folder, without_jobs, log, lambda: answers(f"{address}/{path}")):
         yield address
 

@@ -48,7 +48,7 @@ def test_an_unreadable_manifest_is_named(folder: Path, content: bytes | None) ->
     path.unlink() if content is None else path.write_bytes(content)
     line = refusal(read_arrays, folder)
     assert line.startswith(f"{path}: cannot be read: ")
-    assert line.endswith("; run `dvc repro` to make it")
+    assert line.endswith("; run `dvc repro` to make it again")
 
 
 def test_an_array_that_needs_unpickling_is_refused(folder: Path) -> None:

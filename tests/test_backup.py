@@ -152,11 +152,11 @@ POSTGRES = "postgresql://me:hunter2@127.0.0.1:9/x"
     ("command", "uri", "expected"),
     [
         ("backup a.zip", "sqlite:///none.db", "none.db: no such file: there is nothing to back up"),
-        ("backup a.zip", "http://127.0.0.1:9", "http://127.0.0.1:9: an SQLite file is allowed"),
+        ("backup a.zip", "http://127.0.0.1:9", "http://127.0.0.1:9: not an SQLite file"),
         ("backup kept/backup.zip", None, "kept/backup.zip: already exists"),
         ("backup mlflow.db/a.zip", None, "mlflow.db: cannot be backed up to mlflow.db/a.zip: File exists"),
         ("restore none.zip", "sqlite:///none.db", "none.zip: no such file"),
-        ("restore a.zip", POSTGRES, "postgresql://***@127.0.0.1:9/x: an SQLite file is allowed"),
+        ("restore a.zip", POSTGRES, "postgresql://***@127.0.0.1:9/x: not an SQLite file"),
     ],
 )
 def test_impossible_commands_are_refused_and_change_nothing(

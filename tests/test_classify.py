@@ -110,7 +110,7 @@ def test_good_files_are_answered_although_others_are_bad(
     done = classify(*files, "--json", fails=True)
     assert len(json.loads(done.out)) == 1
     text, *others = done.refusal.split("; ")
-    assert text.startswith(f"{photos}/notes.txt: a PNG, JPEG or WebP image is allowed")
+    assert text.startswith(f"{photos}/notes.txt: must be a PNG, JPEG or WebP image")
     assert others[-3:] == [
         f"{tmp_path}/pipe.png: not a file",
         "none.png: no such image",
@@ -144,10 +144,10 @@ def test_any_models_uri_does(classify: Classify, clone: Clone, evaluated: Evalua
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("--index 360", "--index: 0 to 359 are allowed; received 360"),
+        ("--index 360", "--index: must be from 0 to 359; received 360"),
         ("--index 0 --plot out.jpeg2", "--plot out.jpeg2: Format 'jpeg2' is not supported"),
         ("--model nonsense --index 0", "nonsense: cannot be loaded"),
-        ("--index 0 --top 0", "--top: 1 or more is allowed; received 0"),
+        ("--index 0 --top 0", "--top: must be 1 or more; received 0"),
     ],
 )
 def test_what_cannot_be_answered_is_an_error_in_one_line(classify: Classify, words: str, reason: str) -> None:

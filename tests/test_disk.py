@@ -1,4 +1,4 @@
-"""A full disk, a read-only one, no permission, no /dev/shm: one line, nothing lost, and then it goes on."""
+"""A full or read-only disk, no permission, no /dev/shm: one line, nothing lost, the next run continues."""
 
 import os
 import shutil

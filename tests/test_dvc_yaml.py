@@ -27,6 +27,7 @@ NEUTRAL = {
     "pipeline/records/recording.py": "logs a training's files to MLflow",
     "pipeline/records/store.py": "checks that MLflow's store can be used",
     "pipeline/records/tracking.py": "starts, finds and ends MLflow runs",
+    "pipeline/shared/arguments.py": "parses command lines, whose words dvc.yaml has",
     "pipeline/shared/dvc_lock.py": "reads dvc.lock",
     "pipeline/shared/errors.py": "words errors",
     "pipeline/shared/load_params.py": "parses params.yaml, whose values DVC compares itself",

@@ -68,7 +68,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def project(made: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy of the folder, with its store."""
+    """A copy of the folder; the store is that of the module."""
     shutil.copytree(made, workplace, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mlflow.db", "mlruns"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{made / 'mlflow.db'}")
 

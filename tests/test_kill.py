@@ -15,14 +15,14 @@ from pipeline.running import worker
 from pipeline.shared.arrays import read_arrays
 from tests import jobs
 from tests.conftest import Clone
-from tests.jobs import EPOCHS, NAME, Job
+from tests.jobs import NAME, Job
 
 pytestmark = pytest.mark.faults
 
 # In each stage in turn what is killed: its process, `dvc`, or both.
-KILLED = "fetch stage, prepare dvc, recipes group, train group, train dvc, predict dvc, evaluate group"
-KILLED += ", promote stage, report dvc"
-KILLS = 10
+KILLED = "fetch group, prepare dvc, recipes stage, train group, train dvc, predict dvc, evaluate group"
+KILLED += ", promote stage, diagnose group, report dvc"
+KILLS, EPOCHS = 10, 30
 RESIDUAL = '''
 
 def residual(inputs: keras.KerasTensor, width: int = 8) -> keras.KerasTensor:
@@ -128,13 +128,13 @@ def test_kills_at_random_moments_change_nothing(prepared: Job, expected: Job, tm
 def test_a_kill_in_each_stage_changes_nothing_up_to_the_served_champion(
     expected: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The training is killed with all that started it, and then outlives its `dvc`, which the next awaits."""
+    """The training is killed with its `dvc`. Then only `dvc` is, and the next one waits for the training."""
     job, started = with_network(jobs.make(tmp_path / "job", PARAMS)), []
     for stage, what in (pair.split() for pair in KILLED.split(", ")):
         dvc = job.start("dvc", "repro")
         started.append(dvc)
-        jobs.wait_for(lambda stage=stage: jobs.processes(job.folder, stage))
-        jobs.wait_for(lambda stage=stage: stage != "train" or jobs.trained_epochs(job) >= 3)
+        jobs.wait_for(lambda stage=stage: jobs.processes(job.folder, stage), process=dvc)
+        jobs.wait_for(lambda stage=stage: stage != "train" or jobs.trained_epochs(job) >= 3, process=dvc)
         time.sleep(random.Random(stage).uniform(0.2, 2) if stage != "train" else 0)
         jobs.kill(job, dvc, what, stage)
         dvc.wait(400)

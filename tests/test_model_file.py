@@ -1,4 +1,4 @@
-"""The model's file: canonical bytes, plain Keras, errors that name it; and its probabilities."""
+"""The model's file: plain Keras, errors that name it; and its probabilities."""
 
 from collections.abc import Callable
 from pathlib import Path

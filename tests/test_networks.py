@@ -104,8 +104,8 @@ def test_variant_is_trained_as_its_document_says(name: str, training: str, publi
     assert PARAMS.published.get(name) == (None if published == "none" else float(published))
 
 
-def test_all_variants_but_the_speedrun_are_documented() -> None:
-    assert {name for name, *_ in DOCUMENTED} == {name for name in VARIANTS if not name.startswith("speedrun")}
+def test_all_published_variants_are_documented() -> None:
+    assert {name for name, *_ in DOCUMENTED} >= PARAMS.published.keys()
 
 
 @pytest.mark.parametrize("network", network_names())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from dvc.utils.serialize import load_yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -54,9 +54,9 @@ def problem_of(text: str | bytes, folder: Path) -> str:
 
 
 def test_every_variant_is_trained_with_every_seed(tmp_path: Path) -> None:
+    names = [name for group in (tree(), tree()["finetune"]) for name in group["variants"]]
     trained = Params.read(altered(tmp_path, "seeds", [5, 7])).trained
-    assert len(trained) == 32
-    assert (trained[0], trained[-1]) == (Trained("translate", 5), Trained("batchnorm_subset", 7))
+    assert trained == [Trained(name, seed) for name in names for seed in (5, 7)]
 
 
 SHALLOW = tree()["variants"]["shallow"]
@@ -75,7 +75,7 @@ REFUSED = [
     ("variants", {"two-words": SHALLOW}, "variants.two-words: must be a lower-case letter and "),
     ("variants.shallow", None, "variants.shallow: must be a mapping of keys; received None"),
     ("variants.shallow.network", "cnn", f"allowed: {', '.join(network_names())}; received 'cnn'"),
-    ("seeds", [0, 1, 0], "seeds: each is allowed once; received [0, 1, 0]"),
+    ("seeds", [0, 1, 0], "seeds: must be distinct; received [0, 1, 0]"),
     ("seeds", [-1] * 1_000, "seeds.9: must be greater than or equal to 0; received -1; and 990 more"),
     ("finetune.variants.shallow", SHALLOW, "finetune.variants: in variants too: shallow"),
     ("finetune.init_from", "resnet", "finetune.init_from: allowed: translate, shallow, augmented,"),
@@ -142,7 +142,7 @@ def every_key(content: Any, prefix: str = "") -> Iterator[str]:
 
 
 TEXT = st.text(st.characters(codec="utf-8"))
-FEW = settings(max_examples=99, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=99)
 JUNK = st.one_of(
     st.none(),
     st.booleans(),
@@ -222,7 +222,8 @@ def test_mangled_text_is_taken_as_dvc_takes_it_or_refused_in_one_line(tmp_path: 
 def test_command_says_that_params_are_fine(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tree(), workplace)
     params.main()
-    assert capsys.readouterr().out == "params.yaml: fine: 16 trainings on cifar10\n"
+    count = len(Params.read(ROOT / "params.yaml").trained)
+    assert capsys.readouterr().out == f"params.yaml: fine: {count} trainings on cifar10\n"
 
 
 @pytest.mark.parametrize(("key", "value"), [("split.sed", 1), ("training.keras", "2.0.0")])

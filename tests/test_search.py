@@ -48,6 +48,12 @@ def searches(job: Job) -> tuple[Run, list[Run]]:
     return parent, trials
 
 
+def saved(job: Job) -> int:
+    """How many ended trials are in the state that Ray has saved."""
+    states = job.folder.glob(".pipeline/**/experiment_state-*.json")
+    return max((state.read_text().count("TERMINATED") for state in states), default=0)
+
+
 def test_a_killed_search_goes_on_elsewhere_and_ends_with_a_block_that_can_be_pasted(
     job: Job, nodes: Nodes
 ) -> None:
@@ -55,7 +61,8 @@ def test_a_killed_search_goes_on_elsewhere_and_ends_with_a_block_that_can_be_pas
     process = job.start(*SEARCH)
     wait_for(lambda: "FINISHED" in {run.info.status for run in job.runs()}, process=process)
     finished = [run for run in job.runs() if run.info.status == "FINISHED"]
-    time.sleep(2)  # Ray saves its state each second
+    wait_for(lambda: saved(job) >= len(finished), process=process)
+    time.sleep(0.5)  # the files beside it are being copied; the next save is a second away
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     nodes.add(num_cpus=1)
@@ -98,9 +105,11 @@ def test_a_killed_search_goes_on_elsewhere_and_ends_with_a_block_that_can_be_pas
     [
         ({"shallow": {"batch_size": [0, 32]}}, "shallow: batch_size: must be greater than 0; received 0"),
         ({"shallow": {"epoch": [1, 2]}}, "shallow: epoch: unknown key"),
+        ({"shallow": {"epochs": {"lo": 3}}}, "shallow.epochs.lo: unknown key; allowed: low, high, log"),
+        ({"shallow": {}}, "shallow: must not be empty"),
         ({"other": {"batch_size": [1, 2]}}, "shallow: no such variant with ranges; there are: none"),
         ({"shallow": {"epochs": {"low": 3, "high": 3}}}, "low must be less than high"),
-        ({"shallow": {"epochs": [3]}}, "epochs"),
+        ({"shallow": {"epochs": [3]}}, "epochs: must have two options or more; received [3]"),
     ],
 )
 def test_ranges_that_are_not_allowed_are_refused_in_one_line(

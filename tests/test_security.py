@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -29,8 +30,11 @@ def recipe(target: str) -> list[str]:
 
 def addresses_of_children() -> set[str]:
     """The addresses that processes which this one started listen on."""
-    sockets = [found for one in psutil.Process().children(recursive=True) for found in one.net_connections()]
-    return {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    found: set[str] = set()
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            found |= {s.laddr.ip for s in child.net_connections() if s.status == psutil.CONN_LISTEN}
+    return found
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,8 @@ def advisories(vulnerable: str, code: int) -> type[BaseHTTPRequestHandler]:
 def audit(folder: Path, service: str, acknowledged: str = "") -> subprocess.CompletedProcess[str]:
     """`make audit`'s script on a copy of what it reads."""
     for name in (".ci", "pipeline"):
-        shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
+        ignored = shutil.ignore_patterns("__pycache__")  # others write there
+        shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True, ignore=ignored)
     for name in ("pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, folder)
     with (folder / ".ci/acknowledged").open("a") as file:

@@ -40,7 +40,7 @@ def test_choice(validation: dict[str, list[float]], chosen: tuple[str, int], run
     assert (decision["runner_up"] or {}).get("variant") == runner_up
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(accuracies, accuracies, accuracies), min_size=1, max_size=5), st.data())
 def test_test_accuracies_never_matter(validation: list[tuple[float, ...]], data: st.DataObject) -> None:
     scores = scores_of({f"variant{number}": list(values) for number, values in enumerate(validation)})

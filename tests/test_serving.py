@@ -94,11 +94,11 @@ def changed(value: Any) -> list[Any]:
     return image
 
 
-ONE_OF = "exactly one of image and pixels is allowed; received"
-INTEGERS = "pixels: 32 x 32 x 3 integers from 0 to 255 are allowed; received"
+ONE_OF = "must have exactly one of image and pixels; received"
+INTEGERS = "pixels: must be 32 x 32 x 3 integers from 0 to 255; received"
 BAD_ROWS: list[tuple[dict[str, Any], str]] = [
-    ({"image": "%%%"}, "image: base64 is allowed; received 3 characters that are not"),
-    ({"image": 7}, "image: a PNG, JPEG or WebP in base64 is allowed; received int"),
+    ({"image": "%%%"}, "image: must be base64; received other text (3 characters)"),
+    ({"image": 7}, "image: must be a PNG, JPEG or WebP in base64; received int"),
     ({"image": IMAGE, "pixels": PIXELS.tolist()}, f"{ONE_OF} both"),
     ({"pixels": float("nan")}, f"{ONE_OF} neither"),
     ({"pixels": np.zeros((31, 32, 3), int).tolist()}, f"{INTEGERS} integers (31 x 32 x 3)"),
@@ -122,7 +122,7 @@ def test_top_k_gives_the_most_probable_classes_first(served: Served) -> None:
     ordered = sorted(everything["probabilities"].items(), key=lambda item: -item[1])
     assert list(most["probabilities"].items()) == ordered[:2]
     refused = served.refusal({"dataframe_records": [GOOD], "params": {"top_k": 11}})
-    assert refused == "params: top_k: 1 to 10 are allowed; received 11"
+    assert refused == "params: top_k: must be from 1 to 10; received 11"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_top_k_gives_the_most_probable_classes_first(served: Served) -> None:
     ids=range(3),
 )
 def test_an_empty_or_too_large_batch_is_refused(served: Served, content: Any, received: int) -> None:
-    allowed = f"rows with image or pixels: 1 to {BATCH_LIMIT} are allowed in a request; received"
+    allowed = f"rows with image or pixels: must be 1 to {BATCH_LIMIT} in a request; received"
     assert served.refusal(content) == f"{allowed} {received}"
 
 
@@ -140,7 +140,7 @@ def test_large_images_at_the_same_time_take_the_memory_of_one(served: Served) ->
     large = file_of(Image.new("RGB", (8_000, 5_000)), "WEBP", lossless=True)
     content = {"dataframe_records": [{"image": base64.b64encode(large).decode()}]}
     assert served.post(content).ok
-    reason = "at most 100,000,000 pixels are allowed in all files of a request"
+    reason = "all files of a request must have at most 100,000,000 pixels"
     rows = content["dataframe_records"] * 3
     assert served.refusal({"dataframe_records": rows}) == f"row 2: image: {reason}"
     before = served.peak_memory()

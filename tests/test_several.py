@@ -36,6 +36,7 @@ def promoted_at_once(store: Path, *candidates: tuple[int, float], machines: int)
         variables = {"TMPDIR": str(locks), "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
         arguments = (theirs, variables, store / f"process{number}", seed, accuracy)
         worker.CONTEXT.Process(target=promote_when_told, args=arguments, daemon=True).start()
+        theirs.close()  # or `recv` would wait for ever if the process dies
         started.append(ours)
     assert [process.recv() for process in started] == ["ready"] * len(started)
     for process in started:

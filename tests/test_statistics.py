@@ -1,5 +1,7 @@
 """Intervals and tests against published examples, and the bootstrap against what it should find."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,12 @@ from scipy.stats import ttest_ind
 from pipeline.reporting.statistics import Resampled, holm, images_to_tell, mcnemar, seeds_to_tell, wilson
 
 RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def same_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test draws the same numbers, whatever ran before it."""
+    monkeypatch.setattr(sys.modules[__name__], "RANDOM", np.random.default_rng(0))
 
 
 def resampled(images: int, **accuracies: list[float]) -> Resampled:

@@ -1,8 +1,9 @@
 """A tracking server on Postgres: runs and promotions through it, faults of it, and a dump of its database."""
 
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.conftest import Clone
 from tests.jobs import NAME, Job, call
 from tests.servers import POSTGRES, free_port, mlflow_server, postgres
 
-EPOCHS = 40
+EPOCHS = 10
 TRAIN = ("python", "-m", "pipeline.train", *NAME.split("-"))
 SEEDS = [f"batchnorm-{seed}" for seed in range(8)]
 
@@ -132,11 +133,20 @@ def job(server: Server, tmp_path: Path) -> Job:
     return prepared(tmp_path, {"epochs": EPOCHS}, server.uri | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"})
 
 
+@contextmanager
+def held(training: "subprocess.Popen[str]") -> Iterator[None]:
+    """A training stands still meanwhile, so that it cannot end first."""
+    training.send_signal(signal.SIGSTOP)
+    yield
+    training.send_signal(signal.SIGCONT)
+
+
 @pytest.mark.faults
 def test_a_server_that_stops_loses_no_training_and_sync_completes_its_run(server: Server, job: Job) -> None:
     training = job.start(*TRAIN)
     jobs.wait_for(lambda: jobs.trained_epochs(job) >= 2, process=training)
-    server.running.close()
+    with held(training):
+        server.running.close()
     printed, _ = training.communicate(timeout=400)
     assert training.returncode == 0, printed
     assert f"{NAME}: its run is not complete" in printed
@@ -156,10 +166,12 @@ def test_a_server_that_stops_loses_no_training_and_sync_completes_its_run(server
 def test_a_run_catches_up_with_a_server_that_is_back_before_the_end(server: Server, job: Job) -> None:
     training = job.start(*TRAIN)
     jobs.wait_for(lambda: jobs.trained_epochs(job) >= 1, process=training)
-    server.running.close()
-    before = jobs.trained_epochs(job)
+    with held(training):
+        server.running.close()
+        before = jobs.trained_epochs(job)
     jobs.wait_for(lambda: jobs.trained_epochs(job) >= before + 2, process=training)
-    server.start()
+    with held(training):
+        server.start()
     printed, _ = training.communicate(timeout=400)
     assert training.returncode == 0, printed
     assert "not complete" not in printed

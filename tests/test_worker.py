@@ -1,4 +1,4 @@
-"""Worker processes: what they print, how they end, and that none outlives its driver."""
+"""Worker processes: what they print, how they end, and that a fork trains as a fresh process does."""
 
 import json
 import subprocess

@@ -19,7 +19,7 @@ from pipeline.shared.trained import AFTER_TRAINING
 
 
 def register(candidate: Candidate) -> str:
-    """Log the model, wrapped for serving, to its run, and register it; the new version's number.
+    """Log the model, wrapped for serving, to its run, and register it. Returns the new version's number.
 
     A version carries its identity from the start, so one that was registered before a crash is found again.
     """

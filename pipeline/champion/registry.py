@@ -104,7 +104,11 @@ def make_champion(candidate: Candidate, champion: ModelVersion | None, reason: s
 
 def describe(candidate: Candidate, champion: ModelVersion | None, reason: str) -> dict[str, str]:
     """The tags of a new champion. `replaces` holds the id of the promotion that made the old one champion."""
-    before = "none" if champion is None else f"version {champion.version}"
+    if champion is not None:
+        before = champion.tags.get("promotion_id", f"version {champion.version}")
+    else:  # a version that was promoted before and has lost its alias since is no rival
+        earlier = [v.version for v in versions(candidate.registered_name) if "promotion_id" in v.tags]
+        before = f"none since version {earlier[0]}" if earlier else "none"
     return (
         candidate.tags
         | candidate.identity
@@ -115,7 +119,7 @@ def describe(candidate: Candidate, champion: ModelVersion | None, reason: str) -
             "seeds": str(candidate.seeds),
             "promotion": reason,
             "promotion_id": uuid.uuid4().hex,
-            "replaces": champion.tags.get("promotion_id", before) if champion else before,
+            "replaces": before,
         }
     )
 
@@ -127,20 +131,21 @@ def tag_run(candidate: Candidate, promotion: str) -> None:
 
 
 def one_at_a_time(name: str) -> AbstractContextManager[None]:
-    """Hold a lock against other promotions of this user on this machine."""
+    """Hold a lock against other promotions and rollbacks of this user on this machine."""
     return locked_on_this_machine(f"{mlflow.get_tracking_uri()} {name}")
 
 
 def rollback(name: str) -> str:
     """Swap champion and previous. Raises PipelineError unless there are both."""
-    champion, previous = version_at(name, CHAMPION), version_at(name, PREVIOUS)
-    if champion is None or previous is None:
-        missing = CHAMPION if champion is None else PREVIOUS
-        raise PipelineError(f"registered model {name!r} has no version with the alias {missing!r}")
-    client = mlflow.MlflowClient()
-    client.set_model_version_tag(name, previous.version, "promotion_id", uuid.uuid4().hex)
-    client.set_registered_model_alias(name, CHAMPION, previous.version)
-    client.set_registered_model_alias(name, PREVIOUS, champion.version)
+    with one_at_a_time(name):
+        champion, previous = version_at(name, CHAMPION), version_at(name, PREVIOUS)
+        if champion is None or previous is None:
+            missing = CHAMPION if champion is None else PREVIOUS
+            raise PipelineError(f"registered model {name!r} has no version with the alias {missing!r}")
+        client = mlflow.MlflowClient()
+        client.set_model_version_tag(name, previous.version, "promotion_id", uuid.uuid4().hex)
+        client.set_registered_model_alias(name, CHAMPION, previous.version)
+        client.set_registered_model_alias(name, PREVIOUS, champion.version)
     return f"{name}: version {previous.version} is champion again, version {champion.version} is previous"
 
 

@@ -22,17 +22,19 @@ def repair(name: str) -> list[str]:
 
 
 def delete_doubles(name: str) -> list[str]:
-    """Of versions with the same model, served in the same way, keep one with an alias, or else the first."""
-    aliased = {str(found.version) for alias in (CHAMPION, PREVIOUS) if (found := version_at(name, alias))}
+    """Of versions with the same model, served alike, keep those with an alias, or else the first."""
+    client, found = mlflow.MlflowClient(), versions(name)
+    aliases = client.get_registered_model(name).aliases if found else {}
+    aliased = {str(number) for number in aliases.values()}
     kept: dict[tuple[str | None, ...], str] = {}
     done = []
-    for version in sorted(versions(name), key=lambda v: (str(v.version) not in aliased, int(v.version))):
+    for version in sorted(found, key=lambda v: (str(v.version) not in aliased, int(v.version))):
         number = str(version.version)
         identity = tuple(version.tags.get(key) for key in registry.IDENTITY)
         first = kept.setdefault(identity, number)
         if first != number and number not in aliased and None not in identity:
-            mlflow.MlflowClient().delete_model_version(name, number)
-            done.append(f"{name}: deleted version {number}: it is version {first} once more")
+            client.delete_model_version(name, number)
+            done.append(f"{name}: deleted version {number}: it duplicates version {first}")
     return done
 
 

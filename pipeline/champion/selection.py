@@ -28,7 +28,7 @@ def read_scores(models: list[Trained]) -> pd.DataFrame:
 def choose(scores: pd.DataFrame) -> dict[str, Any]:
     """The champion: the variant with the best mean validation accuracy over its seeds, and its best seed.
 
-    Among equals the first in the order of params.yaml.
+    Ties go to the first in the order of params.yaml.
     """
     means = scores.groupby("variant", sort=False)["validation_accuracy"].mean()
     seeds = scores[scores["variant"] == means.idxmax()]

@@ -80,10 +80,10 @@ class Classifier(PythonModel):
         del context
         top_k = (params or {}).get("top_k")
         if top_k is not None and not 1 <= top_k <= len(self.classes):
-            raise Refused(f"params: top_k: 1 to {len(self.classes)} are allowed; received {top_k}")
+            raise Refused(f"params: top_k: must be from 1 to {len(self.classes)}; received {top_k}")
         if not 1 <= len(model_input) <= self.batch_limit:
             raise Refused(
-                f"rows with {' or '.join(COLUMNS)}: 1 to {self.batch_limit} are allowed in a request; "
+                f"rows with {' or '.join(COLUMNS)}: must be 1 to {self.batch_limit} in a request; "
                 f"received {len(model_input)}"
             )
         images = np.stack(list(self._pixels(model_input)))
@@ -105,26 +105,24 @@ class Classifier(PythonModel):
                 content = self._file(value)
                 left -= self.images.count_pixels(content)
                 if left < 0:
-                    raise ValueError(f"at most {PIXEL_LIMIT:,} pixels are allowed in all files of a request")
+                    raise ValueError(f"all files of a request must have at most {PIXEL_LIMIT:,} pixels")
                 yield self.decoder.submit(self.images.decode, content, self.shape[0]).result()
             except ValueError as error:
                 raise Refused(f"row {row}: {name}: {error}") from error
 
     def _file(self, value: Any) -> bytes:
         if not isinstance(value, str):
-            raise ValueError(f"a PNG, JPEG or WebP in base64 is allowed; received {type(value).__name__}")
+            raise ValueError(f"must be a PNG, JPEG or WebP in base64; received {type(value).__name__}")
         content: bytes = self.images.from_base64(value)
         return content
 
     def _answer(self, row: np.ndarray, top_k: int | None) -> dict[str, Any]:
-        probabilities, likeliest = dict(zip(self.classes, row.tolist(), strict=True)), int(row.argmax())
-        if top_k is not None:
-            names = [self.classes[i] for i in (-row).argsort(stable=True)[:top_k]]
-            probabilities = {name: probabilities[name] for name in names}
+        shown = range(len(row)) if top_k is None else (-row).argsort(stable=True)[:top_k]
+        likeliest = int(row.argmax())
         return {
             "label": self.classes[likeliest],
             "confidence": float(row[likeliest]),
-            "probabilities": probabilities,
+            "probabilities": {self.classes[i]: float(row[i]) for i in shown},
         }
 
 
@@ -135,15 +133,13 @@ def _given(rows: pd.DataFrame) -> Iterator[tuple[str, Any]]:
         given = [(name, values[row]) for name, values in columns.items() if not _missing(values[row])]
         if len(given) != 1:
             received = "both" if given else "neither"
-            raise Refused(
-                f"row {row}: exactly one of {' and '.join(COLUMNS)} is allowed; received {received}"
-            )
+            raise Refused(f"row {row}: must have exactly one of {' and '.join(COLUMNS)}; received {received}")
         yield given[0]
 
 
 def _checked(value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """uint8 of this shape of nested lists or an array; ValueError of anything else."""
-    wanted = f"{' x '.join(map(str, shape))} integers from 0 to 255 are allowed; received"
+    wanted = f"must be {' x '.join(map(str, shape))} integers from 0 to 255; received"
     try:
         pixels = np.array(_as_lists(value))
     except ValueError as error:

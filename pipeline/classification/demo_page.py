@@ -49,7 +49,11 @@ def show_page() -> None:
         pixels, actual = chosen(model)
     if pixels is None:
         return
-    probabilities = model.probabilities(pixels[None])[0]
+    try:
+        probabilities = model.probabilities(pixels[None])[0]
+    except PipelineError as error:
+        st.error(plain(str(error)))
+        return
     label = model.classes[int(probabilities.argmax())]
     with middle:
         st.subheader("The network sees")
@@ -76,7 +80,7 @@ def confusion(uri: str) -> pd.DataFrame | None:
         path = mlflow.artifacts.download_artifacts(run_id=run, artifact_path="evaluation/confusion.csv")
     except (MlflowException, OSError):
         return None
-    return pd.read_csv(path, index_col=0, dtype={"actual": str})
+    return pd.read_csv(path, index_col=0, dtype={"actual": str}, keep_default_na=False)
 
 
 def chosen(model: LoadedModel) -> tuple[np.ndarray | None, str | None]:

@@ -45,10 +45,20 @@ class LoadedModel:
     test: dict[str, np.ndarray] | None
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities (n, classes) of uint8 images (n, size, size, 3)."""
+        """Probabilities (n, classes) of uint8 images (n, size, size, 3).
+
+        Raises PipelineError if the model does not give them.
+        """
         size = (self.model.model_config or {}).get("batch_limit", BATCH)
         batches = [images[start : start + size] for start in range(0, len(images), size)]
-        return np.concatenate([self._of_batch(batch) for batch in batches])
+        try:
+            found = np.concatenate([self._of_batch(batch) for batch in batches])
+        except Exception as error:  # what a model raises depends on its kind
+            raise PipelineError(f"{self.uri}: cannot classify images: {in_a_line(error)[:300]}") from error
+        expected = (len(images), len(self.classes))
+        if found.shape != expected:
+            raise PipelineError(f"{self.uri}: expected probabilities {expected}; received {found.shape}")
+        return found
 
     def _of_batch(self, images: np.ndarray) -> np.ndarray:
         if "classes" not in (self.model.model_config or {}):  # which the served model has
@@ -86,9 +96,9 @@ def load(uri: str) -> LoadedModel:
     metadata, config = model.metadata.metadata or {}, model.model_config or {}
     folder = next((f for f in DATA if _fits(f, metadata.get("data_digest"))), None)
     facts = read_facts(folder / "split") if folder else {}
-    classes = config.get("classes") or facts.get("classes")
+    classes = metadata.get("classes") or facts.get("classes")
     if classes is None:
-        raise PipelineError(f"{uri}: names no classes, and {PREPARED}/split is not here to name them")
+        raise PipelineError(f"{uri}: has no class names, and there is no {PREPARED}/split to read them from")
     test = read_arrays(folder / "test") if folder else None
     return LoadedModel(uri, model, list(classes), config.get("image_size") or _size(model), test)
 

@@ -27,6 +27,9 @@ def read(folders: dict[str, Path], size: int) -> RawDataset:
     parts = [_read_part(folder, names, size, problems) for folder in ordered.values()]
     if problems:
         raise PipelineError(f"images that cannot be read: {joined(problems)}")
+    found = sum(len(files_in(folder)) for folder in ordered.values())
+    if ignored := found - sum(len(labels) for _, labels in parts):
+        print(f"fetch: {ignored:,} files are ignored: they are not images, or not directly in a class folder")
     return dataset(parts, classes)
 
 
@@ -34,7 +37,7 @@ def files_in(folder: Path) -> list[Path]:
     """All files in a folder and its subfolders, sorted.
 
     Raises PipelineError if the folder is missing or holds something other than files and folders, such as a
-    pipe, which would block its reader, or a name that cannot be printed.
+    pipe, which would block its reader, a link to a folder, or a name that cannot be printed.
     """
     if not folder.is_dir():
         raise PipelineError(f"{folder}: no such folder of images")
@@ -43,6 +46,8 @@ def files_in(folder: Path) -> list[Path]:
         raise PipelineError(f"names that cannot be printed: {joined(unprintable)}")
     if special := [str(path) for path in found if not (path.is_file() or path.is_dir())]:
         raise PipelineError(f"neither files nor folders: {joined(special)}")
+    if links := [str(path) for path in found if path.is_symlink() and path.is_dir()]:
+        raise PipelineError(f"links to folders, in which DVC would not notice edits: {joined(links)}")
     return [path for path in found if path.is_file()]
 
 

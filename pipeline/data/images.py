@@ -60,7 +60,7 @@ def from_base64(text: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except ValueError as error:  # binascii's, and that of characters beyond ASCII
-        raise ImageError(f"base64 is allowed; received {len(text):,} characters that are not") from error
+        raise ImageError(f"must be base64; received other text ({len(text):,} characters)") from error
 
 
 def encode_base64(pixels: np.ndarray) -> str:
@@ -73,20 +73,20 @@ def encode_base64(pixels: np.ndarray) -> str:
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
     """An image of which only the header has been read. All that fails in the block is an ImageError."""
-    allowed = f"at most {MAX_PIXELS:,} pixels are allowed; received"
+    allowed = f"must have at most {MAX_PIXELS:,} pixels; received"
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{allowed} {image.width} x {image.height}")
             if image.format == "JPEG" and content.count(b"\xff\xda") > MAX_SCANS:
-                raise ImageError(f"at most {MAX_SCANS} scans of a JPEG are allowed; received more")
+                raise ImageError(f"a JPEG must have at most {MAX_SCANS} scans; received more")
             yield image
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{allowed} far more") from error
     except UnidentifiedImageError as error:
-        raise ImageError("a PNG, JPEG or WebP image is allowed; received none, or a damaged one") from error
+        raise ImageError("must be a PNG, JPEG or WebP image; received none, or a damaged one") from error
     except Exception as error:  # what Pillow raises depends on where the file is damaged
         raise ImageError("the image is damaged or cut off") from error
 

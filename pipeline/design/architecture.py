@@ -79,11 +79,11 @@ def can_share_batches(config: dict[str, Any]) -> bool:
 def check_whitening(key: str, config: dict[str, Any]) -> None:
     """Raise PipelineError, naming the `key`, unless a list of layers has a convolution that can whiten."""
     model = keras.saving.deserialize_keras_object(deepcopy(config))  # Keras changes it
-    named = [
-        layer for layer in model.layers if layer.name == WHITENING and isinstance(model, keras.Sequential)
-    ]
+    layers = model.layers if isinstance(model, keras.Sequential) else []
     shapes = [
-        layer.kernel.shape for layer in named if isinstance(layer, keras.layers.Conv2D) and layer.use_bias
+        layer.kernel.shape
+        for layer in layers
+        if layer.name == WHITENING and isinstance(layer, keras.layers.Conv2D) and layer.use_bias
     ]
     if not any(filters == 2 * height * width * channels for height, width, channels, filters in shapes):
         raise PipelineError(
@@ -112,7 +112,9 @@ def check_layers(key: str, model: keras.Model, config: dict[str, Any]) -> None:
     passing = {type(layer).__name__ for layer in model.layers if is_training_only(layer)}
     for part in _objects(config):
         name, module = part["class_name"], part.get("module") or ""
-        is_plain = name.startswith("__") or module.startswith("keras")  # tensors, tuples ..., and layers
+        is_plain = (
+            name.startswith("__") or module.partition(".")[0] == "keras"
+        )  # tensors, tuples ..., and layers
         if not (name in passing or (is_plain and name not in {"Lambda", "function", "__lambda__"})):
             raise PipelineError(
                 f"{key}: {shortened(part.get('registered_name') or name)} is not Keras's own, so the model "

@@ -1,4 +1,4 @@
-"""Find images that are in two parts of the data, with other light or colours, or compressed again.
+"""Find images that are in two parts of the data, even if their light, colours or compression differ.
 
 Shifted and mirrored copies are not found.
 """

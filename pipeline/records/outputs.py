@@ -14,12 +14,12 @@ NOTE = (
     "The description of a champion comes from its model card."
 )
 LONGEST = 5000  # characters of a description, in MLflow's database
-WATTS = 10  # of a busy core with its share of a server; an assumption, which the text names
+WATTS = 10  # drawn by a busy core and its share of the server; an assumption, which the description states
 LOGGED = "evaluation_digest"  # the tag of a run that has the evaluation with this digest
 
 
 def log_evaluation(trained: Trained, experiment: str) -> bool:
-    """Log a model's scores, tables and figures to its run; whether that was necessary."""
+    """Log a model's scores, tables and figures to its run. Returns whether that was necessary."""
     run = tracking.find_run(experiment, trained.tags())
     if run is None:
         print(f"{trained.name} has no MLflow run (its training came from DVC's cache): run `make sync`")
@@ -74,7 +74,7 @@ def describe_champion(name: str, trained: Trained) -> None:
 
 
 def cost(experiment: str, trained: Trained) -> str:
-    """What a training took, a paragraph; it is not in the card's file, whose bytes are the same each time."""
+    """A paragraph on what a training cost. Not in the card's file, whose bytes are reproducible."""
     run = tracking.find_run(experiment, trained.tags())
     if run is None or "cpu_seconds" not in run.data.metrics or run.data.params.get("device") != "cpu":
         return ""

@@ -1,18 +1,16 @@
 """Logs a training's epochs and files to its MLflow run, for `pipeline.train` and `pipeline.sync`.
 
-Whatever the run has already is left as it is, so logging again completes an interrupted run.
+What the run already has is left unchanged, so logging again completes an interrupted run.
 """
 
 import contextlib
 import io
-import time
-from collections.abc import Hashable, Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 import mlflow
 import numpy as np
 from mlflow.data.dataset import Dataset
-from mlflow.entities import Metric
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
@@ -61,7 +59,7 @@ def record(
     the model's digest, which identifies a complete run.
     """
     kept, facts = trained.record(), read_facts(PREPARED / "split")
-    log_history(run_id, trained.epochs().drop(columns="epoch").to_dict("list"))
+    tracking.log_history(run_id, trained.epochs().drop(columns="epoch").to_dict("list"))
     images = {"training": train, "validation": validation}
     datasets = {part: tracking.dataset(facts, part, these) for part, these in images.items()}
     for part, dataset in datasets.items():
@@ -71,7 +69,7 @@ def record(
     model_id = None
     if kept["tags"]["status"] == "trained":
         logged = tracking.logged_model(run_id, trained.name)
-        model_id = logged.model_id if logged else log_model(trained, model, validation[:1])
+        model_id = logged.model_id if logged else log_model(trained, model, validation[:1], facts)
     log_kept(kept["metrics"], run_id, model_id, datasets["validation"])
     mlflow.set_tags(kept["tags"] | trained.tags() | {MLFLOW_RUN_NOTE: description(trained)})
 
@@ -95,9 +93,9 @@ def description(trained: Trained) -> str:
     )
 
 
-def log_model(trained: Trained, model: keras.Model, example: np.ndarray) -> str:
+def log_model(trained: Trained, model: keras.Model, example: np.ndarray, facts: dict[str, Any]) -> str:
     """Log a model to the active run, signed for uint8 images, with an example (1, height, width, channels).
-    Returns its id.
+    Returns its id. Its metadata name its classes and its data, so that it can be tried out by itself.
 
     With the TensorFlow flavour, since the Keras one cannot store an example (MLflow 3.17).
     """
@@ -112,22 +110,11 @@ def log_model(trained: Trained, model: keras.Model, example: np.ndarray) -> str:
             signature=signature,
             input_example=example,
             pip_requirements=[f"{package}=={version(package)}" for package in ("tensorflow", "keras")],
+            metadata={key: facts[key] for key in ("classes", "data_digest")},
             tags={MLFLOW_RUN_NOTE: description(trained)},
             step=AFTER_TRAINING,
         )
     return str(logged.model_id)
-
-
-def log_history(run_id: str, history: Mapping[Hashable, Sequence[float]]) -> None:
-    """Log the epochs that a run lacks of each metric; the first epoch is step 0."""
-    client, now = mlflow.MlflowClient(), int(time.time() * 1000)
-    mlflow.flush_async_logging()
-    missing = []
-    for name, values in history.items():
-        known = {metric.step for metric in client.get_metric_history(run_id, str(name))}
-        missing += [Metric(str(name), v, now, step) for step, v in enumerate(values) if step not in known]
-    if missing:
-        client.log_batch(run_id, metrics=missing)
 
 
 def summary(model: keras.Model) -> str:

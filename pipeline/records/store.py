@@ -28,7 +28,7 @@ SECONDS_TO_ANSWER = 10
 SECONDS_FOR_A_MIGRATION = 2
 MIGRATIONS = Path(mlflow.__file__).parent / "store/db_migrations"
 
-# Loggers of what becomes one line, here and in `tracking.best_effort`.
+# Loggers whose messages are replaced by one line, here and in `tracking.best_effort`.
 NOISY = (
     "mlflow.store.db.utils",
     "mlflow.system_metrics",
@@ -48,15 +48,14 @@ def check() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it reports each experiment that it creates
     if root := checkout():
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
-        os.environ["MLFLOW_TRACKING_URI"] = moved(uri, root)
+        anchor(root)
     check_uri(tracking := mlflow.get_tracking_uri())
     if (registry := mlflow.get_registry_uri()) != tracking:
         check_uri(registry)
 
 
 def check_uri(uri: str) -> None:
-    """Raise PipelineError if nothing answers at an address, or a store of another version of MLflow."""
+    """Raise PipelineError if nothing answers at an address, or its store belongs to another MLflow."""
     check_database(uri) if is_database(uri) else check_server(uri)
 
 
@@ -66,10 +65,18 @@ def checkout() -> Path | None:
     return root if "DVC_EXP_NAME" in os.environ and root != Path.cwd() else None
 
 
+def anchor(root: Path) -> None:
+    """Let MLFLOW_TRACKING_URI name the same store in every folder: a relative path starts at `root`."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+    os.environ["MLFLOW_TRACKING_URI"] = moved(uri, root)
+
+
 def moved(uri: str, folder: Path) -> str:
-    """A tracking URI, in which the path of an SQLite file, if it is relative, starts at `folder`."""
-    path = database_url(uri).database if uri.startswith("sqlite") else None
-    return f"sqlite:///{folder / path}" if path else uri
+    """A tracking URI; a relative path of an SQLite file is taken from `folder`."""
+    url = database_url(uri) if uri.startswith("sqlite") else None
+    if url is None or not url.database:
+        return uri
+    return url.set(database=str(folder / url.database)).render_as_string(hide_password=False)
 
 
 def check_server(uri: str) -> None:
@@ -84,7 +91,7 @@ def check_server(uri: str) -> None:
             return
         if "@" in parts.netloc or parts.query:
             raise PipelineError(
-                "MLFLOW_TRACKING_URI: an address without user, password and query is allowed; set "
+                "MLFLOW_TRACKING_URI: must have no user, password or query; set "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
         requests.get(f"{uri.rstrip('/')}/health", timeout=SECONDS_TO_ANSWER)
@@ -102,12 +109,12 @@ def check_database(uri: str) -> None:
         elif found not in known:
             raise PipelineError(
                 f"{uri}: a newer MLflow's store (its schema, {found}, is unknown to MLflow "
-                f"{version('mlflow')}): install the MLflow that made it, or restore a backup of before"
+                f"{version('mlflow')}): install the MLflow that made it, or restore a backup that is older"
             )
         elif found != known[0]:
             raise PipelineError(
                 f"{uri}: an older MLflow's store (its schema is {found}, which MLflow {version('mlflow')} "
-                f"can upgrade): `make backup`, then `mlflow db upgrade {uri}`"
+                f"can upgrade): run `make backup`, then `mlflow db upgrade {uri}`"
             )
 
 

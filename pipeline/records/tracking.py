@@ -7,8 +7,9 @@ file holds a run id.
 import os
 import subprocess
 import sys
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 import requests
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.numpy_dataset import NumpyDataset
-from mlflow.entities import LoggedModel, Run
+from mlflow.entities import LoggedModel, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
@@ -43,12 +44,14 @@ def training_run(
     tags: dict[str, str],
     resumed: bool = False,
     made_by: dict[str, str] | None = None,
+    completed_by: str = "`make sync`",
 ) -> Iterator[str]:
     """A run, with system metrics, that is FINISHED at the end or FAILED on an exception.
 
     If this folder began a run with the same tags and did not end it, that run continues; with `resumed`
-    also one that it ended. `made_by` is the `origin` of the folder, if it is not this one. Under `mlflow run`
-    the project's own run becomes the parent: every stage inherits its id, and would otherwise write into it.
+    so does a run that it ended. `made_by` is the `origin` of the folder that asked for the run, by default
+    this one. `completed_by` is the command that completes the run if MLflow fails. Under `mlflow run` the
+    project's own run becomes the parent: every stage inherits its id, and would otherwise write into it.
     """
     parent = os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
@@ -71,7 +74,7 @@ def training_run(
         yield run.info.run_id
         status = "FINISHED"
     finally:
-        with best_effort(name):
+        with best_effort(name, completed_by):
             mlflow.end_run(status)
         if parent is not None:
             os.environ["MLFLOW_RUN_ID"] = parent
@@ -91,12 +94,12 @@ def set_experiment(name: str) -> None:
 
 
 @contextmanager
-def best_effort(name: str) -> Iterator[None]:
+def best_effort(name: str, completed_by: str = "`make sync`") -> Iterator[None]:
     """Continue without MLflow if it fails, and print a line that says how to complete the run."""
     try:
         yield
     except (MlflowException, requests.RequestException) as error:
-        line = f"{name}: its run is not complete ({one_line(error)}): `make sync` completes it"
+        line = f"{name}: its run is not complete ({one_line(error)}): {completed_by} completes it"
         print(line, file=sys.stderr)
 
 
@@ -157,6 +160,18 @@ def logged_model(run_id: str, name: str) -> LoggedModel | None:
     return next((model for model in found if model.status == "READY"), None)
 
 
+def log_history(run_id: str, history: Mapping[Hashable, Sequence[float]]) -> None:
+    """Log the epochs that a run lacks of each metric; the first epoch is step 0."""
+    client, now = mlflow.MlflowClient(), int(time.time() * 1000)
+    mlflow.flush_async_logging()
+    missing = []
+    for name, values in history.items():
+        known = {metric.step for metric in client.get_metric_history(run_id, str(name))}
+        missing += [Metric(str(name), v, now, step) for step, v in enumerate(values) if step not in known]
+    if missing:
+        client.log_batch(run_id, metrics=missing)
+
+
 def dataset(facts: dict[str, Any], part: str, images: np.ndarray) -> NumpyDataset:
     """The images of a part of the split, as MLflow names the input of a run or of a metric."""
     source = CodeDatasetSource({"mlflow.source.name": f"data/prepared ({part})"})
@@ -165,7 +180,7 @@ def dataset(facts: dict[str, Any], part: str, images: np.ndarray) -> NumpyDatase
 
 
 def git_commit() -> str:
-    """The commit that is checked out, with "-dirty" if files differ from it; "none" without git."""
+    """The commit that is checked out, with "-dirty" if files differ from it; "none" outside a repository."""
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
         capture_output=True,

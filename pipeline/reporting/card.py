@@ -23,7 +23,7 @@ vehicles and animals.""",
 Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998), the part that scikit-learn carries:
 1,797 digits that 13 people wrote, 8 x 8 pixels, made larger. Licence: CC BY 4.0.""",
     "directory": """\
-Images of the folders that params.yaml named; their origin and licence are not known here.""",
+Images from folders that params.yaml named. Their origin and licence are not recorded.""",
 }
 USE = """\
 It assigns one of {classes} classes to an image that is known to show one of them. It is made for teaching,

@@ -3,7 +3,6 @@
 from pipeline.reporting.results import Results
 
 COMMON = 0.1  # of the test images; if more resemble others, they may be alike without being copies
-FIGURES = ("near_duplicates", "label_errors", "robustness")
 
 
 def near_duplicates(results: Results) -> str:

@@ -67,9 +67,10 @@ class Results:
 
 def read_results(published: dict[str, float]) -> Results:
     """Everything that the report shows, of the models that params.yaml asks for."""
-    scores, champion, facts = read_scores(all_trained()), read_champion(), read_facts(PREPARED / "split")
-    diverged = {one.name: reason for one in all_trained() if (reason := one.divergence()) is not None}
-    models = [one for one in all_trained() if one.name not in diverged]
+    trained, champion, facts = all_trained(), read_champion(), read_facts(PREPARED / "split")
+    scores = read_scores(trained)
+    diverged = {one.name: reason for one in trained if (reason := one.divergence()) is not None}
+    models = [one for one in trained if one.name not in diverged]
     if (candidate := Trained(champion["variant"], champion["seed"])) not in models:
         raise PipelineError(f"champion.json: {candidate.name}: has no scores; run `dvc repro promote`")
     histories = {one.name: one.epochs() for one in models}

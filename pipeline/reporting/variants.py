@@ -29,10 +29,14 @@ def all_variants(results: Results) -> str:
             "test": list(_with_spread(table, "test", counts["test"])),
         }
     )
-    seeds = int(table["seeds"].iloc[0])
+    seeds, fewest = int(table["seeds"].max()), int(table["seeds"].min())
     single = "One training each, with the 95 % interval for so many images (Wilson)."
     text = f"Accuracy on {counts['validation']:,} validation and {counts['test']:,} test images. "
     text += single if seeds == 1 else f"Mean and standard deviation of {seeds} seeds."
+    if fewest < seeds:
+        text += (
+            " Some trainings diverged: their variants have fewer seeds, and with one seed the 95 % interval."
+        )
     if table["views"].notna().any():
         rows["with views"] = [_or_none(value, ".4f") for value in table["views"]]
         text += (
@@ -51,10 +55,7 @@ def all_variants(results: Results) -> str:
         f"- `{name}` diverged, and is in no table: {literal(reason)}."
         for name, reason in results.diverged.items()
     ]
-    pictures = (
-        "![Accuracy by variant](accuracies.png)",
-        "![Accuracy by epoch](curves.png)",
-    )
+    pictures = ("![Accuracy by variant](accuracies.png)", "![Accuracy by epoch](curves.png)")
     return "\n\n".join([text, markdown_table(rows), *diverged, *pictures, _settings(results)])
 
 

@@ -39,7 +39,7 @@ def run(jobs: Sequence[Job], executor: Executor, view: View) -> None:
     A fine-tuning waits for the model that it begins with, if that is among the jobs.
     """
     waiting = longest_first(jobs)
-    missing = {job.trained for job in jobs}
+    missing = {job.trained for job in jobs if job.trains}
     models: dict[Trained | None, Path] = {}
     running: dict[Future[bool], Job] = {}
     tries: Counter[Trained] = Counter()

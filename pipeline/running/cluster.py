@@ -16,7 +16,7 @@ from pipeline import params
 from pipeline.records import store, tracking
 from pipeline.running import node, worker
 from pipeline.running.ahead import WorkerDied
-from pipeline.running.connection import GIB, check_room, connect, share_data
+from pipeline.running.connection import GIB, check_room, connect
 from pipeline.running.job import Job
 from pipeline.shared import results
 from pipeline.shared.arrays import read_facts
@@ -25,18 +25,21 @@ from pipeline.shared.lock import locked
 from pipeline.shared.paths import CHECKPOINTS, PREPARED
 from pipeline.shared.trained import Trained
 
+ROOM = ("num_cpus", "num_gpus", "memory")
+
 
 class Cluster:
-    """The Ray cluster at RAY_ADDRESS, or a new one of this machine alone; it queues what it has no room for.
+    """The Ray cluster at RAY_ADDRESS, or a new one of this machine alone.
 
-    Nodes need the installed environment and nothing else: the code, the prepared data and what a job begins
-    with come from here. Checkpoints come back after each epoch, results at the end.
+    Ray queues jobs that it has no room for. Nodes need the installed environment and nothing else: the code,
+    the prepared data and what a job begins with come from here. Checkpoints come back after each epoch,
+    results at the end.
     """
 
     def __init__(self, needs: params.Cluster, jobs: Sequence[Job], slots: int | None = None) -> None:
         connect()
-        for asked in {str(asked := options(job, needs)): asked for job in jobs}.values():
-            check_room(asked)
+        for room in {tuple(options(job, needs)[key] for key in ROOM) for job in jobs}:
+            check_room(*room)
         self.needs = needs
         self.work = ray.remote(node.work)
         self.slots = slots or max(1, len(jobs))
@@ -45,7 +48,7 @@ class Cluster:
         self.settings = {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_")}
         if not node.has_server(self.settings):
             worker.warm_up()  # for `complete`
-        self.digest, self.data = share_data()
+        self.digest, self.data = node.share_data()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.inbox = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         self.shows: dict[str, Callable[[str], None]] = {}

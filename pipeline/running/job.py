@@ -12,15 +12,15 @@ from pipeline.shared.arrays import digest_of
 from pipeline.shared.lock import locked
 from pipeline.shared.trained import Trained
 
-Report = Callable[[tuple[int, int, float]], None]  # called with the epoch, that of all, validation accuracy
+Report = Callable[[tuple[int, int, float]], None]  # of the epoch, the number of epochs, validation accuracy
 
 
 @dataclass(frozen=True)
 class Job:
     """A training and the prediction of its model, or one of the two.
 
-    `code` is the digest of each stage's modules, `seconds` what the training took before. Known when the job
-    starts: `start`, the model file that a fine-tuning begins with. On a node of a cluster, `origin` are the
+    `code` is the digest of each stage's modules, `seconds` what the training took before. `start`, set when
+    the job starts, is the model file that a fine-tuning begins with. On a node of a cluster, `origin` are the
     tags of the folder that asked for the job, and `tracks` says whether it logs to MLflow.
     """
 

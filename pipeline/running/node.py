@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from filelock import FileLock
 from ray.util.queue import Queue
@@ -20,7 +21,7 @@ from pipeline.running.job import Job
 from pipeline.running.view import line_of
 from pipeline.shared import results
 from pipeline.shared.arrays import digest_of, file_digest
-from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.errors import PipelineError, one_line
 from pipeline.shared.paths import PREPARED
 
 Files = dict[str, bytes]  # by their paths
@@ -75,8 +76,15 @@ def workspace(name: str, digest: str, data: Data, files: Files) -> Iterator[None
             os.chdir(folder.parent)
 
 
+def share_data() -> tuple[str, Data]:
+    """Put the prepared data into Ray's object store. Returns their digest, and where they are."""
+    files = data_files(PREPARED)
+    content = {path.relative_to(PREPARED).as_posix(): np.fromfile(path, np.uint8) for path in files}
+    return data_digest(PREPARED), [ray.put(content)]
+
+
 def prepared(digest: str, data: Data) -> Path:
-    """The folder of the prepared data, which this machine fetches unless it has them whole."""
+    """The folder of the prepared data, fetched first if this machine has no complete copy."""
     folder = Path(tempfile.gettempdir()) / f"pipeline-data-{os.getuid()}" / digest
     folder.parent.mkdir(mode=0o700, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
@@ -118,13 +126,10 @@ def can_track() -> bool:
 def succeeds(command: Callable[[], None]) -> bool:
     """Whether a command succeeds; if not, it prints why."""
     try:
-        one_line_errors(command)()
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            print(end.code)
-        return False
-    except Exception:
-        traceback.print_exc()
+        command()
+    except Exception as error:
+        line = one_line(error)
+        print(f"error: {line}" if line else traceback.format_exc())
         return False
     return True
 

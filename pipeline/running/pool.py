@@ -11,11 +11,13 @@ FAILED = 1  # the exit status of a worker whose job failed, and not the worker
 
 
 class Pool:
-    """At most so many workers at a time; if the trainings are for GPUs, each has one to itself."""
+    """Runs at most `workers` jobs at a time; on GPUs, one on each."""
 
     def __init__(self, workers: int, jobs: Sequence[Job]) -> None:
         on_gpus = any(job.recipe.device == "gpu" for job in jobs)
-        places: list[str | None] = [*worker.gpus()[:workers]] if on_gpus else [None] * workers
+        # Without a GPU here, one worker refuses the recipe in one line.
+        gpus: list[str | None] = [*worker.gpus()[:workers]] or [None]
+        places = gpus if on_gpus else [None] * workers
         self.slots = len(places)
         self.free: SimpleQueue[str | None] = SimpleQueue()
         for place in places:
@@ -30,7 +32,7 @@ class Pool:
             self.free.put(gpu)
         if status in {0, FAILED}:
             return status == 0
-        raise WorkerDied(f"its process ended with {status}")
+        raise WorkerDied("interrupted" if status == worker.TERMINATED else f"its process ended with {status}")
 
     def stop(self) -> None:
         """Interrupt all workers, and end the server from which they are forked."""

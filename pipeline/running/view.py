@@ -35,9 +35,11 @@ class View(Progress):
     def bar(self, name: str) -> Iterator["Bar"]:
         """Show a job while it runs, from the first line that it prints."""
         bar = Bar(self, name)
-        yield bar
-        if bar.task is not None:
-            self.remove_task(bar.task)
+        try:
+            yield bar
+        finally:
+            if bar.task is not None:
+                self.remove_task(bar.task)
 
     def show(self, line: str) -> None:
         """Print a line, above the bars."""

@@ -13,6 +13,7 @@ import psutil
 from pipeline.running.worker import SECONDS_TO_STOP
 
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--keep-going", "--quiet"]
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # which interrupt a run
 LOCK = Path(".dvc/tmp/lock")  # which DVC holds unless a stage's command runs
 
 
@@ -25,6 +26,8 @@ def dvc_repro() -> bool:
     try:
         return process.wait() == 0
     except KeyboardInterrupt:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # a second one would leave DVC running
         stop(process)
         raise
 

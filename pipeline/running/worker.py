@@ -31,7 +31,8 @@ def gpus() -> list[str]:
 
 
 CONTEXT = multiprocessing.get_context("spawn") if gpus() else multiprocessing.get_context("forkserver")
-LOCK = threading.Lock()  # starting a process looks for ended ones, which another thread may just join
+LOCK = threading.Lock()  # `Process.start` also polls children that ended, which another thread may be joining
+TERMINATED = 128 + signal.SIGTERM  # the exit status of a worker that got this signal, as a shell gives it
 SECONDS_TO_STOP = 30  # a training answers after some steps of an epoch, then closes its run in MLflow
 
 
@@ -84,6 +85,7 @@ def _work(job: Callable[[], None], connection: Connection, gpu: str | None) -> N
     for stream in (sys.stdout, sys.stderr):
         os.dup2(connection.fileno(), stream.fileno())
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
     signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     one_line_errors(job)()
@@ -92,7 +94,7 @@ def _work(job: Callable[[], None], connection: Connection, gpu: str | None) -> N
 def _end(*_: object) -> None:
     """End this process, once: a second signal would disturb what runs at its exit."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit()
+    sys.exit(TERMINATED)
 
 
 def _end_with_parent() -> None:

@@ -1,7 +1,5 @@
 """Tables of all models, which `dvc plots show` draws on common axes."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 
@@ -21,13 +19,9 @@ def write_comparison(models: list[Trained]) -> None:
         ("roc", scored, mean_roc),
         ("confusion", scored, confusion),
     ):
-        _write(title, chosen, read)
-
-
-def _write(title: str, models: list[Trained], read: Callable[[Trained], pd.DataFrame]) -> None:
-    tables = [read(trained).assign(model=trained.name) for trained in models]
-    table = pd.concat(tables) if tables else pd.DataFrame(columns=["model"])
-    table.to_csv(EVALUATION / f"{title}.csv", index=False, lineterminator="\n")
+        tables = [read(trained).assign(model=trained.name) for trained in chosen]
+        table = pd.concat(tables) if tables else pd.DataFrame(columns=["model"])
+        table.to_csv(EVALUATION / f"{title}.csv", index=False, lineterminator="\n")
 
 
 def mean_roc(trained: Trained) -> pd.DataFrame:

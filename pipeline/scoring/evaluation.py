@@ -21,9 +21,9 @@ PARTS = ("validation", "test")
 
 
 def evaluate(trained: Trained) -> str:
-    """Write metrics/VARIANT-SEED.json and the files of evaluation/VARIANT-SEED; the result in one line.
+    """Write metrics/VARIANT-SEED.json and the files of evaluation/VARIANT-SEED.
 
-    Of a training that diverged, the status and reason, and its curves.
+    For a training that diverged, writes only its status, reason and curves. Returns the result in one line.
     """
     classes = read_facts(PREPARED / "split")["classes"]
     history = trained.epochs()

@@ -89,13 +89,8 @@ def reliability(bins: pd.DataFrame, effect: pd.DataFrame, title: str) -> Figure:
     axis.plot(bins["confidence"], bins["accuracy"], marker="o", clip_on=False)
     before, after = (f"{error:.3f}" for error in effect["calibration_error"])
     over = bins["confidence"].mean() > bins["accuracy"].mean()  # the line is below the diagonal
-    axis.set(
-        title=title,
-        xlabel="mean confidence of the bin",
-        ylabel="accuracy in the bin",
-        xlim=(0, 1),
-        ylim=(0, 1),
-    )
+    axis.set(title=title, xlabel="mean confidence of the bin", ylabel="accuracy in the bin")
+    axis.set(xlim=(0, 1), ylim=(0, 1))
     axis.text(
         0.03 if over else 0.97,
         0.97 if over else 0.03,

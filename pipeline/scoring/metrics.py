@@ -58,7 +58,7 @@ def accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
 @metric
 def auc_macro(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """The mean area under the classes' ROC curves, one against the rest."""
-    return float(np.mean(list(class_auc(labels, probabilities).values())))
+    return float(class_auc(labels, probabilities).mean())
 
 
 @metric
@@ -104,23 +104,15 @@ def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: list[str])
         labels, probabilities.argmax(axis=1), labels=range(len(classes)), zero_division=0
     )
     table = pd.DataFrame(dict(zip(("precision", "recall", "f1", "support"), values, strict=True)))
-    table["auc"] = list(class_auc(labels, probabilities).values())
+    table["auc"] = class_auc(labels, probabilities)
     return table.set_axis(pd.Index(classes, name="class"))
 
 
 def report(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> str:
     """scikit-learn's classification report, as it prints it."""
+    named = {"labels": range(len(classes)), "target_names": classes}
     predicted = probabilities.argmax(axis=1)
-    return str(
-        classification_report(
-            labels,
-            predicted,
-            labels=range(len(classes)),
-            target_names=classes,
-            digits=3,
-            zero_division=0,
-        )
-    )
+    return str(classification_report(labels, predicted, digits=3, zero_division=0, **named))
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
@@ -145,11 +137,10 @@ def most_confused(counts: pd.DataFrame, pairs: int = 10) -> pd.DataFrame:
     return table.sort_values("images", ascending=False, kind="stable").head(pairs)
 
 
-def class_auc(labels: np.ndarray, probabilities: np.ndarray) -> dict[int, float]:
-    """The area under each class's ROC curve, one against the rest."""
-    return {
-        label: float(roc_auc_score(labels == label, column)) for label, column in enumerate(probabilities.T)
-    }
+def class_auc(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """The area under each class's ROC curve, one against the rest, float64 (classes,)."""
+    certain = np.eye(probabilities.shape[1])[labels]
+    return np.asarray(roc_auc_score(certain, probabilities, average=None))
 
 
 def roc_points(

@@ -12,7 +12,8 @@ from ray.tune import ResultGrid
 
 from pipeline.params import Params
 from pipeline.searching.ranges import Ranges, Scalar, with_values
-from pipeline.shared.errors import PipelineError, in_a_line
+from pipeline.searching.runs import has_reported, last_line, reports
+from pipeline.shared.errors import PipelineError
 from pipeline.shared.figure import new_figure
 
 FOLDER = Path("search")
@@ -23,7 +24,7 @@ def write(variant: str, params: Params, ranges: Ranges, results: ResultGrid) -> 
     table = in_order(results)
     finished = table.dropna(subset="kept")
     if finished.empty:
-        reasons = {in_a_line(str(error).strip().rpartition("\n")[2]) for error in results.errors}
+        reasons = {last_line(error) for error in results.errors}
         reasons |= {trial.metrics["refused"] for trial in results if "refused" in (trial.metrics or {})}
         raise PipelineError(f"search: no trial of {variant} finished: {'; '.join(sorted(reasons))}")
     winner = finished.loc[[finished["kept"].idxmax()]].to_dict("records")[0]
@@ -36,10 +37,11 @@ def write(variant: str, params: Params, ranges: Ranges, results: ResultGrid) -> 
     draw_history(table, folder / "history.png")
     draw_importances(table, ranges, folder / "importances.png")
     mlflow.log_artifacts(str(folder))
-    mlflow.log_params(best)
+    mlflow.set_tags({f"best.{key}": value for key, value in best.items()})
     mlflow.log_metrics({"validation/accuracy": accuracy, "cpu_seconds": seconds})
     print(f"{variant}: the best of {len(table)} trials has validation accuracy {accuracy:.4f}")
-    print(f"({len(table) - len(finished)} were stopped early; {seconds / 60:.1f} CPU minutes in all):\n")
+    others = f"{len(table) - len(finished)} were stopped early or failed"
+    print(f"({others}; {seconds / 60:.1f} CPU minutes in all):\n")
     print(f"{text}\nor: {command(variant, best)}")
 
 
@@ -47,16 +49,14 @@ def in_order(results: ResultGrid) -> pd.DataFrame:
     """A row for each trial that trained, the first one first: its values, its last accuracy, the one that it
     kept if it finished, its epochs, its CPU seconds, and `early`, after the last epoch that all have.
     """
-    reported = [
-        trial for trial in results if trial.metrics_dataframe is not None and "refused" not in trial.metrics
-    ]
+    reported = [trial for trial in results if has_reported(trial) and "refused" not in trial.metrics]
     reported.sort(key=lambda trial: trial.metrics_dataframe["timestamp"].iloc[0])
     common = min((trial.metrics["training_iteration"] for trial in reported), default=0)
     rows = [
         trial.config
         | {name: trial.metrics.get(name) for name in ("accuracy", "kept", "cpu_seconds")}
         | {"trained_epochs": trial.metrics["training_iteration"] - ("kept" in trial.metrics)}
-        | {"early": trial.metrics_dataframe["accuracy"].iloc[common - 1]}
+        | {"early": reports(trial)["accuracy"].iloc[common - 1]}
         for trial in reported
     ]
     return pd.DataFrame(rows, columns=None if rows else ["kept"])
@@ -67,7 +67,7 @@ def draw_history(table: pd.DataFrame, path: Path) -> None:
     figure = new_figure(8, 4.5)
     axes = figure.add_subplot()
     number, stopped = table.index + 1, table["kept"].isna()
-    axes.plot(number[stopped], table["accuracy"][stopped], "o", mfc="none", label="stopped early")
+    axes.plot(number[stopped], table["accuracy"][stopped], "o", mfc="none", label="not finished")
     axes.plot(number[~stopped], table["kept"][~stopped], "o", label="finished")
     axes.step(number, table["kept"].cummax().ffill(), where="post", label="best so far")
     axes.set(xlabel="trial", ylabel="validation accuracy", title="The trials in their order")

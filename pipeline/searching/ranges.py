@@ -4,13 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from pydantic import Field, RootModel, model_validator
+from optuna import distributions
+from pydantic import Discriminator, Field, RootModel, Tag, model_validator
 
 from pipeline.params import Params
 from pipeline.shared.errors import PipelineError
@@ -22,7 +17,7 @@ Scalar = bool | int | float | str
 
 
 class Range(Section):
-    """All numbers from `low` to `high`, whole ones if both are; with `log` small ones are tried as often."""
+    """Numbers from `low` to `high`, whole ones if both are; on a logarithmic scale with `log`."""
 
     low: int | float
     high: int | float
@@ -44,15 +39,21 @@ class Range(Section):
     def __contains__(self, value: Scalar) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
-    def distribution(self) -> BaseDistribution:
+    def distribution(self) -> distributions.BaseDistribution:
         """As Optuna describes it."""
         if isinstance(self.low, int) and isinstance(self.high, int):
-            return IntDistribution(self.low, self.high, log=self.log)
-        return FloatDistribution(self.low, self.high, log=self.log)
+            return distributions.IntDistribution(self.low, self.high, log=self.log)
+        return distributions.FloatDistribution(self.low, self.high, log=self.log)
 
 
-class Choice(RootModel[Annotated[list[Scalar], Field(min_length=2)]]):
+class Choice(RootModel[list[Scalar]]):
     """One of several values."""
+
+    @model_validator(mode="after")
+    def _is_a_choice(self) -> Self:
+        if len(self.root) < 2:
+            raise ValueError("must have two options or more")
+        return self
 
     @property
     def ends(self) -> list[Scalar]:
@@ -62,15 +63,19 @@ class Choice(RootModel[Annotated[list[Scalar], Field(min_length=2)]]):
     def __contains__(self, value: Scalar) -> bool:
         return value in self.root
 
-    def distribution(self) -> BaseDistribution:
+    def distribution(self) -> distributions.BaseDistribution:
         """As Optuna describes it."""
-        return CategoricalDistribution(self.root)
+        return distributions.CategoricalDistribution(self.root)
 
 
-Ranges = dict[str, Range | Choice]  # by the keys of a variant's block, such as optimizer.learning_rate
+Values = Annotated[
+    Annotated[Range, Tag("(range)")] | Annotated[Choice, Tag("(options)")],
+    Discriminator(lambda values: "(options)" if isinstance(values, list | Choice) else "(range)"),
+]
+Ranges = dict[str, Values]  # by the keys of a variant's block, such as optimizer.learning_rate
 
 
-class Search(RootModel[dict[str, Ranges]]):
+class SearchFile(RootModel[dict[str, Annotated[Ranges, Field(min_length=1)]]]):
     """All of search.yaml: ranges for each variant."""
 
 
@@ -78,7 +83,7 @@ def read_ranges(variant: str, params: Params) -> Ranges:
     """The ranges for a variant. Raises PipelineError if there are none, or a value is not allowed."""
     if not SEARCH.is_file():
         raise PipelineError(f"{SEARCH}: no such file; docs/cluster.md has an example")
-    searches = load_params(Search, SEARCH).root
+    searches = load_params(SearchFile, SEARCH).root
     if variant not in searches or variant not in params.variants:
         known = ", ".join(name for name in searches if name in params.variants) or "none"
         raise PipelineError(f"{SEARCH}: {variant}: no such variant with ranges; there are: {known}")

@@ -1,75 +1,158 @@
 """MLflow's run of each trial, a child of the search's, which the process that searches writes."""
 
+import io
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
 import mlflow
+import pandas as pd
+import requests
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-from ray.tune import Callback
+from ray.tune import Callback, Result, ResultGrid
 
+from pipeline.records.tracking import log_history
 from pipeline.searching.ranges import Scalar
+from pipeline.shared.errors import in_a_line, one_line
 
 
 class TrialRuns(Callback):
     """Logs trials as they go on, and prints a line for each that ends.
 
-    A search that is resumed begins interrupted trials anew, in the runs that they have.
+    If MLflow fails, the search continues without it, and `complete` logs at the end what is missing. A
+    search that is resumed begins interrupted trials anew, in the runs that they have.
     """
 
-    def __init__(self, experiment_id: str, parent: str, variant: str) -> None:
-        self.experiment_id, self.parent, self.variant = experiment_id, parent, variant
+    def __init__(self, parent: str, variant: str) -> None:
+        self.parent, self.variant = parent, variant
         self.runs: dict[str, str] = {}  # the run of each trial
+        self.failed = False
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_trial_start(self, trial: Any, **_: Any) -> None:
         """Begin a run, or continue the trial's."""
-        client = mlflow.MlflowClient()
-        name, tags = f"{self.variant}-trial-{trial.trial_id}", {MLFLOW_PARENT_RUN_ID: self.parent}
-        mine = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent}' and attributes.run_name = '{name}'"
-        known = client.search_runs([self.experiment_id], mine)
-        run = known[0] if known else client.create_run(self.experiment_id, tags=tags, run_name=name)
-        self.runs[trial.trial_id] = run.info.run_id
-        for key, value in ({"variant": self.variant} | trial.config).items():
-            client.log_param(run.info.run_id, key, value)
+        self._log(self._begin, trial)
 
-    def on_trial_result(
-        self,
-        iteration: int,  # noqa: ARG002
-        trials: list[Any],  # noqa: ARG002
-        trial: Any,
-        result: dict[str, Any],
-        **_: Any,
-    ) -> None:
+    def on_trial_result(self, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Log an epoch, or what the training kept."""
-        client, run_id = mlflow.MlflowClient(), self.runs[trial.trial_id]
-        client.log_metric(run_id, "cpu_seconds", result["cpu_seconds"])
-        if "kept" in result:
-            client.log_metric(run_id, "validation/accuracy", result["kept"])
-        else:
-            client.log_metric(
-                run_id, "val_accuracy", result["accuracy"], step=result["training_iteration"] - 1
-            )
+        self._log(log_result, self.runs.get(trial.trial_id), result)
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_trial_complete(self, trial: Any, **_: Any) -> None:
         """End the run of a trial that finished, or that the search stopped."""
         result = trial.last_result
-        end = f"{result['accuracy']:.4f}"
+        outcome = f"{result['accuracy']:.4f}"
         if "kept" not in result:
-            end = result.get("refused", f"{end}, stopped after epoch {result['training_iteration']}")
-        print(f"{trial.trial_id}: {in_words(trial.config)}: {end}")
-        mlflow.MlflowClient().set_terminated(self.runs[trial.trial_id])
+            stopped = f"{outcome}, stopped after epoch {result['training_iteration']}"
+            outcome = result.get("refused", stopped)
+        print(f"{trial.trial_id}: {in_words(trial.config)}: {outcome}")
+        self._log(end_run, self.runs.get(trial.trial_id), "FINISHED")
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_trial_recover(self, trial: Any, **_: Any) -> None:
+        """Print that a trial begins anew, since its worker died."""
+        print(f"{trial.trial_id}: {in_words(trial.config)}: its worker died; it begins anew")
+
+    def on_trial_error(self, trial: Any, **_: Any) -> None:
         """End the run of a trial that failed."""
-        print(f"{trial.trial_id}: {in_words(trial.config)}: failed")
-        mlflow.MlflowClient().set_terminated(self.runs[trial.trial_id], "FAILED")
+        print(f"{trial.trial_id}: {in_words(trial.config)}: failed: {last_line(trial.get_error())}")
+        self._log(end_run, self.runs.get(trial.trial_id), "FAILED")
+
+    def _begin(self, trial: Any) -> None:
+        known = children(self.parent).get(trial.trial_id)
+        run_id = (
+            known.info.run_id if known else begin_run(self.parent, self.variant, trial.trial_id, trial.config)
+        )
+        self.runs[trial.trial_id] = run_id
+
+    def _log(self, log: Callable[..., None], *arguments: Any) -> None:
+        """Log something, unless MLflow has failed: trying again holds all trials for half a minute."""
+        if self.failed:
+            return
+        try:
+            log(*arguments)
+        except (MlflowException, requests.RequestException) as error:
+            self.failed = True
+            print(f"the trials are logged when the search ends ({one_line(error)})", flush=True)
 
 
-def end_forgotten(parent: str) -> None:
-    """End the runs of trials that began just before their search was killed, and are not known to Ray."""
+def complete(parent: str, variant: str, results: ResultGrid) -> None:
+    """Log what the runs of a search's trials lack, and end those that did not end."""
+    known = children(parent)
+    for trial in filter(has_reported, results):
+        trial_id = trial.metrics["trial_id"]
+        run = known.pop(trial_id, None)
+        if run and run.info.status == "FINISHED":
+            continue
+        run_id = run.info.run_id if run else begin_run(parent, variant, trial_id, trial.config or {})
+        log_all(run_id, trial)
+    forgotten = [run for run in known.values() if run.info.status == "RUNNING"]
+    for run in forgotten:  # of trials that never reported, or that began just before the search was killed
+        end_run(run.info.run_id, "KILLED")
+
+
+def children(parent: str) -> dict[str, Run]:
+    """The runs of a search's trials, by the trials' ids."""
     client = mlflow.MlflowClient()
-    experiment_id = client.get_run(parent).info.experiment_id
-    running = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}' and attributes.status = 'RUNNING'"
-    for run in client.search_runs([experiment_id], running):
-        client.set_terminated(run.info.run_id, "KILLED")
+    experiment = client.get_run(parent).info.experiment_id
+    found = client.search_runs([experiment], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'", max_results=5000)
+    return {run.data.tags["trial"]: run for run in found}
+
+
+def has_reported(trial: Result) -> bool:
+    """Whether a trial finished an epoch, or was refused."""
+    return "training_iteration" in (trial.metrics or {})
+
+
+def reports(trial: Result) -> pd.DataFrame:
+    """What a trial reported, a row each time; if it began anew, what it reported last."""
+    return trial.metrics_dataframe.drop_duplicates("training_iteration", keep="last")
+
+
+def last_line(error: object) -> str:
+    """The last line of a traceback, which says what happened."""
+    return in_a_line(str(error).strip().rpartition("\n")[2])
+
+
+def begin_run(parent: str, variant: str, trial_id: str, values: dict[str, Scalar]) -> str:
+    """Begin a trial's run with its values; its id."""
+    client = mlflow.MlflowClient()
+    experiment = client.get_run(parent).info.experiment_id
+    tags = {MLFLOW_PARENT_RUN_ID: parent, "trial": trial_id}
+    run = client.create_run(experiment, tags=tags, run_name=f"{variant}-trial-{trial_id}")
+    for key, value in ({"variant": variant} | values).items():
+        client.log_param(run.info.run_id, key, value)
+    return str(run.info.run_id)
+
+
+def log_result(run_id: str, result: dict[str, Any]) -> None:
+    """Log what a trial reported: an epoch, or what the training kept."""
+    if "kept" not in result:
+        step = result["training_iteration"] - 1
+        mlflow.MlflowClient().log_metric(run_id, "val_accuracy", result["accuracy"], step=step)
+    log_totals(run_id, result)
+
+
+def log_totals(run_id: str, result: dict[str, Any]) -> None:
+    """Log the CPU seconds of a trial so far, and what the training kept if it has finished."""
+    client = mlflow.MlflowClient()
+    client.log_metric(run_id, "cpu_seconds", result["cpu_seconds"])
+    if "kept" in result:
+        client.log_metric(run_id, "validation/accuracy", result["kept"])
+
+
+def log_all(run_id: str, trial: Result) -> None:
+    """Log the epochs that a trial's run lacks and its last report, and end the run."""
+    accuracies = reports(trial)["accuracy"].tolist()
+    epochs = len(accuracies) - ("kept" in trial.metrics)
+    log_history(run_id, {"val_accuracy": accuracies[:epochs]})
+    log_totals(run_id, trial.metrics)
+    end_run(run_id, "FAILED" if trial.error else "FINISHED")
+
+
+def end_run(run_id: str, status: str) -> None:
+    """End a trial's run, without the links that MLflow prints of each run on a server."""
+    with redirect_stdout(io.StringIO()):
+        mlflow.MlflowClient().set_terminated(run_id, status)
 
 
 def in_words(values: dict[str, Scalar]) -> str:

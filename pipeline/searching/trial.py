@@ -6,7 +6,7 @@ from typing import Any
 
 from ray import tune
 
-from pipeline.params import Params
+from pipeline.params import Finetune, Params
 from pipeline.running import node
 from pipeline.searching.ranges import Scalar, with_values
 from pipeline.shared.arrays import read_facts
@@ -19,9 +19,9 @@ def trial(
 ) -> None:
     """Train a variant with these values of its block.
 
-    Reports after each epoch `accuracy`, of the validation images, and `cpu_seconds`; at the end once more,
-    with the accuracy of the weights that the training keeps, also as `kept`, which is 0 if it diverged.
-    If the values are not allowed, `refused` says why.
+    After each epoch it reports `accuracy` on validation images and `cpu_seconds`. At the end it reports once
+    more: `accuracy` and `kept` are then those of the weights that the training keeps, 0 if it diverged.
+    `refused` says why, if the values are not allowed.
     """
     if not params.cluster.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from a trial that asked for none
@@ -35,13 +35,12 @@ def trial(
     def report(accuracy: float, **more: Any) -> None:
         tune.report({"accuracy": accuracy, "cpu_seconds": time.process_time() - started} | more)
 
-    make_deterministic(
-        seed, params.training.threads, share_batches=True
-    )  # before Keras makes a recipe's model
+    # Before Keras makes a recipe's model, after which TensorFlow's threads cannot change.
+    make_deterministic(seed, params.training.threads, share_batches=True)
     with node.workspace(f"trial-{tune.get_context().get_trial_id()}", digest, data, {}):
         block = with_values(params, variant, values)
         facts = read_facts(PREPARED / "split")
-        changed = params.model_copy(update={"variants": {variant: block}, "finetune": None})
+        changed = params.model_copy(update={"variants": {variant: block}, "finetune": Finetune()})
         try:
             recipes.check_sizes(changed, facts["counts"]["train"])
             recipe = recipes.recipe(f"variants.{variant}", block, changed, facts)

@@ -1,20 +1,21 @@
 """Ray Tune's search: what runs a trial, what proposes its settings, what stops it."""
 
+import logging
 import os
+import warnings
 from dataclasses import dataclass
 
-import mlflow
 import optuna
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from pipeline.params import Params
-from pipeline.running.connection import GIB, check_room, share_data
+from pipeline.running import node
+from pipeline.running.connection import GIB, check_room
 from pipeline.searching.ranges import Ranges, present
 from pipeline.searching.runs import TrialRuns
 from pipeline.searching.trial import trial
-from pipeline.shared.arrays import digest_of
 from pipeline.shared.paths import SEARCHES
 
 SAMPLERS = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
@@ -32,16 +33,17 @@ class Search:
     seed: int
 
 
-def tuner(search: Search, params: Params, ranges: Ranges, key: str, run_id: str) -> tune.Tuner:
-    """A search in the run `run_id`, from where it was interrupted if one with this `key` has begun there."""
+def tuner(search: Search, params: Params, ranges: Ranges, run_id: str) -> tune.Tuner:
+    """A search in the run `run_id`, from where it was interrupted if it has begun."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Ray's tables; `TrialRuns` prints a line for each trial
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1"  # what a killed search loses, at most
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # after Ctrl-C it would report a search as finished
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder = (SEARCHES / digest_of([key, run_id])[:16]).absolute()
+    warnings.filterwarnings("ignore", "The reported value is ignored")  # of a trial that begins anew
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # tracebacks; `TrialRuns` prints a line for each
+    folder = (SEARCHES / run_id).absolute()
     if tune.Tuner.can_restore(folder):
-        return tune.Tuner.restore(str(folder), trainable(search, params), restart_errored=True)
-    experiment = mlflow.get_run(run_id).info.experiment_id
+        return tune.Tuner.restore(str(folder), trainable(search, params), resume_errored=True)
     return tune.Tuner(
         trainable(search, params),
         tune_config=tune.TuneConfig(
@@ -53,7 +55,7 @@ def tuner(search: Search, params: Params, ranges: Ranges, key: str, run_id: str)
         run_config=tune.RunConfig(
             name=folder.name,
             storage_path=str(folder.parent),
-            callbacks=[TrialRuns(experiment, run_id, search.variant)],
+            callbacks=[TrialRuns(run_id, search.variant)],
             failure_config=tune.FailureConfig(max_failures=FAILURES),
             verbose=0,
         ),
@@ -62,14 +64,13 @@ def tuner(search: Search, params: Params, ranges: Ranges, key: str, run_id: str)
 
 def trainable(search: Search, params: Params) -> object:
     """A trial with the data, and the room that it takes of a node."""
-    digest, data = share_data()
+    digest, data = node.share_data()
     with_data = tune.with_parameters(
         trial, variant=search.variant, params=params, digest=digest, data=data, seed=params.seeds[0]
     )
     needs = params.cluster
-    cpus, gpus, memory = needs.cpus or 1, needs.gpus or 0, needs.memory * GIB
-    check_room({"num_cpus": cpus, "num_gpus": gpus, "memory": memory})
-    room = {"cpu": cpus, "gpu": gpus, "memory": memory}
+    room = {"cpu": needs.cpus or 1, "gpu": needs.gpus or 0, "memory": needs.memory * GIB}
+    check_room(*room.values())
     return tune.with_resources(with_data, room)
 
 
@@ -84,7 +85,7 @@ def proposals(search: Search, params: Params, ranges: Ranges) -> OptunaSearch:
 
 
 def stopping(search: Search, params: Params, ranges: Ranges) -> ASHAScheduler:
-    """Compares a trial with those before it after a ninth and a third of the epochs; the best third go on."""
+    """Compares a trial early on with those before it, after 4 and 12 of 30 epochs; the best third go on."""
     tried = ranges["epochs"].ends if "epochs" in ranges else []
     most = max([params.variants[search.variant].epochs, *map(int, tried)])
     last = most + 1  # at which a training reports what it keeps

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.shared.errors import PipelineError, in_a_line
+from pipeline.shared.reading import read_json
 
 MANIFEST = "manifest.json"
-REPAIR = "run `dvc repro` to make it"
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -72,7 +72,8 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
         try:
             arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise PipelineError(f"{path}: cannot be read: {in_a_line(error)}; {REPAIR}") from error
+            reason = f"{in_a_line(error)}; run `dvc repro` to make it again"
+            raise PipelineError(f"{path}: cannot be read: {reason}") from error
     return arrays
 
 
@@ -82,9 +83,4 @@ def arrays_digest(folder: Path) -> str:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text("utf-8"))
-        return {"arrays": manifest["arrays"], "facts": manifest["facts"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PipelineError(f"{path}: cannot be read: {in_a_line(error)}; {REPAIR}") from error
+    return dict(read_json(folder / MANIFEST, {"arrays": dict, "facts": dict}))

@@ -9,7 +9,6 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from pipeline.shared.errors import PipelineError, in_a_line
-from pipeline.shared.paths import PARAMS
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
@@ -26,8 +25,8 @@ PLAIN = {  # pydantic's errors, by their type, in plain words
 }
 
 
-def load_params(model: type[AnyModel], path: Path = PARAMS) -> AnyModel:
-    """Parse params.yaml into `model`, with the YAML parser that DVC uses.
+def load_params(model: type[AnyModel], path: Path) -> AnyModel:
+    """Parse a YAML file into `model`, with the parser that DVC uses.
 
     Raises PipelineError with every invalid key, what is allowed and what was received, in one line.
     """
@@ -124,11 +123,14 @@ def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[
     definitions = schema.get("$defs", {})
 
     def resolved(node: Any) -> Any:
-        choices = [choice for choice in node.get("anyOf", []) if "$ref" in choice]
+        several = [] if "discriminator" in node else node.get("anyOf", node.get("oneOf", []))
+        choices = [choice for choice in several if "$ref" in choice]
         node = choices[0] if choices else node
         return definitions[node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node
 
     for part in location:
+        if str(part).startswith("("):
+            continue
         tagged = schema.get("discriminator", {}).get("mapping", {})
         patterned: Any = next(iter(schema.get("patternProperties", {}).values()), {})
         children = schema.get("properties", {})

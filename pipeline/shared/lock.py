@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from itertools import takewhile
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -19,22 +20,19 @@ from pipeline.shared.paths import LOCKS
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Make a command print errors as one line, and wait until no other process here does the same."""
-    return one_line_errors(single_instance(main))
-
-
-def single_instance(main: Callable[[], None]) -> Callable[[], None]:
-    """Make a command wait until no other process in this folder runs it with the same arguments."""
+    """Make a command print errors as one line, and wait until no other process in this folder runs it for the
+    same VARIANT and SEED.
+    """
 
     @wraps(main)
     def wrapped() -> None:
         spec = sys.modules[main.__module__].__spec__  # of a module that `python -m` runs, too
         stage = spec.name.split(".")[-1] if spec else main.__module__
-        words = [word for word in sys.argv[1:] if not word.startswith("-")]
+        words = takewhile(lambda word: not word.startswith("-"), sys.argv[1:])  # without options
         with locked("-".join([stage, *words]).replace(os.sep, "_")):
             main()
 
-    return wrapped
+    return one_line_errors(wrapped)
 
 
 @contextmanager
@@ -45,7 +43,7 @@ def locked(name: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"{name}: waiting for another process that runs it", flush=True)
+        print(f"{name}: waiting for another process that is running it", flush=True)
         lock.acquire()
     try:
         yield

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 KINDS = {
     dict: "an object",
     list: "a list",
-    str: "a text",
+    str: "a string",
     bool: "true or false",
     int: "an integer",
     float: "a finite number",

@@ -1,5 +1,5 @@
-"""Results of trainings and predictions that were made ahead of their stages, under the key of what decides
-them. A stage that finds its key's result copies it, and does not do the work again.
+"""Results of trainings and predictions that were made ahead of their stages, each under a key: the digest of
+what decides it. A stage that finds its key's result copies it, and does not do the work again.
 """
 
 import json
@@ -21,13 +21,14 @@ def make(key: str, write: Callable[[Path], None]) -> Path:
     """The folder of a result, which `write` fills if it does not exist, all or nothing. An error is noted."""
     folder = folder_of(key)
     if not folder.is_dir():
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        unfinished = folder.with_suffix(".partial")
+        shutil.rmtree(unfinished, ignore_errors=True)
         try:
-            partial.mkdir(parents=True)
-            write(partial)
-            partial.rename(folder)
+            unfinished.mkdir(parents=True)
+            write(unfinished)
+            unfinished.rename(folder)
         except Exception as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
             fail(key, one_line(error) or repr(error))
             raise
     return folder
@@ -46,7 +47,7 @@ def forget_failures() -> None:
 
 
 def take(key: str, target: Path) -> bool:
-    """Copy a result to `target`, all or nothing; whether there is one.
+    """Copy a result to `target`, all or nothing. Returns whether there is one.
 
     Raises PipelineError, once, if its work failed.
     """
@@ -56,11 +57,11 @@ def take(key: str, target: Path) -> bool:
         raise PipelineError(reason)
     if not folder_of(key).is_dir():
         return False
-    partial = target.with_name(f"{target.name}.partial")
-    for folder in (partial, target):
+    unfinished = target.with_name(f"{target.name}.partial")
+    for folder in (unfinished, target):
         shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(folder_of(key), partial)
-    partial.rename(target)
+    shutil.copytree(folder_of(key), unfinished)
+    unfinished.rename(target)
     _taken(key).touch()
     return True
 
@@ -91,7 +92,7 @@ def unpack(files: dict[str, bytes]) -> None:
 
 
 def clear() -> list[dict[str, str]]:
-    """Remove all results, once every stage is up to date; the tags of the trainings that none took up."""
+    """Remove all results, once every stage is up to date. Returns the tags of trainings that none took up."""
     records = [
         record for record in RESULTS.glob("*/training.json") if not _taken(record.parent.name).exists()
     ]

@@ -1,12 +1,10 @@
 """Trained models: their files, records, scores and tags."""
 
-import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.shared.arrays import file_digest
-from pipeline.shared.errors import PipelineError
 from pipeline.shared.lock import is_free
 from pipeline.shared.paths import CHAMPION, CHECKPOINTS, EVALUATION, METRICS, MODELS, PREDICTIONS, RECIPES
 from pipeline.shared.reading import read_json, read_table
@@ -129,14 +127,3 @@ def remove_other_checkpoints(models: list[Trained]) -> list[str]:
     for path in stopped:
         path.unlink()
     return [path.stem for path in stopped]
-
-
-def trained_from_arguments(description: str) -> Trained:
-    """The model that a command's arguments VARIANT and SEED name."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("variant", help="a key of `variants` or `finetune.variants` in params.yaml")
-    parser.add_argument("seed", type=int, help="seeds the weights, the order of the images and the dropout")
-    arguments = parser.parse_args()
-    if not 0 <= arguments.seed < 2**31:
-        raise PipelineError(f"SEED: 0 to {2**31 - 1} are allowed; received {arguments.seed}")
-    return Trained(arguments.variant, arguments.seed)

@@ -1,6 +1,6 @@
 """A variant's block of params.yaml: a network and how it is trained.
 
-The arguments of networks, optimizers and schedules are Keras's affair: `pipeline.recipes` checks them.
+The arguments of networks, optimizers and schedules are not checked here, but by Keras, in `pipeline.recipes`.
 """
 
 import ast
@@ -84,14 +84,16 @@ class ReduceLearningRate(Section):
 
 
 class Whitening(Section):
-    """Set the kernel of the convolution `whitening` from so many images; train its bias for `epochs`."""
+    """Set the kernel of the convolution `whitening` from the first training images, and train its bias for
+    some epochs.
+    """
 
     images: int = Field(gt=0)
     epochs: int = Field(ge=0)
 
 
 class Lookahead(Section):
-    """Average the weights after `every` so many steps, with a decay that rises to `decay` for each step."""
+    """Average the weights each time after `every` steps, with a decay for each step that rises to `decay`."""
 
     every: int = Field(gt=0)
     decay: float = Field(gt=0, lt=1)

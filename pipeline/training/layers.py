@@ -17,16 +17,14 @@ class PixelLayer(keras.layers.Layer):
     def __init__(self, pixels: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(pixels, int) or pixels < 1:
-            raise ValueError(f"pixels: a whole number from 1 is allowed; received {pixels!r}")
+            raise ValueError(f"pixels: must be a whole number from 1; received {pixels!r}")
         self.pixels = pixels
         self.seed_generator = keras.random.SeedGenerator()
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Raise ValueError if the images (n, height, width, channels) are too small."""
         if self.pixels > (smallest := min(size for size in input_shape[1:3] if size)):
-            raise ValueError(
-                f"pixels: at most the {smallest} of an image are allowed; received {self.pixels}"
-            )
+            raise ValueError(f"pixels: must be at most {smallest}, as the images; received {self.pixels}")
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Images (n, height, width, channels), changed in training."""

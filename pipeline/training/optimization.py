@@ -20,7 +20,7 @@ class Triangle(keras.optimizers.schedules.LearningRateSchedule):
         self.config = {"peak": peak, "steps": steps, "start": start, "warmup": warmup, "end": end}
         if not (peak > 0 and steps > 0 and 0 < warmup < 1 and start >= 0 and end >= 0):
             raise ValueError(
-                "peak and steps above 0, warmup between 0 and 1, start and end from 0 are allowed; "
+                "peak and steps must be above 0, warmup between 0 and 1, start and end from 0; "
                 f"received {self.config}"
             )
 
@@ -41,8 +41,8 @@ class Triangle(keras.optimizers.schedules.LearningRateSchedule):
 class ScaledSGD(keras.optimizers.SGD):
     """SGD with momentum, where biases of batch normalization learn `bias_scale` times as fast.
 
-    `l2` times the weight is added to each gradient ("coupled" weight decay), to those biases' 1 /
-    `bias_scale` of it, so that all weights decay alike.
+    `l2` times the weight is added to each gradient ("coupled" weight decay). It is not scaled by
+    `bias_scale`, so all weights decay alike.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ScaledSGD(keras.optimizers.SGD):
     ) -> None:
         super().__init__(learning_rate, momentum, nesterov, name=name, **kwargs)
         if not (l2 >= 0 and bias_scale > 0):
-            raise ValueError(f"l2 from 0, bias_scale above 0 are allowed; received {l2} and {bias_scale}")
+            raise ValueError(f"l2 must be 0 or more, bias_scale above 0; received {l2} and {bias_scale}")
         self.l2 = l2
         self.bias_scale = bias_scale
 
@@ -77,7 +77,7 @@ class ScaledSGD(keras.optimizers.SGD):
 
 
 class Lookahead:
-    """Every few steps, moves an average towards the weights and the weights to it (Zhang et al., 2019).
+    """Every few steps, updates an average of the weights and sets the weights to it (Zhang et al., 2019).
 
     The average keeps `decay ** every * (step / total) ** 3` of itself: almost nothing at first, much at the
     end. After the last step the weights are the average. Statistics of batch normalization are averaged too.

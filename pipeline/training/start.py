@@ -7,13 +7,15 @@ import numpy as np
 from pipeline.learning.backend import keras
 
 WHITENING = "whitening"  # the name of the convolution that whitens
-EPSILON = (
-    5e-2  # added to the variances; 5e-4 in the paper, which amplifies the noise of JPEG (docs/results.md)
-)
+# Added to the variances. The paper's 5e-4 amplifies the noise of JPEG (docs/results.md).
+EPSILON = 5e-2
 
 
 def set_identity(model: keras.Model) -> None:
-    """Let each 3x3 convolution pass its first channels on: Dirac kernels (Zagoruyko & Komodakis, 2017)."""
+    """Let all convolutions but the whitening one pass their first channels on.
+
+    With Dirac kernels (Zagoruyko & Komodakis, 2017).
+    """
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D) and layer.name != WHITENING:
             kernel = np.array(layer.kernel)
