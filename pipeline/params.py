@@ -1,6 +1,6 @@
 """Read params.yaml as one frozen object, and print what is wrong with it.
 
-    python -m pipeline.params
+python -m pipeline.params
 """
 
 from importlib.metadata import version

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import resource
 import shutil
 import sqlite3
@@ -143,6 +144,31 @@ def test_a_damaged_backup_is_refused_and_nothing_is_left_of_it(
     refused = call(tmp_path, "restore", "backup.zip").refusal
     assert refused.startswith("backup.zip: not a complete backup: ")
     assert [path.name for path in tmp_path.iterdir()] == ["backup.zip"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"not a database, however long" * 99, "is damaged: file is not a database"),
+        (b"", "is not a store"),
+    ],
+)
+def test_a_backup_of_something_else_is_refused(
+    saved: Path, tmp_path: Path, content: bytes, problem: str
+) -> None:
+    with zipfile.ZipFile(saved / "kept/backup.zip") as old:
+        manifest = json.loads(old.read("manifest.json")) | {"files": 1, "roots": {}}
+    with zipfile.ZipFile(tmp_path / "backup.zip", "w") as new:
+        new.writestr("mlflow.db", content)
+        new.writestr("manifest.json", json.dumps(manifest))
+    refused = call(tmp_path, "restore", "backup.zip").refusal
+    assert refused.startswith(f"backup.zip: its mlflow.db {problem}")
+    assert [path.name for path in tmp_path.iterdir()] == ["backup.zip"]
+
+
+def test_an_empty_store_cannot_be_backed_up(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    assert "cannot be backed up: no such table: experiments" in call(tmp_path, "backup").refusal
 
 
 POSTGRES = "postgresql://me:hunter2@127.0.0.1:9/x"

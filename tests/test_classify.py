@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,11 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
+from sklearn.dummy import DummyClassifier
 
 from pipeline.classification import inference
+from pipeline.classification.inference import LoadedModel
+from pipeline.shared.errors import PipelineError
 from tests.conftest import Clone, Evaluated
 from tests.jobs import Called, call
 
@@ -139,6 +144,32 @@ def test_any_models_uri_does(classify: Classify, clone: Clone, evaluated: Evalua
     for uri in (f"models:/digits/{version.version}", f"runs:/{version.run_id}/{name}", *logged):
         [answer] = json.loads(classify("--index", "3", "--json", model=uri).out)
         assert list(answer["probabilities"].values()) == pytest.approx(expected, abs=1e-5), uri
+
+
+def test_a_trained_model_names_its_classes_itself(clone: Clone, photos: Path, tmp_path: Path) -> None:
+    """In a folder without its data."""
+    [run, *_] = MlflowClient(clone.store).search_runs(["1"], "attributes.run_name = 'shallow-0'")
+    model, photo = f"runs:/{run.info.run_id}/shallow-0", str(photos / "0.png")
+    done = call(tmp_path, "classify", "--model", model, photo, "--json", MLFLOW_TRACKING_URI=clone.store)
+    assert done.error is None
+    assert list(json.loads(done.out)[0]["probabilities"]) == [str(digit) for digit in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("answers", "problem"),
+    [
+        (lambda images: np.zeros((len(images), 3)), "expected probabilities (1, 2); received (1, 3)"),
+        (
+            DummyClassifier().predict,
+            "cannot classify images: This DummyClassifier instance is not",
+        ),
+    ],
+)
+def test_a_model_of_another_kind_is_an_error_in_one_line(answers: Any, problem: str) -> None:
+    model: Any = SimpleNamespace(model_config={}, predict=answers)
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    with pytest.raises(PipelineError, match=rf"^model: {re.escape(problem)}"):
+        LoadedModel("model", model, ["a", "b"], 32, None).probabilities(images)
 
 
 @pytest.mark.parametrize(

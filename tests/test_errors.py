@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -9,8 +10,10 @@ from mlflow.protos.databricks_pb2 import UNAUTHENTICATED
 from requests import Timeout
 from sqlalchemy.exc import OperationalError
 
+from pipeline.shared import lock
 from pipeline.shared.errors import PipelineError, one_line
 from tests.conftest import ROOT
+from tests.jobs import call
 
 USER = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
@@ -50,6 +53,38 @@ def test_status_and_last_line_of_a_command(raised: str, code: int, end: str) -> 
     assert done.returncode == code
     assert done.stderr.endswith(end)
     assert ("Traceback" in done.stderr) == ("ZeroDivisionError" in raised)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "fetch",
+        "prepare",
+        "recipes",
+        "diagnose",
+        "report",
+        "plan",
+        "params",
+        "integrity",
+        "sync",
+        "quickstart",
+        "rollback",
+    ],
+)
+def test_commands_without_arguments_refuse_them_before_any_work(command: str, tmp_path: Path) -> None:
+    done = call(tmp_path, command, "unexpected")
+    assert done.error == 2
+    assert "unrecognized arguments: unexpected" in done.err
+    assert {path.name for path in tmp_path.iterdir()} <= {".pipeline"}  # locks
+
+
+def test_a_command_holds_one_lock_whatever_its_options(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for options in (["--jobs", "2"], ["--jobs=2"], []):
+        monkeypatch.setattr(sys, "argv", ["command", "shallow", "0", *options])
+        lock.command(lambda: None)()
+    assert [path.name for path in (workplace / ".pipeline/locks").iterdir()] == ["test_errors-shallow-0.lock"]
 
 
 def test_errors_are_worded_without_importing_what_raises_them() -> None:

@@ -75,6 +75,8 @@ REFUSED = [
     ("variants", {"two-words": SHALLOW}, "variants.two-words: must be a lower-case letter and "),
     ("variants.shallow", None, "variants.shallow: must be a mapping of keys; received None"),
     ("variants.shallow.network", "cnn", f"allowed: {', '.join(network_names())}; received 'cnn'"),
+    ("finetune", None, "finetune: must be a mapping of keys; received None"),
+    ("published", MISSING, "published: missing"),
     ("seeds", [0, 1, 0], "seeds: must be distinct; received [0, 1, 0]"),
     ("seeds", [-1] * 1_000, "seeds.9: must be greater than or equal to 0; received -1; and 990 more"),
     ("finetune.variants.shallow", SHALLOW, "finetune.variants: in variants too: shallow"),

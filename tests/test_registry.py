@@ -268,6 +268,23 @@ def test_champion_with_bad_tags_is_reported_and_counts_as_none(
     assert repair(NAME) == []
 
 
+def test_a_champion_that_was_withdrawn_stays_withdrawn(store: Registry) -> None:
+    mlflow.MlflowClient().delete_registered_model_alias(NAME, registry.CHAMPION)
+    assert "version 1 is champion" in promote(replace(store.first, run_id=new_run()))
+    assert repair(NAME) == []
+    assert aliases()["champion"] == "1"
+
+
+def test_a_double_with_an_alias_of_the_users_own_is_kept(store: Registry) -> None:
+    client = mlflow.MlflowClient()
+    for alias in ("staging", ""):
+        double = client.create_model_version(NAME, str(store.better.model.parent), tags=store.better.identity)
+        if alias:
+            client.set_registered_model_alias(NAME, alias, double.version)
+    assert repair(NAME) == [f"{NAME}: deleted version 4: it duplicates version 2"]
+    assert aliases()["staging"] == "3"
+
+
 def test_version_with_the_tags_of_another_model_is_not_taken_for_it(store: Registry) -> None:
     client = mlflow.MlflowClient()
     raw = client.create_model_version(NAME, str(store.better.model.parent), tags=store.better.identity)

@@ -223,6 +223,15 @@ def test_figures_of_several_seeds_are_means_and_deviations() -> None:
     assert rows[0][1] == f"{mean:.3f}"
 
 
+def test_a_variant_with_fewer_seeds_than_the_others_is_explained() -> None:
+    results = results_of(3)
+    table = results.table.assign(seeds=[1, 3, 3], test_sd=[np.nan, 0.01, 0.01])
+    text = write(replace(results, table=table))
+    assert (
+        "Mean and standard deviation of 3 seeds. Some trainings diverged: their variants have fewer" in text
+    )
+
+
 @pytest.mark.parametrize(
     ("early", "verdict"),
     [(0.77, "which may be chance."), (0.80, "better."), (0.70, "worse.")],

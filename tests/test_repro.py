@@ -19,12 +19,13 @@ from rich.console import Console
 
 from pipeline import quickstart
 from pipeline.running import ahead, view, worker
-from pipeline.running.ahead import longest_first
+from pipeline.running.ahead import WorkerDied, longest_first
 from pipeline.running.job import Job as Work
 from pipeline.running.pool import Pool
 from pipeline.running.view import View
 from pipeline.shared import results
 from pipeline.shared.arrays import write_json
+from pipeline.shared.errors import PipelineError
 from pipeline.shared.trained import Trained
 from tests import jobs
 from tests.conftest import Clone
@@ -85,13 +86,33 @@ def test_each_training_has_a_gpu_to_itself(tmp_path: Path, monkeypatch: pytest.M
     assert {gpu for _, gpu in done} == {"0", "2"}
 
 
+def test_recipes_for_a_gpu_are_left_to_one_worker_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refuses them in one line."""
+    monkeypatch.setattr(worker, "NVIDIA", tmp_path)
+    assert Pool(4, [Work(Trained("one", 0), recipe(device="gpu"), {})]).slots == 1
+
+
+def test_a_result_that_fails_leaves_its_reason_and_nothing_else(workplace: Path) -> None:
+    def write(folder: Path) -> None:
+        (folder / "model.keras").touch()
+        raise PipelineError("the disk is full")
+
+    with pytest.raises(PipelineError, match="full"):
+        results.make("key", write)
+    assert [path.name for path in (workplace / ".pipeline/results").iterdir()] == ["key.failed"]
+
+
 def test_a_terminal_of_80_columns_shows_a_bar_for_each_training(capsys: pytest.CaptureFixture[str]) -> None:
     view.report((14, 40, 0.75))
     epoch = capsys.readouterr().out.rstrip("\n")
     console = Console(file=io.StringIO(), record=True, force_terminal=True, width=80)
     with View(console, total=3) as shown, ExitStack() as bars:
-        with shown.bar("vgg3-0"):
-            shown.advance(shown.total)
+        with suppress(WorkerDied), shown.bar("vgg3-0") as died:
+            died(epoch)
+            raise WorkerDied
+        shown.advance(shown.total)
         subset, shallow = (bars.enter_context(shown.bar(n)) for n in ("batchnorm_subset-0", "shallow-0"))
         subset(epoch)
         shallow("shallow  epoch 1/3  is not shown")
@@ -217,7 +238,7 @@ def test_after_ctrl_c_and_a_failing_variant_all_is_as_if_nothing_had_happened(
     assert printed.count(f"shallow-0: error: {reason}\n") == 1
     assert printed.count(f"\nerror: {reason}\n") == 1  # of the stage, which did not try again
     assert printed.count("speedrun  epoch") == 0  # its result was there
-    [left] = re.findall(r"error: not done: (.*)\. Run the same command to continue\.\n$", printed)
+    [left] = re.findall(r"error: not done: (.*)\. Run the same command to continue\.\n", printed)
     others = {
         "evaluate",
         "promote",

@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ from tests import jobs
 from tests.conftest import Clone
 from tests.jobs import Job, wait_for
 from tests.ray_nodes import Nodes
+from tests.servers import free_port, mlflow_server
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]  # Ray, which `make cluster` installs
 
@@ -98,6 +100,42 @@ def test_a_killed_search_goes_on_elsewhere_and_ends_with_a_block_that_can_be_pas
     apply_overrides(overridden, [word for word in words if word != "-S"])
     assert Params.read(overridden).variants["shallow"] == block
     assert {path.name for path in (job.folder / "search/shallow").iterdir()} >= {"history.png", "best.yaml"}
+
+
+def test_a_search_survives_its_tracking_server_and_completes_its_runs(job: Job, tmp_path: Path) -> None:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    job = Job(job.folder, job.more | {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"})
+    with mlflow_server(tmp_path, f"sqlite:///{tmp_path}/server.db", port):
+        process = job.start(*SEARCH)
+        wait_for(lambda: "FINISHED" in {run.info.status for run in job.runs()}, process=process)
+    printed, _ = process.communicate(timeout=400)
+    assert process.returncode == 1
+    assert "the trials are logged when the search ends (MLflow: " in printed
+    assert "the same command completes it" in printed
+    assert "Traceback" not in printed
+    with mlflow_server(tmp_path, f"sqlite:///{tmp_path}/server.db", port):
+        printed = job.run(*SEARCH)
+        parent, trials = searches(job)
+        table = pd.read_csv(job.folder / "search/shallow/trials.csv")
+        assert {run.info.status for run in (parent, *trials)} == {"FINISHED"}
+        assert sorted(len(job.steps(run, "val_accuracy")) for run in trials) == sorted(
+            table["trained_epochs"]
+        )
+    assert "/runs/" not in printed.partition("validation accuracy")[0]  # no link for each trial
+
+
+def test_trials_that_never_reported_are_left_out() -> None:
+    nothing = SimpleNamespace(metrics={"trial_id": "0"}, metrics_dataframe=pd.DataFrame(), config={})
+    again = pd.DataFrame(
+        {"training_iteration": [1, 1, 2], "accuracy": [0.1, 0.2, 0.3], "timestamp": [1, 2, 3]}
+    )
+    last = {"trial_id": "1", "training_iteration": 2, "accuracy": 0.3, "cpu_seconds": 1.0}
+    trials = [nothing, SimpleNamespace(metrics=last, metrics_dataframe=again, config={"epochs": 2})]
+    from pipeline.searching.findings import in_order  # Ray
+
+    [row] = in_order(trials).to_dict("records")
+    assert (row["early"], row["trained_epochs"]) == (0.3, 2)
 
 
 @pytest.mark.parametrize(

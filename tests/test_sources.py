@@ -346,6 +346,12 @@ def test_train_folders_are_put_one_after_another_with_their_labels(root: Path, s
         np.testing.assert_array_equal(value, again[name])
 
 
+def test_files_that_are_not_read_are_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(root / "test/cat/more/0.png")
+    directory(root)
+    assert capsys.readouterr().out.startswith("fetch: 3 files are ignored: ")
+
+
 def test_all_unreadable_images_are_named(root: Path) -> None:
     whole = (root / "train1/cat/0.png").read_bytes()
     bad = {"train1/cat/0.png": b"", "train2/cat/2.png": whole[:-30], "test/dog/4.jpg": b"%!PS-Adobe-3.0"}
@@ -369,6 +375,7 @@ PROBLEMS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda root: each(lambda path: save(path / "1_cat/0.png"), root.iterdir()), "only in their number: cat"),
     (lambda root: (root / "test/two\nlines").mkdir(), "names that cannot be printed: "),
     (lambda root: os.mkfifo(root / "test/cat/pipe.png"), "neither files nor folders: "),
+    (lambda root: (root / "test/cat/more").symlink_to(root / "test/dog"), "links to folders, in which DVC "),
 ]
 
 

@@ -1,5 +1,6 @@
 """MLflow's store: another version's, an unreachable one, one whose address holds a password, a new one."""
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -135,6 +136,14 @@ def test_a_store_that_another_process_is_migrating_is_waited_for(
     monkeypatch.setattr(store, "time", SimpleNamespace(sleep=lambda _: migrate(old, next(steps))))
     store.check()
     assert store.revision(old) == store.known_revisions()[0]
+
+
+def test_a_relative_address_names_the_same_store_in_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db?timeout=60")
+    store.anchor(tmp_path)
+    assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/mlflow.db?timeout=60"
 
 
 def test_an_upgraded_store_has_its_runs_and_its_champion_and_takes_new_ones(

@@ -82,7 +82,7 @@ EDITS = [
         "metrics.validation/accuracy: a number from 0 to 1 is expected",
     ),
     ("recipes/_index.json", "0.seed", True, "0.seed: an integer is expected; received True"),
-    ("champion.json", "runner_up.variant", 1, "runner_up.variant: a text is expected; received 1"),
+    ("champion.json", "runner_up.variant", 1, "runner_up.variant: a string is expected; received 1"),
 ]
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mlflow
@@ -40,11 +41,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_stage_is_stopped_even_if_it_does_not_listen(project: Path, deaf: str) -> None:
     sleep = f"{deaf}; touch deaf.here; {sys.executable} -c 'import time; time.sleep(600)'"
     first, second = {"cmd": "touch one", "outs": ["one"]}, {"cmd": sleep, "deps": ["one"], "outs": ["two"]}
-    YAML().dump({"stages": {"first": first, "deaf": second}}, project / "dvc.yaml")
+    third = {"cmd": "touch three", "outs": ["three"]}
+    YAML().dump({"stages": {"first": first, "deaf": second, "third": third}}, project / "dvc.yaml")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", RUN], cwd=project, env=environment) as process:
         wait_for((project / "deaf.here").exists)
         process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)  # which somebody impatient sends again
         assert process.wait(60) == 130
     assert processes(project) == []
     with Repo() as repo:  # whose lock is free

@@ -35,8 +35,9 @@ def job(code: str) -> Any:
         ),
         ("1 / 0", 1, ["ZeroDivisionError: division by zero"]),
         ("import os; os.kill(os.getpid(), 9)", -9, []),
+        ("import os, time; os.kill(os.getpid(), 15); time.sleep(9)", worker.TERMINATED, []),
     ],
-    ids=["prints", "writes", "refuses", "bug", "dies"],
+    ids=["prints", "writes", "refuses", "bug", "dies", "is terminated"],
 )
 def test_a_job_shows_its_lines_and_gives_its_status(code: str, status: int, last: list[str]) -> None:
     lines: list[str] = []
