@@ -22,7 +22,8 @@ from pipeline.learning import model_file
 from pipeline.learning.backend import keras
 from pipeline.shared.arrays import file_digest
 from pipeline.shared.errors import PipelineError
-from tests.jobs import this_process, wait_for
+from tests.conftest import ROOT
+from tests.jobs import call, this_process, wait_for
 from tests.keras_models import network_model
 
 NAME = "cifar10"
@@ -339,6 +340,15 @@ def test_rollback_without_an_alias_is_an_error(name: str, alias: str) -> None:
         mlflow.MlflowClient().delete_registered_model_alias(NAME, alias)
     with pytest.raises(PipelineError, match=f"'{name}' has no version with the alias '{alias}'$"):
         registry.rollback(name)
+
+
+def test_rollback_to_a_version_that_cannot_be_loaded_is_refused(store: Registry) -> None:
+    client = mlflow.MlflowClient()
+    lost = client.create_model_version(NAME, str(store.better.model.parent))
+    client.set_registered_model_alias(NAME, registry.PREVIOUS, lost.version)
+    refused = call(ROOT, "rollback", MLFLOW_TRACKING_URI=mlflow.get_tracking_uri()).refusal
+    assert refused.startswith(f"models:/{NAME}@previous: cannot be loaded: ")
+    assert aliases() == {"champion": "2", "previous": lost.version}
 
 
 def test_champion_is_there_at_every_moment_of_a_forced_promotion_and_a_rollback(store: Registry) -> None:

@@ -1,0 +1,119 @@
+"""Results of trainings that never were, for the report."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.champion.selection import choose
+from pipeline.reporting.report_text import write
+from pipeline.reporting.results import Results, summarize
+from pipeline.reporting.statistics import Resampled
+from pipeline.scoring import metrics
+
+CLASSES = ["cat", "dog"]
+COUNTS = {"train": 45000, "validation": 5000, "test": 10000}
+PUBLISHED = {"vgg3": 0.7678, "model_s": 0.8155, "of_nobody": 0.5}
+VALIDATION = {"vgg3": 0.76, "vgg3_early_stop": 0.77, "batchnorm": 0.70}
+PARAMETERS = {"vgg3": 550570, "vgg3_early_stop": 550571}
+PROMOTED = {"promoted": True, "reason": "best", "standing": None}
+ODD = r"NA a|b a*b*c _a_ __b__ a__ <b>a a&amp;b `a` [a](b) a\b a\|b $5_to_$10 ~~a~~ ![a](b)"
+ODD_NAMES = [*ODD.split(), "variant", "a\nb", " a "]
+
+
+def diagnosis_of(name: str) -> dict[str, pd.DataFrame]:
+    """What `pipeline.diagnose` found with the model of this name."""
+    copies = {"part": ["test", "validation"], "image": [3, 4], "of_part": "train", "of_image": [5, 6]}
+    falling = {"corruption": ["noise", "noise", "blur", "blur"], "level": [0, 5, 0, 5]}
+    return {
+        "near_duplicates": pd.DataFrame(copies | {"similarity": 0.95}),
+        "label_errors": pd.DataFrame({"image": [5], "label": 0, "predicted": 1, "probability": 0.01}),
+        "robustness": pd.DataFrame(
+            falling | {"model": name, "strength": 1.0, "accuracy": [0.75, 0.25, 0.75, 0.5], "images": 2000}
+        ),
+    }
+
+
+def scores_of(seeds: int, validation: dict[str, float] = VALIDATION) -> pd.DataFrame:
+    """What each training scored; seeds lie 0.01 apart, and test accuracy 0.02 under validation's."""
+    rows = [
+        {
+            "variant": variant,
+            "seed": seed,
+            "validation_accuracy": accuracy + 0.01 * (seed - (seeds - 1) / 2),
+            "test_accuracy": accuracy - 0.02 + 0.01 * (seed - (seeds - 1) / 2),
+            "views_accuracy": 0.9 if variant == "vgg3" else float("nan"),
+            "parameters": PARAMETERS.get(variant, 359242),
+            "epochs": 10 + seed,
+            "training_accuracy": 0.99 if variant == "vgg3" else accuracy + 0.01,
+        }
+        for variant, accuracy in validation.items()
+        for seed in range(seeds)
+    ]
+    return pd.DataFrame(rows)
+
+
+def history(epochs: int) -> pd.DataFrame:
+    columns = ("accuracy", "val_accuracy", "loss", "val_loss")
+    return pd.DataFrame({"epoch": range(1, epochs + 1)} | {name: [0.5] * epochs for name in columns})
+
+
+def per_class(classes: list[str]) -> pd.DataFrame:
+    labels = np.resize(np.arange(len(classes)), 4 * len(classes))
+    random = np.random.default_rng(0).dirichlet(np.ones(len(classes)), size=len(labels)).astype(np.float32)
+    return metrics.per_class(labels, random, classes)
+
+
+def pairs_of(*images: int) -> pd.DataFrame:
+    """Pairs of classes a and b, c and d ... with so many confused images."""
+    names = [chr(ord("a") + number) for number in range(2 * len(images))]
+    counts = {"images": images, "one_as_other": images, "other_as_one": 0}
+    return pd.DataFrame({"one": names[::2], "other": names[1::2]} | counts)
+
+
+def results_of(
+    seeds: int = 1, validation: dict[str, float] = VALIDATION, classes: list[str] = CLASSES, **facts: Any
+) -> Results:
+    scores = scores_of(seeds, validation)
+    names = [f"{row.variant}-{row.seed}" for row in scores.itertuples()]
+    known: dict[str, Any] = {"name": "pets", "source": "cifar10", "classes": classes}
+    known |= {"split_digest": "0123456789abcdef", "duplicates": {"training_and_validation": 0, "test": 0}}
+    known |= {
+        "image_shape": [32, 32, 3],
+        "counts": {"train": 45000, "validation": 5000, "test": 10000},
+    } | facts
+    return Results(
+        facts=known,
+        balance=pd.DataFrame({"class": classes, "train": 20, "validation": 5, "test": 5}),
+        table=summarize(scores, PUBLISHED),
+        settings={variant: {"optimizer": "adam", "batch_size": 32} for variant in validation},
+        histories={name: history(3) for name in names},
+        per_class={name: per_class(classes) for name in names},
+        confused=pairs_of(12).assign(one=classes[1], other=classes[0]),
+        champion=(chosen := choose(scores) | PROMOTED),
+        diverged={},
+        diagnosis=diagnosis_of(f"{chosen['variant']}-{chosen['seed']}"),
+        **{part: Resampled(right(scores, part, known["counts"][part])) for part in ("validation", "test")},
+    )
+
+
+def right(scores: pd.DataFrame, part: str, images: int) -> pd.DataFrame:
+    """Which images each model gets right, so many that its accuracy is that of the scores."""
+    random = np.random.default_rng(0)
+    columns = {
+        (row["variant"], row["seed"]): random.permutation(images) < round(row[f"{part}_accuracy"] * images)
+        for _, row in scores.iterrows()
+    }
+    return pd.DataFrame(columns).rename_axis(columns=["variant", "seed"])
+
+
+def table_rows(text: str, first: str) -> list[list[str]]:
+    """The rows of the Markdown table whose first column is called so."""
+    lines = text[text.index(f"| {first} |") :].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "---" not in line]
+
+
+def sentence(results: Results, title: str) -> str | None:
+    found = re.search(rf"^- \*\*{title}\*\*: (.*)$", write(results), re.MULTILINE)
+    return found and found[1]
