@@ -348,7 +348,7 @@ def test_rollback_to_a_version_that_cannot_be_loaded_is_refused(store: Registry)
     client.set_registered_model_alias(NAME, registry.PREVIOUS, lost.version)
     refused = call(ROOT, "rollback", MLFLOW_TRACKING_URI=mlflow.get_tracking_uri()).refusal
     assert refused.startswith(f"models:/{NAME}@previous: cannot be loaded: ")
-    assert aliases() == {"champion": "2", "previous": lost.version}
+    assert aliases() == {"champion": "2", "previous": str(lost.version)}
 
 
 def test_champion_is_there_at_every_moment_of_a_forced_promotion_and_a_rollback(store: Registry) -> None:

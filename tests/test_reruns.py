@@ -1,23 +1,28 @@
-"""What an edit reruns: only the trainings whose recipe changed, and nothing if only words changed."""
+"""What an edit reruns: only the trainings whose recipe changed, and nothing if only words changed.
 
+The network, its block and the metric are those of CONTRIBUTING.md.
+"""
+
+import re
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from ruamel.yaml import YAML
 
 from pipeline import plan
-from tests.conftest import Clone
-from tests.jobs import call
+from tests.conftest import ROOT, Clone
 
 NEUTRAL = (
     "integrity records/recording records/tracking shared/errors shared/lock plan classify design/networks"
 )
-TINY = '''
 
-def tiny(width: int = 4) -> list[keras.Layer]:
-    """A dense layer."""
-    return [layers.Flatten(), layers.Dense(width, activation="relu")]
-'''
+
+def example(words: str) -> str:
+    """The code block of CONTRIBUTING.md with these words."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    blocks = re.findall(r"^ *```(?:python|yaml)\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+    return "\n\n" + dedent(next(block for block in blocks if words in block))
 
 
 def edit(folder: Path, modules: str, text: str = "\n# A change.\n") -> None:
@@ -43,7 +48,7 @@ def test_an_edit_reruns_the_stages_that_it_decides(
     assert_outdated_too()
     edit(copy.folder, "champion/served_model")
     assert_outdated_too("promote", "diagnose", "report")
-    edit(copy.folder, "scoring/metrics")
+    edit(copy.folder, "scoring/metrics", example("def top3_accuracy"))
     assert_outdated_too("evaluate")
 
     params = YAML().load(copy.folder / "params.yaml")
@@ -51,11 +56,11 @@ def test_an_edit_reruns_the_stages_that_it_decides(
     YAML().dump(params, copy.folder / "params.yaml")
     assert_outdated_too("train@speedrun-0", "predict@speedrun-0")
 
-    edit(copy.folder, "design/networks", TINY)
-    network = {"network": {"name": "tiny", "width": 8}, "epochs": 1}
-    params["variants"]["tiny"] = dict(params["variants"]["shallow"]) | network
+    edit(copy.folder, "design/networks", example("def tiny") + example("def residual"))
+    params["variants"] |= YAML().load(example("tiny:"))["variants"]
+    params["variants"]["tiny"]["epochs"] = 1
     YAML().dump(params, copy.folder / "params.yaml")
     assert_outdated_too("train@tiny-0", "predict@tiny-0")
     copy.run("dvc", "repro", "--single-item", "train@tiny-0", "predict@tiny-0")
-    assert call(copy.folder, "evaluate", "tiny", "0").error is None
-    assert (copy.folder / "metrics/tiny-0.json").is_file()
+    copy.run("python", "-m", "pipeline.evaluate", "tiny", "0")
+    assert "top3_accuracy" in (copy.folder / "metrics/tiny-0.json").read_text()
