@@ -5,7 +5,7 @@ Stages, in the order of dvc.yaml:
     watch       lists the files of your own folders
     fetch       downloads the images                      evaluate   scores all models, draws their figures
     prepare     checks them, splits off validation        promote    makes the best model champion
-    recipes     writes a recipe for each variant      diagnose   looks for weak points of data and model
+    recipes     writes a recipe for each variant          diagnose   looks for weak points of data and model
     train       trains one variant with one seed          report     writes the comparison
     predict     stores its probabilities
 

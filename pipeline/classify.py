@@ -11,7 +11,7 @@ test images of the model's data. Prints the most probable classes; writes nothin
 import argparse
 import glob
 import json
-import signal
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,19 +55,27 @@ def main() -> None:
         probabilities = model.probabilities(np.stack([query.pixels for query in queries]))
         top = arguments.top or (None if arguments.json or arguments.csv else 5)
         answers = list(answered(queries, probabilities, model.classes, top))
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly if `| head` closes the pipe
-        if arguments.json:
-            print(json.dumps(answers, indent=2, ensure_ascii=False))
-        elif arguments.csv:
-            table = pd.DataFrame(answers)
-            columns = table.drop(columns="probabilities"), pd.DataFrame(list(table["probabilities"]))
-            pd.concat(columns, axis=1).to_csv(sys.stdout, index=False, lineterminator="\n")
-        else:
-            show(answers)
+        try:
+            print_answers(answers, "json" if arguments.json else "csv" if arguments.csv else "bars")
+            sys.stdout.flush()
+        except BrokenPipeError:  # `| head` has closed the pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if arguments.plot:
             save_figure(queries, probabilities, model.classes, arguments.plot)
     if bad:
         raise PipelineError("; ".join(bad))
+
+
+def print_answers(answers: list[dict[str, Any]], form: str) -> None:
+    """Print predictions as `json`, `csv` or `bars`."""
+    if form == "json":
+        print(json.dumps(answers, indent=2, ensure_ascii=False))
+    elif form == "csv":
+        table = pd.DataFrame(answers)
+        columns = table.drop(columns="probabilities"), pd.DataFrame(list(table["probabilities"]))
+        pd.concat(columns, axis=1).to_csv(sys.stdout, index=False, lineterminator="\n")
+    else:
+        show(answers)
 
 
 def read_files(patterns: list[str], size: int) -> tuple[list[Query], list[str]]:

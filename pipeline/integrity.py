@@ -29,7 +29,7 @@ def main() -> None:
     """Check and restore everything. Raises PipelineError if a file is lost."""
     no_arguments(__doc__)
     _raise_if_lost(check_everything())
-    print("integrity: no file is damaged")
+    print("integrity: all files are intact")
 
 
 def mend_everything() -> None:

@@ -105,7 +105,7 @@ class Training(Section):
 
 
 class Cluster(Section):
-    """What one training takes on a Ray cluster: by default a CPU a thread, and a GPU if it is for one."""
+    """What one training takes on a Ray cluster: by default one CPU per thread, and a GPU if it needs one."""
 
     cpus: float | None = Field(default=None, gt=0)
     gpus: float | None = Field(default=None, ge=0)
@@ -175,8 +175,8 @@ class Params(Section):
         if twice := set(self.variants) & set(finetuned):
             raise ValueError(f"finetune.variants: in variants too: {', '.join(sorted(twice))}")
         if start not in self.variants:
-            known = ", ".join(self.variants)
-            raise ValueError(f"finetune.init_from: allowed: {known}; received {shortened(start)}")
+            allowed = f"allowed: {', '.join(self.variants)}; received {shortened(start)}"
+            raise ValueError(f"finetune.init_from: {'missing' if start is None else allowed}")
         network = self.variants[start].network
         for name, variant in finetuned.items():
             if variant.network != network:

@@ -79,7 +79,9 @@ def check_sizes(params: Params, images: int) -> None:
         limits = {"training_images": images, "batch_size": min(images, variant.training_images or images)}
         for name, limit in limits.items():
             if (wanted := getattr(variant, name) or 0) > limit:
-                problems.append(f"{key}.{name}: at most the {limit} training images; received {wanted}")
+                problems.append(
+                    f"{key}.{name}: must be at most {limit}, the number of training images; received {wanted}"
+                )
     if problems:
         raise PipelineError(f"{PARAMS}: {joined(problems)}")
 

@@ -77,7 +77,6 @@ def reproduce(params: Params, jobs: int | None = None, executor: str = "local") 
         return 130
     left = ", ".join(plan.outdated_stages())
     print(f"error: not done: {left}. Run the same command to continue.", file=sys.stderr)
-    print("`python -m pipeline.evaluate VARIANT SEED` scores one model that is trained.", file=sys.stderr)
     return 1
 
 

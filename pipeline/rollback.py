@@ -21,7 +21,7 @@ def main() -> None:
     name = Params.read().data.dataset
     store.check()
     if registry.version_at(name, registry.PREVIOUS) is not None:
-        inference.load(f"models:/{name}@{registry.PREVIOUS}")
+        inference.load_model(f"models:/{name}@{registry.PREVIOUS}")
     print(registry.rollback(name))
 
 

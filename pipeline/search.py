@@ -18,8 +18,8 @@ from pipeline.learning.recipe import code_digest
 from pipeline.params import Params
 from pipeline.records import store, tracking
 from pipeline.shared.arrays import digest_of, read_facts
-from pipeline.shared.errors import PipelineError
-from pipeline.shared.lock import command
+from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.lock import locked
 from pipeline.shared.paths import PREPARED
 
 try:
@@ -32,10 +32,16 @@ except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed: run `make cluster`")
 
 
-@command
+@one_line_errors
 def main() -> None:
-    """Run the search and print what it found."""
-    search = arguments()
+    """Run the search and print what it found, one search of a variant at a time."""
+    asked = arguments()
+    with locked(f"search-{asked.variant}"):
+        run(asked)
+
+
+def run(search: Search) -> None:
+    """Run a search in its run, and write what it found."""
     params = one_thread(Params.read())
     params.training.check_versions()
     ranges = read_ranges(search.variant, params)

@@ -158,7 +158,10 @@ def test_a_trained_model_names_its_classes_itself(clone: Clone, photos: Path, tm
 @pytest.mark.parametrize(
     ("answers", "problem"),
     [
-        (lambda images: np.zeros((len(images), 3)), "expected probabilities (1, 2); received (1, 3)"),
+        (
+            lambda images: np.zeros((len(images), 3)),
+            "must give probabilities of shape (1, 2); received (1, 3)",
+        ),
         (
             DummyClassifier().predict,
             "cannot classify images: This DummyClassifier instance is not",

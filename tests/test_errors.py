@@ -78,7 +78,7 @@ def test_commands_without_arguments_refuse_them_before_any_work(command: str, tm
     assert {path.name for path in tmp_path.iterdir()} <= {".pipeline"}  # locks
 
 
-def test_a_command_holds_one_lock_whatever_its_options(
+def test_a_command_holds_one_lock_whatever_options_follow(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for options in (["--jobs", "2"], ["--jobs=2"], []):

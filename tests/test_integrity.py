@@ -229,7 +229,7 @@ def test_the_command_restores_workspace_and_cache(
     integrity.main()
     *restored, last = capsys.readouterr().out.splitlines()
     assert sorted(line.partition(":")[0] for line in restored) == sorted(map(str, damaged))
-    assert last == "integrity: no file is damaged"
+    assert last == "integrity: all files are intact"
     project.assert_unchanged()
 
 

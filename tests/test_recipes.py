@@ -80,8 +80,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "early_stopping.restore_best_weights: must be false with optimizer.use_ema",
     ),
     ({"whitening": {"images": 10, "epochs": 1}}, "whitening: needs a list of layers in which a Conv2D named"),
-    ({"batch_size": 101}, "batch_size: at most the 100 training images; received 101"),
-    ({"training_images": 101}, "training_images: at most the 100 training images; received 101"),
+    ({"batch_size": 101}, "batch_size: must be at most 100, the number of training images; received 101"),
+    (
+        {"training_images": 101},
+        "training_images: must be at most 100, the number of training images; received 101",
+    ),
 ]
 
 
@@ -121,7 +124,7 @@ BAD_NETWORKS: dict[str, tuple[Callable[..., Any], str]] = {
     "function": (lambda: [layers.Lambda(abs), layers.Flatten()], "is not Keras's own"),
     "hole too large": (
         lambda: [Cutout(33), layers.Flatten()],
-        "pixels: must be at most 32, as the images",
+        "pixels: must be at most 32, the size of the images",
     ),
     "missing argument": (lambda width: [layers.Dense(width)], "width: missing"),
 }

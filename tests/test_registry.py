@@ -342,11 +342,12 @@ def test_rollback_without_an_alias_is_an_error(name: str, alias: str) -> None:
         registry.rollback(name)
 
 
-def test_rollback_to_a_version_that_cannot_be_loaded_is_refused(store: Registry) -> None:
+def test_rollback_to_a_version_that_cannot_be_loaded_is_refused(store: Registry, workplace: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", workplace)
     client = mlflow.MlflowClient()
     lost = client.create_model_version(NAME, str(store.better.model.parent))
     client.set_registered_model_alias(NAME, registry.PREVIOUS, lost.version)
-    refused = call(ROOT, "rollback", MLFLOW_TRACKING_URI=mlflow.get_tracking_uri()).refusal
+    refused = call(workplace, "rollback", MLFLOW_TRACKING_URI=mlflow.get_tracking_uri()).refusal
     assert refused.startswith(f"models:/{NAME}@previous: cannot be loaded: ")
     assert aliases() == {"champion": "2", "previous": str(lost.version)}
 

@@ -51,9 +51,11 @@ def searches(job: Job) -> tuple[Run, list[Run]]:
 
 
 def saved(job: Job) -> int:
-    """How many ended trials are in the state that Ray has saved."""
-    states = job.folder.glob(".pipeline/**/experiment_state-*.json")
-    return max((state.read_text().count("TERMINATED") for state in states), default=0)
+    """How many ended trials are in the state that Ray saved, half a second ago: it saves several files."""
+    states = [*job.folder.glob(".pipeline/**/experiment_state-*.json")]
+    if not states or not time.time() - max(state.stat().st_mtime for state in states) > 0.5:
+        return 0
+    return max(state.read_text().count("TERMINATED") for state in states)
 
 
 def test_a_killed_search_goes_on_elsewhere_and_ends_with_a_block_that_can_be_pasted(
@@ -64,7 +66,6 @@ def test_a_killed_search_goes_on_elsewhere_and_ends_with_a_block_that_can_be_pas
     wait_for(lambda: "FINISHED" in {run.info.status for run in job.runs()}, process=process)
     finished = [run for run in job.runs() if run.info.status == "FINISHED"]
     wait_for(lambda: saved(job) >= len(finished), process=process)
-    time.sleep(0.5)  # the files beside it are being copied; the next save is a second away
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     nodes.add(num_cpus=1)
@@ -109,6 +110,8 @@ def test_a_search_survives_its_tracking_server_and_completes_its_runs(job: Job, 
     with mlflow_server(tmp_path, f"sqlite:///{tmp_path}/server.db", port):
         process = job.start(*SEARCH)
         wait_for(lambda: "FINISHED" in {run.info.status for run in job.runs()}, process=process)
+        process.send_signal(signal.SIGSTOP)  # so that it cannot end before the server
+    process.send_signal(signal.SIGCONT)
     printed, _ = process.communicate(timeout=400)
     assert process.returncode == 1
     assert "the trials are logged when the search ends (MLflow: " in printed
@@ -128,7 +131,11 @@ def test_a_search_survives_its_tracking_server_and_completes_its_runs(job: Job, 
 def test_trials_that_never_reported_are_left_out() -> None:
     nothing = SimpleNamespace(metrics={"trial_id": "0"}, metrics_dataframe=pd.DataFrame(), config={})
     again = pd.DataFrame(
-        {"training_iteration": [1, 1, 2], "accuracy": [0.1, 0.2, 0.3], "timestamp": [1, 2, 3]}
+        {
+            "training_iteration": [1, 2, 3, 1, 2],
+            "accuracy": [0.1, 0.2, 0.9, 0.25, 0.3],
+            "timestamp": [1, 2, 3, 4, 5],
+        }
     )
     last = {"trial_id": "1", "training_iteration": 2, "accuracy": 0.3, "cpu_seconds": 1.0}
     trials = [nothing, SimpleNamespace(metrics=last, metrics_dataframe=again, config={"epochs": 2})]

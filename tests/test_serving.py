@@ -131,7 +131,7 @@ def test_top_k_gives_the_most_probable_classes_first(served: Served) -> None:
     ids=range(3),
 )
 def test_an_empty_or_too_large_batch_is_refused(served: Served, content: Any, received: int) -> None:
-    allowed = f"rows with image or pixels: must be 1 to {BATCH_LIMIT} in a request; received"
+    allowed = f"rows with image or pixels: a request must have 1 to {BATCH_LIMIT}; received"
     assert served.refusal(content) == f"{allowed} {received}"
 
 
@@ -140,7 +140,7 @@ def test_large_images_at_the_same_time_take_the_memory_of_one(served: Served) ->
     large = file_of(Image.new("RGB", (8_000, 5_000)), "WEBP", lossless=True)
     content = {"dataframe_records": [{"image": base64.b64encode(large).decode()}]}
     assert served.post(content).ok
-    reason = "all files of a request must have at most 100,000,000 pixels"
+    reason = "a request's files must have at most 100,000,000 pixels; received more"
     rows = content["dataframe_records"] * 3
     assert served.refusal({"dataframe_records": rows}) == f"row 2: image: {reason}"
     before = served.peak_memory()

@@ -69,10 +69,14 @@ def test_two_promotions_of_one_model_on_one_machine_make_one_version(store: Path
     assert aliases() == {"champion": "2", "previous": "1"}
 
 
-def test_two_promotions_on_two_machines_are_put_in_order_by_the_next_sync(store: Path) -> None:
+@pytest.mark.parametrize("champion", ["there", "withdrawn"])
+def test_two_promotions_on_two_machines_are_put_in_order_by_the_next_sync(store: Path, champion: str) -> None:
+    if champion == "withdrawn":
+        mlflow.MlflowClient().delete_registered_model_alias(NAME, registry.CHAMPION)
     promoted_at_once(store, (2, 0.7), (3, 0.6), machines=2)
     one, other = version(2), version(3)
-    assert one.tags["replaces"] == other.tags["replaces"] == version(1).tags["promotion_id"]
+    expected = version(1).tags["promotion_id"] if champion == "there" else "none since version 1"
+    assert one.tags["replaces"] == other.tags["replaces"] == expected
     better, worse = sorted((one, other), key=lambda v: v.tags["validation_accuracy"], reverse=True)
     for last in (worse, better):  # whichever machine was the last
         mlflow.MlflowClient().set_registered_model_alias(NAME, registry.CHAMPION, last.version)

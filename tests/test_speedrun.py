@@ -104,7 +104,7 @@ def test_each_epoch_mirrors_another_random_half() -> None:
 
 def test_each_image_is_shifted_on_its_own_and_filled_with_its_mirror_image() -> None:
     keras.utils.set_random_seed(0)
-    some = RNG.normal(size=(200, 5, 5, 1)).astype(np.float32)
+    some = np.random.default_rng(0).normal(size=(200, 5, 5, 1)).astype(np.float32)
     padded = np.pad(some, [(0, 0), (2, 2), (2, 2), (0, 0)], mode="symmetric")
     shifted = RandomShift(2)(some, training=True).numpy()
     places = {(top, left): padded[:, top : top + 5, left : left + 5] for top in range(5) for left in range(5)}

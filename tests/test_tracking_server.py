@@ -137,8 +137,10 @@ def job(server: Server, tmp_path: Path) -> Job:
 def held(training: "subprocess.Popen[str]") -> Iterator[None]:
     """A training stands still meanwhile, so that it cannot end first."""
     training.send_signal(signal.SIGSTOP)
-    yield
-    training.send_signal(signal.SIGCONT)
+    try:
+        yield
+    finally:
+        training.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.faults

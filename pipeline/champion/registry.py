@@ -90,11 +90,12 @@ def described_by(champion: ModelVersion | None) -> tuple[Standing | None, list[s
 def make_champion(candidate: Candidate, champion: ModelVersion | None, reason: str) -> str:
     """Register the candidate if it is not a version yet, check its answers and move the aliases to it."""
     client, name = mlflow.MlflowClient(), candidate.registered_name
+    before = replaced(name, champion)  # now, since another machine may promote during the trial
     with trial.new_process() as answers:
         known = (str(version.version) for version in versions(name) if is_version_of(version, candidate))
         number = next(known, None) or register(candidate)
         trial.check(answers, f"models:/{name}/{number}", candidate.images, candidate.probabilities)
-    for key, value in describe(candidate, champion, reason).items():
+    for key, value in describe(candidate, before, reason).items():
         client.set_model_version_tag(name, number, key, value)
     if champion is not None:
         client.set_registered_model_alias(name, PREVIOUS, champion.version)
@@ -102,13 +103,16 @@ def make_champion(candidate: Candidate, champion: ModelVersion | None, reason: s
     return number
 
 
-def describe(candidate: Candidate, champion: ModelVersion | None, reason: str) -> dict[str, str]:
-    """The tags of a new champion. `replaces` holds the id of the promotion that made the old one champion."""
+def replaced(name: str, champion: ModelVersion | None) -> str:
+    """The id of the promotion that made the champion; without a champion, the version promoted last."""
     if champion is not None:
-        before = champion.tags.get("promotion_id", f"version {champion.version}")
-    else:  # a version that was promoted before and has lost its alias since is no rival
-        earlier = [v.version for v in versions(candidate.registered_name) if "promotion_id" in v.tags]
-        before = f"none since version {earlier[0]}" if earlier else "none"
+        return champion.tags.get("promotion_id", f"version {champion.version}")
+    earlier = [v.version for v in versions(name) if "promotion_id" in v.tags]
+    return f"none since version {earlier[0]}" if earlier else "none"
+
+
+def describe(candidate: Candidate, before: str, reason: str) -> dict[str, str]:
+    """The tags of a new champion, which replaces what `before` names."""
     return (
         candidate.tags
         | candidate.identity

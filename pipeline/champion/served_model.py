@@ -38,7 +38,7 @@ class Refused(MlflowException):
 
     @property
     def message(self) -> str:
-        """What is wrong, where, what is allowed and what was received."""
+        """What is wrong, where, what was expected and what was received."""
         return str(self)
 
     @message.setter
@@ -83,7 +83,7 @@ class Classifier(PythonModel):
             raise Refused(f"params: top_k: must be from 1 to {len(self.classes)}; received {top_k}")
         if not 1 <= len(model_input) <= self.batch_limit:
             raise Refused(
-                f"rows with {' or '.join(COLUMNS)}: must be 1 to {self.batch_limit} in a request; "
+                f"rows with {' or '.join(COLUMNS)}: a request must have 1 to {self.batch_limit}; "
                 f"received {len(model_input)}"
             )
         images = np.stack(list(self._pixels(model_input)))
@@ -105,7 +105,9 @@ class Classifier(PythonModel):
                 content = self._file(value)
                 left -= self.images.count_pixels(content)
                 if left < 0:
-                    raise ValueError(f"all files of a request must have at most {PIXEL_LIMIT:,} pixels")
+                    raise ValueError(
+                        f"a request's files must have at most {PIXEL_LIMIT:,} pixels; received more"
+                    )
                 yield self.decoder.submit(self.images.decode, content, self.shape[0]).result()
             except ValueError as error:
                 raise Refused(f"row {row}: {name}: {error}") from error

@@ -54,7 +54,7 @@ def check(answers: Answers, uri: str, images: np.ndarray, probabilities: np.ndar
     if not worst <= TOLERANCE:  # nor NaN
         raise PipelineError(
             f"{uri}: does not answer as its predictions say, so it is not promoted: probabilities differ by "
-            f"up to {worst:.3g}; at most {TOLERANCE} is allowed"
+            f"up to {worst:.3g}; must be at most {TOLERANCE}"
         )
 
 

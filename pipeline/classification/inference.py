@@ -1,7 +1,8 @@
 """Load any MLflow image classifier, with the classes and test images of its data.
 
-For `pipeline.classify`, `pipeline.serve` and the page. Takes the served model, which names its classes and
-data, and any other that maps uint8 (n, size, size, 3) to probabilities (n, classes), as trainings log it.
+For `pipeline.classify`, `pipeline.serve` and the page. Takes the served model and those that trainings log,
+which name their classes and data, and any other that maps uint8 (n, size, size, 3) to probabilities (n,
+classes).
 """
 
 import contextlib
@@ -57,7 +58,9 @@ class LoadedModel:
             raise PipelineError(f"{self.uri}: cannot classify images: {in_a_line(error)[:300]}") from error
         expected = (len(images), len(self.classes))
         if found.shape != expected:
-            raise PipelineError(f"{self.uri}: expected probabilities {expected}; received {found.shape}")
+            raise PipelineError(
+                f"{self.uri}: must give probabilities of shape {expected}; received {found.shape}"
+            )
         return found
 
     def _of_batch(self, images: np.ndarray) -> np.ndarray:
@@ -87,16 +90,21 @@ def check(uri: str) -> None:
     _tried(uri, mlflow.models.get_model_info)
 
 
-def load(uri: str) -> LoadedModel:
-    """Load any MLflow model that classifies images. Raises PipelineError if that fails."""
+def load_model(uri: str) -> PyFuncModel:
+    """Load any MLflow model. Raises PipelineError if that fails."""
     import pipeline.learning.backend  # noqa: F401  quiet, before MLflow imports TensorFlow
 
     check(uri)
-    model = _tried(uri, mlflow.pyfunc.load_model)
+    return _tried(uri, mlflow.pyfunc.load_model)
+
+
+def load(uri: str) -> LoadedModel:
+    """Load any MLflow model that classifies images. Raises PipelineError if that fails."""
+    model = load_model(uri)
     metadata, config = model.metadata.metadata or {}, model.model_config or {}
     folder = next((f for f in DATA if _fits(f, metadata.get("data_digest"))), None)
     facts = read_facts(folder / "split") if folder else {}
-    classes = metadata.get("classes") or facts.get("classes")
+    classes = config.get("classes") or metadata.get("classes") or facts.get("classes")
     if classes is None:
         raise PipelineError(f"{uri}: has no class names, and there is no {PREPARED}/split to read them from")
     test = read_arrays(folder / "test") if folder else None

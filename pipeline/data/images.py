@@ -73,18 +73,18 @@ def encode_base64(pixels: np.ndarray) -> str:
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
     """An image of which only the header has been read. All that fails in the block is an ImageError."""
-    allowed = f"must have at most {MAX_PIXELS:,} pixels; received"
+    rule = f"must have at most {MAX_PIXELS:,} pixels; received"
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{allowed} {image.width} x {image.height}")
+                raise ImageError(f"{rule} {image.width} x {image.height}")
             if image.format == "JPEG" and content.count(b"\xff\xda") > MAX_SCANS:
                 raise ImageError(f"a JPEG must have at most {MAX_SCANS} scans; received more")
             yield image
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{allowed} far more") from error
+        raise ImageError(f"{rule} far more") from error
     except UnidentifiedImageError as error:
         raise ImageError("must be a PNG, JPEG or WebP image; received none, or a damaged one") from error
     except Exception as error:  # what Pillow raises depends on where the file is damaged

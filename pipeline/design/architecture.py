@@ -112,9 +112,8 @@ def check_layers(key: str, model: keras.Model, config: dict[str, Any]) -> None:
     passing = {type(layer).__name__ for layer in model.layers if is_training_only(layer)}
     for part in _objects(config):
         name, module = part["class_name"], part.get("module") or ""
-        is_plain = (
-            name.startswith("__") or module.partition(".")[0] == "keras"
-        )  # tensors, tuples ..., and layers
+        # Tensors, tuples and the like, and Keras's layers.
+        is_plain = name.startswith("__") or module.partition(".")[0] == "keras"
         if not (name in passing or (is_plain and name not in {"Lambda", "function", "__lambda__"})):
             raise PipelineError(
                 f"{key}: {shortened(part.get('registered_name') or name)} is not Keras's own, so the model "

@@ -154,7 +154,8 @@ def revision(uri: str) -> str | None:
 def settled_revision(uri: str, newest: str) -> str | None:
     """The revision of a database's schema, after waiting for a process that migrates it.
 
-    `mlflow ui` creates a store by some forty migrations, and takes no lock.
+    `mlflow ui` creates a store by some forty migrations, and takes no lock. One that has not begun to migrate
+    is not noticed.
     """
     found = revision(uri)
     while found not in {None, newest}:

@@ -34,9 +34,7 @@ def all_variants(results: Results) -> str:
     text = f"Accuracy on {counts['validation']:,} validation and {counts['test']:,} test images. "
     text += single if seeds == 1 else f"Mean and standard deviation of {seeds} seeds."
     if fewest < seeds:
-        text += (
-            " Some trainings diverged: their variants have fewer seeds, and with one seed the 95 % interval."
-        )
+        text += " Some trainings diverged. A variant that has one seed left is shown with its 95 % interval."
     if table["views"].notna().any():
         rows["with views"] = [_or_none(value, ".4f") for value in table["views"]]
         text += (

@@ -22,10 +22,10 @@ STARTS = 3  # attempts to start Ray here; each has Ray's own 15 seconds (2.60), 
 def connect() -> None:
     """Join the cluster at RAY_ADDRESS, or start one on this machine. Raises PipelineError if none answers."""
     address = os.environ.get("RAY_ADDRESS", "local")
-    allowed = "must be the HOST:PORT of a cluster that this machine has joined with `ray start`"
+    rule = "must be the HOST:PORT of a cluster that this machine has joined with `ray start`"
     host, _, port = address.rpartition(":")
     if address != "local" and not (port.isdecimal() and re.fullmatch(r"[\w.\-\[\]:]+", host)):
-        raise PipelineError(f"RAY_ADDRESS: {allowed}; received {address!r}")
+        raise PipelineError(f"RAY_ADDRESS: {rule}; received {address!r}")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which Ray would send to its makers
     try:
         if host:  # since Ray would wait for minutes

@@ -58,7 +58,7 @@ class TrialRuns(Callback):
         self._log(end_run, self.runs.get(trial.trial_id), "FAILED")
 
     def _begin(self, trial: Any) -> None:
-        known = children(self.parent).get(trial.trial_id)
+        known = children(self.parent, f" and tags.trial = '{trial.trial_id}'").get(trial.trial_id)
         run_id = (
             known.info.run_id if known else begin_run(self.parent, self.variant, trial.trial_id, trial.config)
         )
@@ -90,11 +90,12 @@ def complete(parent: str, variant: str, results: ResultGrid) -> None:
         end_run(run.info.run_id, "KILLED")
 
 
-def children(parent: str) -> dict[str, Run]:
-    """The runs of a search's trials, by the trials' ids."""
+def children(parent: str, condition: str = "") -> dict[str, Run]:
+    """The runs of a search's trials that meet a condition, by the trials' ids."""
     client = mlflow.MlflowClient()
     experiment = client.get_run(parent).info.experiment_id
-    found = client.search_runs([experiment], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'", max_results=5000)
+    mine = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'{condition}"
+    found = client.search_runs([experiment], mine, max_results=5000)
     return {run.data.tags["trial"]: run for run in found}
 
 
@@ -104,8 +105,10 @@ def has_reported(trial: Result) -> bool:
 
 
 def reports(trial: Result) -> pd.DataFrame:
-    """What a trial reported, a row each time; if it began anew, what it reported last."""
-    return trial.metrics_dataframe.drop_duplicates("training_iteration", keep="last")
+    """What a trial reported, a row each time; if it began anew, only what it reported since."""
+    last = trial.metrics_dataframe.drop_duplicates("training_iteration", keep="last")
+    last = last[last["training_iteration"] <= trial.metrics["training_iteration"]]
+    return last.sort_values("training_iteration")
 
 
 def last_line(error: object) -> str:

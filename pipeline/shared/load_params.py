@@ -1,4 +1,4 @@
-"""Read params.yaml and say what is wrong with it."""
+"""Read params.yaml and search.yaml, and say what is wrong with them."""
 
 import reprlib
 from pathlib import Path

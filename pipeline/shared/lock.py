@@ -20,8 +20,9 @@ from pipeline.shared.paths import LOCKS
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Make a command print errors as one line, and wait until no other process in this folder runs it for the
-    same VARIANT and SEED.
+    """Make a command print errors as one line, and wait until no other process in this folder runs it.
+
+    One with other words before its options, such as another VARIANT, is not waited for.
     """
 
     @wraps(main)

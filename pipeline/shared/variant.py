@@ -93,7 +93,7 @@ class Whitening(Section):
 
 
 class Lookahead(Section):
-    """Average the weights each time after `every` steps, with a decay for each step that rises to `decay`."""
+    """Average the weights after each `every` steps; the decay per step rises to `decay`."""
 
     every: int = Field(gt=0)
     decay: float = Field(gt=0, lt=1)

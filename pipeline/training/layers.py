@@ -24,7 +24,9 @@ class PixelLayer(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Raise ValueError if the images (n, height, width, channels) are too small."""
         if self.pixels > (smallest := min(size for size in input_shape[1:3] if size)):
-            raise ValueError(f"pixels: must be at most {smallest}, as the images; received {self.pixels}")
+            raise ValueError(
+                f"pixels: must be at most {smallest}, the size of the images; received {self.pixels}"
+            )
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Images (n, height, width, channels), changed in training."""

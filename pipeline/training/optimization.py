@@ -20,7 +20,7 @@ class Triangle(keras.optimizers.schedules.LearningRateSchedule):
         self.config = {"peak": peak, "steps": steps, "start": start, "warmup": warmup, "end": end}
         if not (peak > 0 and steps > 0 and 0 < warmup < 1 and start >= 0 and end >= 0):
             raise ValueError(
-                "peak and steps must be above 0, warmup between 0 and 1, start and end from 0; "
+                "peak and steps must be above 0, warmup between 0 and 1, start and end 0 or more; "
                 f"received {self.config}"
             )
 
