@@ -123,7 +123,7 @@ def test_an_address_without_a_cluster_is_refused_in_one_line(clone: Clone, tmp_p
     job = jobs.before_training(clone, tmp_path / "job", jobs.small_params(shallow={}))
     for address, problem in {
         "127.0.0.1:1": "no answer from 127.0.0.1:1",
-        "ray://head:10001": "the HOST:PORT of a cluster",
+        "ray://head:10001": "must be the HOST:PORT of a cluster",
     }.items():
         line = job.run(*REPRO, check=False, RAY_ADDRESS=address).splitlines()[-1]
         assert line.startswith(f"error: RAY_ADDRESS: {problem}")

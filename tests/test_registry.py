@@ -12,7 +12,10 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from pipeline.champion import registry, serving, trial
 from pipeline.champion.gate import Candidate, Standing, judge
@@ -403,3 +406,26 @@ def test_same_model_served_in_another_way_is_a_new_version(store: Registry) -> N
     assert aliases()["previous"] == "2"
     assert version(int(number)).tags["model_digest"] == version(2).tags["model_digest"]
     assert promote(changed).endswith("it is the same model")
+
+
+@pytest.mark.usefixtures("store")
+def test_an_alias_that_another_machine_creates_at_that_moment_is_set_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With MLflow's error, since two real machines collide rarely."""
+    collision, real = (
+        MlflowException("UNIQUE constraint", BAD_REQUEST),
+        MlflowClient.set_registered_model_alias,
+    )
+    answers = iter([collision, collision, None, collision, collision, collision])
+
+    def collide(*arguments: Any) -> None:
+        if error := next(answers):
+            raise error
+        real(*arguments)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", collide)
+    registry.set_alias(NAME, registry.CHAMPION, "1")
+    assert aliases()["champion"] == "1"
+    with pytest.raises(MlflowException, match="UNIQUE"):
+        registry.set_alias(NAME, registry.CHAMPION, "2")

@@ -13,6 +13,7 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
 from pipeline.champion import trial
 from pipeline.champion.gate import Candidate, Standing, Verdict, judge
@@ -98,9 +99,20 @@ def make_champion(candidate: Candidate, champion: ModelVersion | None, reason: s
     for key, value in describe(candidate, before, reason).items():
         client.set_model_version_tag(name, number, key, value)
     if champion is not None:
-        client.set_registered_model_alias(name, PREVIOUS, champion.version)
-    client.set_registered_model_alias(name, CHAMPION, number)
+        set_alias(name, PREVIOUS, champion.version)
+    set_alias(name, CHAMPION, number)
     return number
+
+
+def set_alias(name: str, alias: str, version: str) -> None:
+    """Give an alias to a version.
+
+    MLflow (3.17) fails if another machine creates the alias at the same moment, so it is tried again.
+    """
+    collided = retry_if_exception(lambda error: getattr(error, "error_code", "") == "BAD_REQUEST")
+    for attempt in Retrying(retry=collided, stop=stop_after_attempt(3), reraise=True):
+        with attempt:
+            mlflow.MlflowClient().set_registered_model_alias(name, alias, version)
 
 
 def replaced(name: str, champion: ModelVersion | None) -> str:
@@ -148,8 +160,8 @@ def rollback(name: str) -> str:
             raise PipelineError(f"registered model {name!r} has no version with the alias {missing!r}")
         client = mlflow.MlflowClient()
         client.set_model_version_tag(name, previous.version, "promotion_id", uuid.uuid4().hex)
-        client.set_registered_model_alias(name, CHAMPION, previous.version)
-        client.set_registered_model_alias(name, PREVIOUS, champion.version)
+        set_alias(name, CHAMPION, previous.version)
+        set_alias(name, PREVIOUS, champion.version)
     return f"{name}: version {previous.version} is champion again, version {champion.version} is previous"
 
 

@@ -55,8 +55,8 @@ def order_rivals(name: str) -> list[str]:
         return []
     client = mlflow.MlflowClient()
     *_, second, best = ordered = [version for *_, version in sorted(rivals, key=lambda rival: rival[:2])]
-    client.set_registered_model_alias(name, PREVIOUS, second.version)
-    client.set_registered_model_alias(name, CHAMPION, best.version)
+    registry.set_alias(name, PREVIOUS, second.version)
+    registry.set_alias(name, CHAMPION, best.version)
     for worse, better in pairwise(ordered):  # as if each had been promoted after the one before
         client.set_model_version_tag(name, better.version, "replaces", worse.tags["promotion_id"])
     numbers = " and ".join(str(v.version) for v in ordered)
