@@ -9,8 +9,9 @@ OUTS := data/raw data/download data/prepared recipes models predictions metrics 
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup check quickstart repro train promote rollback sync experiments cluster search ui serve demo backup \
-        restore clean lint test test-all test-faults test-system test-cluster format audit bench bench-full lock plan system-packages
+.PHONY: help setup check quickstart plan repro train promote rollback sync experiments cluster search ui serve demo \
+        backup restore clean lint format test test-faults test-system test-cluster test-all system-packages audit \
+        bench bench-full lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'

@@ -53,10 +53,10 @@ def main() -> None:
     queries += read_test_images(model, arguments.index)
     if queries:
         probabilities = model.probabilities(np.stack([query.pixels for query in queries]))
-        top = arguments.top or (None if arguments.json or arguments.csv else 5)
+        top = arguments.top or (None if arguments.form else 5)
         answers = list(answered(queries, probabilities, model.classes, top))
         try:
-            print_answers(answers, "json" if arguments.json else "csv" if arguments.csv else "bars")
+            print_answers(answers, arguments.form)
             sys.stdout.flush()
         except BrokenPipeError:  # `| head` has closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -66,8 +66,8 @@ def main() -> None:
         raise PipelineError("; ".join(bad))
 
 
-def print_answers(answers: list[dict[str, Any]], form: str) -> None:
-    """Print predictions as `json`, `csv` or `bars`."""
+def print_answers(answers: list[dict[str, Any]], form: str | None) -> None:
+    """Print predictions as `json`, as `csv`, or by default as bars."""
     if form == "json":
         print(json.dumps(answers, indent=2, ensure_ascii=False))
     elif form == "csv":
@@ -179,8 +179,8 @@ def parsed_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--plot", type=Path, help="write a figure here: .png, .svg or .pdf")
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="print JSON")
-    output.add_argument("--csv", action="store_true", help="print CSV")
+    output.add_argument("--json", dest="form", action="store_const", const="json", help="print JSON")
+    output.add_argument("--csv", dest="form", action="store_const", const="csv", help="print CSV")
     arguments = parser.parse_args()
     if not (arguments.images or arguments.index):
         parser.error("name images, or test images by --index")

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -121,6 +123,23 @@ def test_good_files_are_answered_although_others_are_bad(
         "none.png: no such image",
         "empty*: no such image",
     ]
+
+
+def test_a_pipe_that_is_closed_is_no_error(clone: Clone) -> None:
+    """As of `| head`."""
+    words = ["-m", "pipeline.classify", "--model", CHAMPION, "--index", "0", "--json"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=clone.folder,
+        env=clone.environment,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_figure_is_written(classify: Classify, photos: Path, tmp_path: Path) -> None:

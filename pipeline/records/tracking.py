@@ -30,6 +30,8 @@ from pipeline.shared.lock import is_free, locked
 from pipeline.shared.paths import WORKSPACE
 
 SYSTEM_METRICS_SECONDS = 5
+FAILURES = (MlflowException, requests.RequestException)  # of MLflow, or of its server
+SYNC = "`make sync`"
 NOTE = """\
 Each run is a training, of a variant with a seed. The run `report` holds the report.
 
@@ -44,7 +46,7 @@ def training_run(
     tags: dict[str, str],
     resumed: bool = False,
     made_by: dict[str, str] | None = None,
-    completed_by: str = "`make sync`",
+    completed_by: str = SYNC,
 ) -> Iterator[str]:
     """A run, with system metrics, that is FINISHED at the end or FAILED on an exception.
 
@@ -94,11 +96,11 @@ def set_experiment(name: str) -> None:
 
 
 @contextmanager
-def best_effort(name: str, completed_by: str = "`make sync`") -> Iterator[None]:
+def best_effort(name: str, completed_by: str = SYNC) -> Iterator[None]:
     """Continue without MLflow if it fails, and print a line that says how to complete the run."""
     try:
         yield
-    except (MlflowException, requests.RequestException) as error:
+    except FAILURES as error:
         line = f"{name}: its run is not complete ({one_line(error)}): {completed_by} completes it"
         print(line, file=sys.stderr)
 

@@ -12,9 +12,7 @@ from pipeline.shared.arrays import digest_of
 from pipeline.shared.lock import locked
 from pipeline.shared.trained import Trained
 
-Report = Callable[
-    [tuple[int, int, float]], None
-]  # takes the epoch, the number of epochs, the validation accuracy
+Report = Callable[[tuple[int, int, float]], None]  # of epoch, number of epochs, validation accuracy
 
 
 @dataclass(frozen=True)

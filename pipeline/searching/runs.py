@@ -3,17 +3,16 @@
 import io
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import cache
 from typing import Any
 
 import mlflow
 import pandas as pd
-import requests
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from ray.tune import Callback, Result, ResultGrid
 
-from pipeline.records.tracking import log_history
+from pipeline.records.tracking import FAILURES, log_history
 from pipeline.searching.ranges import Scalar
 from pipeline.shared.errors import in_a_line, one_line
 
@@ -70,7 +69,7 @@ class TrialRuns(Callback):
             return
         try:
             log(*arguments)
-        except (MlflowException, requests.RequestException) as error:
+        except FAILURES as error:
             self.failed = True
             print(f"the trials are logged when the search ends ({one_line(error)})", flush=True)
 
@@ -90,12 +89,16 @@ def complete(parent: str, variant: str, results: ResultGrid) -> None:
         end_run(run.info.run_id, "KILLED")
 
 
+@cache
+def experiment_of(parent: str) -> str:
+    """The id of the experiment of a search's run."""
+    return str(mlflow.get_run(parent).info.experiment_id)
+
+
 def children(parent: str, condition: str = "") -> dict[str, Run]:
     """The runs of a search's trials that meet a condition, by the trials' ids."""
-    client = mlflow.MlflowClient()
-    experiment = client.get_run(parent).info.experiment_id
     mine = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'{condition}"
-    found = client.search_runs([experiment], mine, max_results=5000)
+    found = mlflow.MlflowClient().search_runs([experiment_of(parent)], mine, max_results=5000)
     return {run.data.tags["trial"]: run for run in found}
 
 
@@ -117,11 +120,9 @@ def last_line(error: object) -> str:
 
 
 def begin_run(parent: str, variant: str, trial_id: str, values: dict[str, Scalar]) -> str:
-    """Begin a trial's run with its values; its id."""
-    client = mlflow.MlflowClient()
-    experiment = client.get_run(parent).info.experiment_id
-    tags = {MLFLOW_PARENT_RUN_ID: parent, "trial": trial_id}
-    run = client.create_run(experiment, tags=tags, run_name=f"{variant}-trial-{trial_id}")
+    """Begin a trial's run with its values. Returns its id."""
+    client, tags = mlflow.MlflowClient(), {MLFLOW_PARENT_RUN_ID: parent, "trial": trial_id}
+    run = client.create_run(experiment_of(parent), tags=tags, run_name=f"{variant}-trial-{trial_id}")
     for key, value in ({"variant": variant} | values).items():
         client.log_param(run.info.run_id, key, value)
     return str(run.info.run_id)
