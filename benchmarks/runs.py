@@ -15,20 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from benchmarks.measure import machine
 from pipeline.records import store, tracking
+from pipeline.reporting.figures import frontier
 from pipeline.reporting.markdown import markdown_table
 from pipeline.reporting.results import accuracy_with_views
 from pipeline.shared.arrays import read_facts, write_json
 from pipeline.shared.errors import PipelineError, one_line_errors
-from pipeline.shared.figure import new_figure
 from pipeline.shared.paths import PREPARED
 from pipeline.shared.trained import Trained, all_trained
 
 RECORDS = Path("benchmarks/runs")
-MINUTES = (1, 2, 5, 10, 20, 50, 100)  # the ticks of the figure
 CURVES = ("accuracy", "loss", "val_accuracy", "val_loss")
 
 
@@ -96,7 +94,7 @@ def summarize(records: list[dict[str, Any]]) -> pd.DataFrame:
     )
     groups = rows.groupby("variant")
     table = groups.mean()
-    table["sd"] = groups["test"].std()
+    table["test_sd"] = groups["test"].std()
     table["n"] = groups.size()
     return table.sort_values("validation", ascending=False)
 
@@ -108,7 +106,7 @@ def text(records: list[dict[str, Any]], table: pd.DataFrame) -> str:
             "validation": table["validation"].map("{:.4f}".format),
             "test": [
                 f"{mean:.4f}" if pd.isna(sd) else f"{mean:.4f} ± {sd:.4f}"
-                for mean, sd in zip(table["test"], table["sd"], strict=True)
+                for mean, sd in zip(table["test"], table["test_sd"], strict=True)
             ],
             "with views": ["" if pd.isna(value) else f"{value:.4f}" for value in table["test with views"]],
             "n": table["n"],
@@ -127,26 +125,6 @@ def text(records: list[dict[str, Any]], table: pd.DataFrame) -> str:
         + "\n![Accuracy against CPU minutes](frontier.png)\n"
         * (len(table) > 1)
     )
-
-
-def frontier(table: pd.DataFrame) -> Figure:
-    """Test accuracy, with its sd, against CPU minutes. A line joins the variants that none beats in both."""
-    figure = new_figure(8, 5)
-    axis = figure.subplots()
-    ordered = table.sort_values("minutes")
-    best = ordered[ordered["test"] > ordered["test"].cummax().shift(fill_value=0)]
-    axis.plot(best["minutes"], best["test"], color="tab:blue", linewidth=1, zorder=1)
-    axis.errorbar(
-        table["minutes"], table["test"], table["sd"].fillna(0), fmt="o", color="tab:blue", capsize=3
-    )
-    for name, row in table.iterrows():
-        axis.annotate(str(name), (row["minutes"], row["test"]), (5, -10), textcoords="offset points", size=8)
-    axis.set(xscale="log", xlabel="CPU minutes of training", ylabel="test accuracy, one view")
-    axis.set_xticks(MINUTES, [str(minutes) for minutes in MINUTES])  # a logarithmic axis has formulas
-    axis.minorticks_off()
-    axis.margins(x=0.25)
-    axis.grid(alpha=0.3)
-    return figure
 
 
 if __name__ == "__main__":

@@ -4,19 +4,22 @@
 
 Reads params.yaml (published), recipes/_index.json, data/prepared, models, predictions, metrics, evaluation,
 champion.json and diagnosis. Writes reports/: report.md, its figures, report.html, a single file, and
-model-card.md, of the chosen model. Logs them to the run `report`; the card also describes the registered
-version.
+model-card.md, of the chosen model. Logs them to the run `report`, with a figure of accuracy against training
+time; the card also describes the registered version.
 """
 
 import shutil
 
+import pandas as pd
+from matplotlib.figure import Figure
+
 from pipeline.integrity import check_inputs
 from pipeline.params import Params
 from pipeline.records import store
-from pipeline.records.outputs import describe_champion, log_report
+from pipeline.records.outputs import cpu_minutes, describe_champion, log_report
 from pipeline.reporting import card, figures, report_text
 from pipeline.reporting.markdown import to_html
-from pipeline.reporting.results import DIAGNOSIS_COLUMNS, read_results
+from pipeline.reporting.results import DIAGNOSIS_COLUMNS, Results, read_results
 from pipeline.shared.arguments import no_arguments
 from pipeline.shared.lock import command
 from pipeline.shared.paths import (
@@ -58,9 +61,17 @@ def main() -> None:
     (REPORTS / "report.md").write_text(text)
     (REPORTS / "model-card.md").write_text(card.write(results))
     (REPORTS / "report.html").write_text(to_html(text, REPORTS, title))
-    log_report(results.facts["name"])
+    log_report(results.facts["name"], accuracy_by_minutes(results))
     describe_champion(results.facts["name"], results.candidate)
     print(f"report: {REPORTS / 'report.md'} and {REPORTS / 'report.html'}")
+
+
+def accuracy_by_minutes(results: Results) -> Figure | None:
+    """The figure of accuracy against training time, of the variants whose time MLflow knows."""
+    minutes = {(one.variant, one.seed): cpu_minutes(results.facts["name"], one) for one in results.models}
+    means = pd.Series(minutes, dtype=float).groupby(level=0).mean()
+    table = results.table.assign(minutes=means).dropna(subset="minutes")
+    return figures.frontier(table) if len(table) else None
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pipeline.reporting.report_text import write
 from pipeline.reporting.results import Results, summarize
 from pipeline.reporting.statistics import Resampled
 from pipeline.scoring import metrics
+from pipeline.shared.trained import Trained
 
 CLASSES = ["cat", "dog"]
 COUNTS = {"train": 45000, "validation": 5000, "test": 10000}
@@ -76,7 +77,8 @@ def results_of(
     seeds: int = 1, validation: dict[str, float] = VALIDATION, classes: list[str] = CLASSES, **facts: Any
 ) -> Results:
     scores = scores_of(seeds, validation)
-    names = [f"{row.variant}-{row.seed}" for row in scores.itertuples()]
+    models = [Trained(variant, seed) for variant, seed in zip(scores["variant"], scores["seed"], strict=True)]
+    names = [one.name for one in models]
     known: dict[str, Any] = {"name": "pets", "source": "cifar10", "classes": classes}
     known |= {"split_digest": "0123456789abcdef", "duplicates": {"training_and_validation": 0, "test": 0}}
     known |= {
@@ -85,6 +87,7 @@ def results_of(
     } | facts
     return Results(
         facts=known,
+        models=models,
         balance=pd.DataFrame({"class": classes, "train": 20, "validation": 5, "test": 5}),
         table=summarize(scores, PUBLISHED),
         settings={variant: {"optimizer": "adam", "batch_size": 32} for variant in validation},

@@ -39,6 +39,13 @@ def test_accuracies_are_drawn(seeds: int, published: dict[str, float], tmp_path:
     drawn(report_figures.accuracies(summarize(scores_of(seeds), published), COUNTS), tmp_path)
 
 
+def test_frontier_joins_the_variants_that_none_beats_in_both(tmp_path: Path) -> None:
+    table = summarize(scores_of(3), {})  # of vgg3_early_stop, vgg3 and batchnorm, the best first
+    frontier = report_figures.frontier(table.assign(minutes=[13.0, 35.0, 0.4]))
+    drawn(frontier, tmp_path)
+    assert list(np.asarray(frontier.axes[0].lines[0].get_xdata())) == [0.4, 13.0]
+
+
 @pytest.mark.parametrize("count", [2, 12, 150])
 def test_figures_of_few_and_of_many_classes_are_drawn(count: int, tmp_path: Path) -> None:
     classes = [f"${number}_to_$\n" for number in range(count)]

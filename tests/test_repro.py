@@ -186,6 +186,9 @@ def test_with_several_seeds_means_are_ranked_and_the_best_seed_is_champion(
     report = (job.folder / "reports/report.md").read_text()
     assert "Mean and standard deviation of 2 seeds." in report
     assert "a paired bootstrap over the images and the seeds" in report
+    logged = next(run for run in job.runs() if run.data.tags.get("stage") == "report")
+    files = [file.path for file in job.client.list_artifacts(logged.info.run_id, "report")]
+    assert {"report/report.html", "report/frontier.png"} <= set(files)
 
 
 def content(run: Run, job: Job) -> Any:

@@ -1,6 +1,7 @@
 """Logs to MLflow what `evaluate` and `report` wrote, unless it is there already."""
 
 import mlflow
+from matplotlib.figure import Figure
 from mlflow.entities import Run
 
 from pipeline.champion import registry
@@ -51,12 +52,18 @@ def log_scores(trained: Trained, run: Run) -> None:
         )
 
 
-def log_report(experiment: str) -> None:
-    """Log the report's files to this folder's run `report`; the same report again logs nothing."""
+def log_report(experiment: str, frontier: Figure | None = None) -> None:
+    """Log the report's files to this folder's run `report`; the same report again logs nothing.
+
+    The figure of accuracy against training time comes with them, but is no file of the report, whose bytes
+    are reproducible.
+    """
     digest = digest_of({path.name: file_digest(path) for path in sorted(REPORTS.iterdir())})
     if tracking.find_run(experiment, {"report_digest": digest}) is None:
         with tracking.training_run(experiment, "report", {"stage": "report"}, resumed=True):
             mlflow.log_artifacts(str(REPORTS), "report")
+            if frontier is not None:
+                mlflow.log_figure(frontier, "report/frontier.png")
             mlflow.set_tags({"report_digest": digest, "git_commit": tracking.git_commit()})
 
 
@@ -75,9 +82,16 @@ def describe_champion(name: str, trained: Trained) -> None:
 
 def cost(experiment: str, trained: Trained) -> str:
     """A paragraph on what a training cost. Not in the card's file, whose bytes are reproducible."""
-    run = tracking.find_run(experiment, trained.tags())
-    if run is None or "cpu_seconds" not in run.data.metrics or run.data.params.get("device") != "cpu":
+    minutes = cpu_minutes(experiment, trained)
+    if minutes is None:
         return ""
-    minutes = run.data.metrics["cpu_seconds"] / 60
     energy = f"an estimated {minutes / 60 * WATTS:.1f} Wh if a busy core takes {WATTS} W"
     return f"\n\n## Cost\n\nThe training took {minutes:.1f} CPU minutes, {energy}."
+
+
+def cpu_minutes(experiment: str, trained: Trained) -> float | None:
+    """The CPU minutes of a training, if MLflow has its run and it was trained on CPUs."""
+    run = tracking.find_run(experiment, trained.tags())
+    if run is None or "cpu_seconds" not in run.data.metrics or run.data.params.get("device") != "cpu":
+        return None
+    return run.data.metrics["cpu_seconds"] / 60

@@ -8,6 +8,21 @@ from pipeline.reporting.statistics import wilson
 from pipeline.shared.figure import new_figure
 
 PER_ROW = 4  # panels
+MINUTES = (
+    0.1,
+    0.2,
+    0.5,
+    1,
+    2,
+    5,
+    10,
+    20,
+    50,
+    100,
+    200,
+    500,
+    1000,
+)  # the possible ticks of a logarithmic axis
 
 
 def all_curves(histories: dict[str, pd.DataFrame]) -> Figure:
@@ -67,4 +82,28 @@ def accuracies(table: pd.DataFrame, counts: dict[str, int]) -> Figure:
     axis.margins(x=0.1)
     axis.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=3, fontsize="small")
+    return figure
+
+
+def frontier(table: pd.DataFrame) -> Figure:
+    """Test accuracy of each variant (rows), with its standard deviation over seeds, against CPU `minutes`.
+
+    A line joins the variants than which no other is both faster and more accurate.
+    """
+    figure = new_figure(8, 5)
+    axis = figure.subplots()
+    ordered = table.sort_values("minutes")
+    best = ordered[ordered["test"] > ordered["test"].cummax().shift(fill_value=0)]
+    axis.plot(best["minutes"], best["test"], color="tab:blue", linewidth=1, zorder=1)
+    deviation = table["test_sd"].fillna(0)
+    axis.errorbar(table["minutes"], table["test"], deviation, fmt="o", color="tab:blue", capsize=3)
+    for name, row in table.iterrows():
+        axis.annotate(str(name), (row["minutes"], row["test"]), (5, -10), textcoords="offset points", size=8)
+    axis.set(xscale="log", xlabel="CPU minutes of a training", ylabel="test accuracy, one view")
+    axis.margins(x=0.25)
+    low, high = axis.get_xlim()
+    ticks = [minutes for minutes in MINUTES if low <= minutes <= high]
+    axis.set_xticks(ticks, [str(minutes) for minutes in ticks])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
     return figure

@@ -33,14 +33,16 @@ SCORES = ("precision", "recall", "f1", "auc", "support")
 class Results:
     """Facts, tables and decision.
 
-    `table` has a row for each variant (see `summarize`), and `settings` its parameters; `histories` and
-    `per_class` a table for each VARIANT-SEED; `validation` and `test` say which images each model gets right.
-    `champion` is the decision of `pipeline.promote`, whose candidate the registry may have refused;
-    `confused` is the candidate's table, and `diagnosis` holds those of `pipeline.diagnose`.
+    `models` are those that have scores. `table` has a row for each variant (see `summarize`), `settings`
+    its parameters; `histories` and `per_class` a table for each VARIANT-SEED; `validation` and `test` say
+    which images each model gets right. `champion` is the decision of `pipeline.promote`, whose candidate the
+    registry may have refused; `confused` is the candidate's table, and `diagnosis` holds those of
+    `pipeline.diagnose`.
     `diverged` holds the reason for each VARIANT-SEED that diverged, which is in no table.
     """
 
     facts: dict[str, Any]
+    models: list[Trained]
     balance: pd.DataFrame
     table: pd.DataFrame
     settings: dict[str, dict[str, Any]]
@@ -81,6 +83,7 @@ def read_results(published: dict[str, float]) -> Results:
     pairs = {"one": str, "other": str, "images": int, "one_as_other": int, "other_as_one": int}
     return Results(
         facts=facts,
+        models=models,
         balance=read_table(PREPARED / "class_balance.csv", {"class": str}),
         table=summarize(scores, published if facts["source"] == "cifar10" else {}),
         settings={one.variant: one.record()["params"] for one in models},
