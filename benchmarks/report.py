@@ -47,8 +47,7 @@ def _step_section(found: dict[str, Any]) -> str:
         f"## An epoch: notebook and pipeline\n\n{_steps(found, 'notebook', 'pipeline')}\n\n"
         "A notebook's epoch lasts until the next tick of tf.data's autotuning, sometimes twice as long as "
         "its work. Its wall time differs between runs; CPU seconds are more reliable."
-        + matrix.EXPLANATION
-        * ("gflops" in found)
+        + matrix.EXPLANATION.format(gflops=found["gflops"])
     )
 
 
