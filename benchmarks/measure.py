@@ -42,12 +42,8 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What the figures depend on, and how busy the machine was when they were begun."""
-    model = next(
-        (line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")),
-        platform.processor(),
-    )
     return {
-        "cpu": model,
+        "cpu": _cpu(),
         "cores": psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -57,6 +53,14 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _cpu_lines() -> list[str]:
+def _cpu() -> str:
+    """The processor's name; on Linux with family and model, since a name may cover several generations."""
     path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.is_file() else []
+    if not path.is_file():
+        return platform.processor()
+    first = path.read_text().partition("\n\n")[0]
+    facts = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())
+    }
+    name = facts.get("model name", platform.processor())
+    return f"{name} (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else name

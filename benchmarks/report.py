@@ -12,9 +12,12 @@ from pipeline.reporting.markdown import markdown_table
 
 def write(results: dict[str, Any], folder: Path) -> None:
     """Write both to `folder`, of the parts that there are."""
-    sections = [text(results[part]) for part, text in SECTIONS.items() if part in results]
-    machines = dict.fromkeys(_machine(found) for found in results.values())
-    (folder / "results.md").write_text("\n\n".join(["# Speed", *machines, *sections]) + "\n")
+    sections = [
+        f"{text(results[part])}\n\n{_machine(results[part])}"
+        for part, text in SECTIONS.items()
+        if part in results
+    ]
+    (folder / "results.md").write_text("\n\n".join(["# Speed", *sections]) + "\n")
     if "growth" in results:
         figure(results["growth"]).savefig(folder / "growth.png", dpi=100)
 
@@ -163,7 +166,9 @@ def _seconds(of: str, rows: dict[str, dict[str, float]], digits: int) -> str:
 def _machine(found: dict[str, Any]) -> str:
     of = found["machine"]
     packages = ", ".join(f"{name} {number}" for name, number in of["packages"].items())
-    return f"{of['cpu']}, {of['cores']} cores, {of['memory_gib']:.0f} GiB; Python {of['python']}, {packages}."
+    return (
+        f"On {of['cpu']}, {of['cores']} cores, {of['memory_gib']:.0f} GiB; Python {of['python']}, {packages}."
+    )
 
 
 def figure(found: dict[str, Any]) -> Figure:
