@@ -118,10 +118,11 @@ def text(records: list[dict[str, Any]], table: pd.DataFrame) -> str:
         f"{record['machine']['cpu']}, {record['machine']['cores']} cores" for record in records
     )
     commits = dict.fromkeys(record["commit"][:7] for record in records)
+    mixed = " CPU minutes on different machines are not comparable." if len(machines) > 1 else ""
     return (
         "# Full trainings\n\nAccuracy on CIFAR-10 with pixels that went through JPEG (docs/results.md): mean "
         f"and standard deviation over n seeds. One thread a training, {'; '.join(machines)}; commit"
-        f"{'s' * (len(commits) > 1)} {', '.join(commits)}.\n\n{markdown_table(shown)}\n"
+        f"{'s' * (len(commits) > 1)} {', '.join(commits)}.{mixed}\n\n{markdown_table(shown)}\n"
         + "\n![Accuracy against CPU minutes](frontier.png)\n"
         * (len(table) > 1)
     )
