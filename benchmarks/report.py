@@ -166,9 +166,8 @@ def _seconds(of: str, rows: dict[str, dict[str, float]], digits: int) -> str:
 def _machine(found: dict[str, Any]) -> str:
     of = found["machine"]
     packages = ", ".join(f"{name} {number}" for name, number in of["packages"].items())
-    return (
-        f"On {of['cpu']}, {of['cores']} cores, {of['memory_gib']:.0f} GiB; Python {of['python']}, {packages}."
-    )
+    size = f"{of['cores']} cores, {of['memory_gib']:.0f} GiB"
+    return f"Machine: {of['cpu']}, {size}; Python {of['python']}, {packages}."
 
 
 def figure(found: dict[str, Any]) -> Figure:

@@ -43,7 +43,7 @@ def test_perfect_predictions_score_one_and_impossible_ones_have_a_finite_loss() 
     assert [found[name] for name in ("loss", "brier", "calibration_error")] == [0, 0, 0]
     assert {found[f"{name}_macro"] for name in ("auc", "precision", "recall", "f1")} == {1.0}
     nats = metrics.cross_entropy(np.array([0]), np.array([[0, 1]], np.float32))
-    assert 80 < nats[0] < np.inf  # the most that float32 can tell from 0 is some 87 nats
+    assert 80 < nats[0] < np.inf  # the most that float32 distinguishes from 0: some 87 nats
 
 
 def test_bins_hold_equally_many_images_the_least_confident_first() -> None:

@@ -1,7 +1,8 @@
 """Logs to MLflow what `evaluate` and `report` wrote, unless it is there already."""
 
+from typing import TYPE_CHECKING
+
 import mlflow
-from matplotlib.figure import Figure
 from mlflow.entities import Run
 
 from pipeline.champion import registry
@@ -9,6 +10,9 @@ from pipeline.records import tracking
 from pipeline.shared.arrays import digest_of, file_digest, read_arrays, read_facts
 from pipeline.shared.paths import PREPARED, REPORTS
 from pipeline.shared.trained import Trained
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NOTE = (
     "Classifies images. The version with the alias `champion` is served, `previous` was champion before it. "
@@ -52,7 +56,7 @@ def log_scores(trained: Trained, run: Run) -> None:
         )
 
 
-def log_report(experiment: str, frontier: Figure | None = None) -> None:
+def log_report(experiment: str, frontier: "Figure | None" = None) -> None:
     """Log the report's files to this folder's run `report`; the same report again logs nothing.
 
     The figure of accuracy against training time comes with them, but is no file of the report, whose bytes

@@ -37,8 +37,7 @@ class Results:
     its parameters; `histories` and `per_class` a table for each VARIANT-SEED; `validation` and `test` say
     which images each model gets right. `champion` is the decision of `pipeline.promote`, whose candidate the
     registry may have refused; `confused` is the candidate's table, and `diagnosis` holds those of
-    `pipeline.diagnose`.
-    `diverged` holds the reason for each VARIANT-SEED that diverged, which is in no table.
+    `pipeline.diagnose`. `diverged` holds the reason for each VARIANT-SEED that diverged, which no table has.
     """
 
     facts: dict[str, Any]
