@@ -1,10 +1,12 @@
 """Keras on TensorFlow, for every module that needs them: `from pipeline.learning.backend import keras, tf`.
 
-Keras chooses its backend at import, TensorFlow's start-up writes lines that no log level removes, and Keras
-imports optional libraries. This module sets the backend and prevents the rest, before anything imports them.
+Keras chooses its backend at import, TensorFlow leaves oneDNN off on CPUs without AVX-512, its start-up writes
+lines that no log level removes, and Keras imports optional libraries. This module sets the backend, turns on
+oneDNN and prevents the rest, before anything imports them.
 """
 
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ from typing import Any
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if platform.machine() in {"x86_64", "AMD64"}:
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 @contextmanager
