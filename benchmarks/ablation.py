@@ -2,10 +2,10 @@
 
     python -m benchmarks.ablation FOLDER [--jobs N]
 
-Trains at half the epochs of `speedrun`, in FOLDER, with the data of params.yaml, and writes each validation
-accuracy to benchmarks/ablation.json at once. Finished trainings are not repeated, so the work can be spread
-over several days and machines; one that was stopped resumes. Then writes the table docs/ablation.md.
-Trainings of another split or precision are refused.
+Trains at half the epochs and half the filters of `speedrun`, in FOLDER, with the data of params.yaml, and
+writes each validation accuracy to benchmarks/ablation.json at once. Finished trainings are not repeated, so
+the work can be spread over several days and machines; one that was stopped resumes. Then writes the table
+docs/ablation.md. Trainings of another split are refused.
 """
 
 import argparse
@@ -42,13 +42,14 @@ WITHOUT: dict[str, dict[str, Any]] = {  # the part, and the changes of the varia
     "flips": {"flip": None},
     "alternating_flips": {"flip": "random"},
     "shifts": {"network": {"shift": 0}},
+    "bfloat16": {"precision": "float32"},
 }
 INTRODUCTION = """\
 # What each part of the speedrun contributes
 
-Validation accuracy of `speedrun` without one part at a time, at {epochs} epochs, half of its own; the
-difference from the full recipe in percentage points, with one standard error over seeds. The images are
-those of [results.md](results.md). Made by `python -m benchmarks.ablation`.
+Validation accuracy of `speedrun` without one part at a time, with half of its epochs ({epochs}) and half of
+its filters ({widths}); the difference from the whole recipe in percentage points, with one standard error
+over seeds. The images are those of [results.md](results.md). Made by `python -m benchmarks.ablation`.
 
 """
 
@@ -61,8 +62,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     arguments = parser.parse_args()
     params = YAML(typ="safe").load(Path("params.yaml"))
-    whole = params["variants"][WHOLE]
-    whole["epochs"] //= 2
+    whole = halved(params["variants"][WHOLE])
     variants = {WHOLE: whole} | {f"without_{part}": changed(whole, part) for part in WITHOUT}
     params |= {"variants": variants, "seeds": list(SEEDS), "published": {}}
     params.pop("finetune", None)
@@ -78,7 +78,15 @@ def main() -> None:
         found.setdefault(name, {})[str(seed)] = record
         write_json(FOUND, found)
         print(f"{name}-{seed}: {record}", flush=True)
-    TABLE.write_text(INTRODUCTION.format(epochs=whole["epochs"]) + markdown_table(table(found)) + "\n")
+    widths = ", ".join(map(str, whole["network"]["widths"]))
+    introduction = INTRODUCTION.format(epochs=whole["epochs"], widths=widths)
+    TABLE.write_text(introduction + markdown_table(table(found)) + "\n")
+
+
+def halved(block: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole recipe with half the epochs and filters, in bfloat16 on any machine."""
+    network = block["network"] | {"widths": [width // 2 for width in block["network"]["widths"]]}
+    return {**block, "network": network, "epochs": block["epochs"] // 2, "precision": "mixed_bfloat16"}
 
 
 def changed(block: Mapping[str, Any], part: str) -> dict[str, Any]:
@@ -90,18 +98,17 @@ def changed(block: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 def train(folder: Path, name: str, seed: int) -> tuple[str, int, dict[str, Any]]:
-    """Train a variant with a seed; its accuracy, None if it diverged, and what it may be compared with."""
+    """Train a variant with a seed; its accuracy, None if it diverged, and the split that it is of."""
     run([sys.executable, "-m", "pipeline.train", name, str(seed)], folder, {})
     record = json.loads((folder / f"models/{name}-{seed}/training.json").read_text())
-    setting = {"split": record["tags"]["split_digest"], "precision": record["params"]["precision"]}
-    return name, seed, {"accuracy": record["metrics"].get("validation/accuracy")} | setting
+    accuracy, split = record["metrics"].get("validation/accuracy"), record["tags"]["split_digest"]
+    return name, seed, {"accuracy": accuracy, "split": split}
 
 
 def table(found: dict[str, dict[str, dict[str, Any]]]) -> pd.DataFrame:
     """A row for each part, the one that contributes most first."""
-    trainings = [record for seeds in found.values() for record in seeds.values()]
-    if len({(record["split"], record["precision"]) for record in trainings}) > 1:
-        raise PipelineError(f"{FOUND}: trainings of different splits or precisions cannot be compared")
+    if len({record["split"] for seeds in found.values() for record in seeds.values()}) > 1:
+        raise PipelineError(f"{FOUND}: trainings of different splits cannot be compared")
     accuracies = pd.DataFrame(
         {name: {seed: record["accuracy"] for seed, record in seeds.items()} for name, seeds in found.items()}
     ).T.astype(float)
