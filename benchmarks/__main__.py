@@ -34,8 +34,10 @@ RESULTS = Path("benchmarks/results.json")
 def main() -> None:
     """Measure the chosen parts, one after another."""
     parser = argparse.ArgumentParser(description="Measure the pipeline's speed.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
-    parser.add_argument("--full", action="store_true", help="the long ones too")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: the short ones"
+    )
+    parser.add_argument("--full", action="store_true", help="the long parts, too")
     parser.add_argument("--before", metavar="COMMIT", help="an older commit that `whole` compares with")
     arguments = parser.parse_args()
     if wrong := set(arguments.parts) - set(PARTS):

@@ -24,8 +24,9 @@ from ruamel.yaml import YAML
 from benchmarks.measure import run
 from pipeline.quickstart import lay_out
 from pipeline.reporting.markdown import markdown_table
-from pipeline.shared.arrays import write_json
+from pipeline.shared.arrays import read_facts, write_json
 from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.paths import PREPARED
 
 FOUND, TABLE = Path("benchmarks/ablation.json"), Path("docs/ablation.md")
 SEEDS = (0, 1, 2)
@@ -71,6 +72,7 @@ def main() -> None:
     if todo:
         lay_out(arguments.folder, yaml.safe_dump(params, sort_keys=False))
         run(["dvc", "repro", "recipes"], arguments.folder, {})
+        check_split(found, arguments.folder)
     trained = Parallel(arguments.jobs, prefer="threads", return_as="generator_unordered")(
         delayed(train)(arguments.folder, name, seed) for name, seed in todo
     )
@@ -87,6 +89,13 @@ def halved(block: Mapping[str, Any]) -> dict[str, Any]:
     """The whole recipe with half the epochs and filters, in bfloat16 on any machine."""
     network = block["network"] | {"widths": [width // 2 for width in block["network"]["widths"]]}
     return {**block, "network": network, "epochs": block["epochs"] // 2, "precision": "mixed_bfloat16"}
+
+
+def check_split(found: dict[str, dict[str, dict[str, Any]]], folder: Path) -> None:
+    """Raise PipelineError if the trainings of another split are known already."""
+    split = read_facts(folder / PREPARED / "split")["split_digest"]
+    if {record["split"] for seeds in found.values() for record in seeds.values()} - {split}:
+        raise PipelineError(f"{FOUND}: has trainings of another split than {folder}")
 
 
 def changed(block: Mapping[str, Any], part: str) -> dict[str, Any]:
@@ -107,8 +116,6 @@ def train(folder: Path, name: str, seed: int) -> tuple[str, int, dict[str, Any]]
 
 def table(found: dict[str, dict[str, dict[str, Any]]]) -> pd.DataFrame:
     """A row for each part, the one that contributes most first."""
-    if len({record["split"] for seeds in found.values() for record in seeds.values()}) > 1:
-        raise PipelineError(f"{FOUND}: trainings of different splits cannot be compared")
     accuracies = pd.DataFrame(
         {name: {seed: record["accuracy"] for seed, record in seeds.items()} for name, seeds in found.items()}
     ).T.astype(float)

@@ -37,22 +37,25 @@ def main() -> None:
     parser.add_argument(
         "folder", nargs="?", type=Path, help="a finished job; default: only the table and figure"
     )
-    if folder := parser.parse_args().folder:
-        with chdir(folder):
-            found = {
-                trained.name: record_of(trained) for trained in all_trained() if trained.scores.is_file()
-            }
-        for name, record in found.items():
-            write_json(RECORDS / f"{name}.json", record)
-    records = [json.loads(path.read_text()) for path in sorted(RECORDS.glob("*.json"))]
+    known = {path.stem: json.loads(path.read_text()) for path in RECORDS.glob("*.json")}
+    new = records_in(folder) if (folder := parser.parse_args().folder) else {}
+    records = [record for _, record in sorted((known | new).items())]
     if not records:
         raise PipelineError(f"{RECORDS}: no records yet: name the folder of a finished job")
     if len({record["digests"]["split_digest"] for record in records}) > 1:
         raise PipelineError(f"{RECORDS}: records of different splits cannot be compared")
+    for name, record in new.items():
+        write_json(RECORDS / f"{name}.json", record)
     table = summarize(records)
     RECORDS.with_suffix(".md").write_text(text(records, table))
     if len(table) > 1:
         frontier(table).savefig(RECORDS.with_name("frontier.png"), dpi=100)
+
+
+def records_in(folder: Path) -> dict[str, dict[str, Any]]:
+    """The records of a job's trainings that are scored, by their names."""
+    with chdir(folder):
+        return {one.name: record_of(one) for one in all_trained() if one.scores.is_file()}
 
 
 def record_of(trained: Trained) -> dict[str, Any]:

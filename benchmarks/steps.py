@@ -59,7 +59,7 @@ def distinct(params: Params) -> dict[str, Variant]:
 
 
 def counted(variant: Variant, folder: Path, sides: list[dict[str, Any]]) -> list[list[dict[str, float]]]:
-    """The seconds of each turn; more of short ones, as a notebook's epochs end at the tick of a clock."""
+    """The seconds of each turn: EPOCHS turns, or fewer (at least LEAST) once SECONDS have passed."""
     rounds: list[list[dict[str, float]]] = []
     started = time.perf_counter()
     with closing(taking_turns(variant, folder, EPOCHS, sides)) as turns:

@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks import job
 from benchmarks.measure import run
 from pipeline.params import Params
+from pipeline.shared.errors import PipelineError
 
 PARALLEL = [sys.executable, "-m", "pipeline.repro", "--jobs"]
 FOUR_VARIANTS = ["baseline", "deep_dropout", "model_s", "vgg3"]
@@ -85,7 +86,7 @@ def timed(
     """Seconds of one job from nothing to its report; `more` as of `job.make`."""
     job.make(folder, images, epochs, variants, **more)
     seconds = run(command, folder, {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"})
-    print(f"bench: whole: {folder.name}: {seconds}", flush=True)
+    print(f"bench: job {folder.name}: {seconds}", flush=True)
     return seconds
 
 
@@ -100,9 +101,11 @@ def by_threads(folder: Path, images: Path, epochs: int, cores: int) -> list[dict
 
 
 def write_data(data: Path, prepared: Path, counts: dict[str, int | None]) -> None:
-    """The arrays that trainings read: of each part the first `counts` that a job prepared, None: all."""
+    """Write the arrays that trainings read: of each part that a job prepared so many images; None: all."""
     for part, count in counts.items():
         (data / part).mkdir(parents=True)
         for name in ("images", "labels"):
             array = np.load(prepared / part / f"{name}.npy", mmap_mode="r")
+            if count is not None and len(array) < count:
+                raise PipelineError(f"{prepared / part}: must have {count:,} images; has {len(array):,}")
             np.save(data / part / f"{name}.npy", array[:count])

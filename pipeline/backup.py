@@ -114,7 +114,10 @@ def place_of(location: str, folder: Path) -> Path | None:
     """The path of an artifact location; None if it is not on this machine."""
     scheme = urlsplit(location).scheme
     if scheme == "mlflow-artifacts":
-        return folder / SERVED
+        served = folder / SERVED
+        return (
+            served if served.is_dir() else None
+        )  # `mlflow server --artifacts-destination` puts them elsewhere
     return Path(local_file_uri_to_path(location)) if scheme in {"", "file"} else None
 
 

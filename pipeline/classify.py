@@ -144,18 +144,20 @@ def show(answers: list[dict[str, Any]]) -> None:
     """Print the probabilities of each image as bars."""
     console = Console(highlight=False, markup=False)
     width = max(len(name) for answer in answers for name in answer["probabilities"])
-    for answer in answers:
-        title = Text(answer["image"], "bold")
-        if "actual" in answer:
-            title.append(
-                f" is {answer['actual']}, cross-entropy {answer['cross_entropy']:.3f} nats", "not bold"
-            )
-        console.print(title, soft_wrap=True)
-        table = Table.grid(padding=(0, 1))
-        for name, value in answer["probabilities"].items():
-            colour = "green" if name == answer.get("actual", answer["label"]) else "bright_black"
-            table.add_row(f"  {name:{width}}", Bar(1, 0, value, width=40, color=colour), f"{value:6.1%}")
-        console.print(table)
+    with console.capture() as bars:  # printed below, since Rich exits if the pipe is closed
+        for answer in answers:
+            title = Text(answer["image"], "bold")
+            if "actual" in answer:
+                title.append(
+                    f" is {answer['actual']}, cross-entropy {answer['cross_entropy']:.3f} nats", "not bold"
+                )
+            console.print(title, soft_wrap=True)
+            table = Table.grid(padding=(0, 1))
+            for name, value in answer["probabilities"].items():
+                colour = "green" if name == answer.get("actual", answer["label"]) else "bright_black"
+                table.add_row(f"  {name:{width}}", Bar(1, 0, value, width=40, color=colour), f"{value:6.1%}")
+            console.print(table)
+    print(bars.get(), end="")
 
 
 def save_figure(queries: list[Query], probabilities: np.ndarray, classes: list[str], path: Path) -> None:
@@ -183,7 +185,7 @@ def parsed_arguments() -> argparse.Namespace:
     output.add_argument("--csv", dest="form", action="store_const", const="csv", help="print CSV")
     arguments = parser.parse_args()
     if not (arguments.images or arguments.index):
-        parser.error("name images, or test images by --index")
+        parser.error("give image files, or numbers of test images with --index")
     return arguments
 
 

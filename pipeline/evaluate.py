@@ -20,18 +20,24 @@ from pipeline.records.outputs import log_evaluation
 from pipeline.scoring import evaluation
 from pipeline.scoring.comparison import write_comparison
 from pipeline.shared.arrays import read_facts
-from pipeline.shared.errors import PipelineError
-from pipeline.shared.lock import command
+from pipeline.shared.errors import PipelineError, one_line_errors
+from pipeline.shared.lock import locked
 from pipeline.shared.paths import EVALUATION, METRICS, MODELS, PREDICTIONS, PREPARED, RECIPES
 from pipeline.shared.trained import Trained, all_trained
 
 MODELS_PER_PROCESS = 4  # starting a process takes as long as scoring so many
 
 
-@command
+@one_line_errors
 def main() -> None:
-    """Score, write and log."""
+    """Score, write and log; one evaluation at a time, since all write the same tables."""
     arguments = parsed_arguments()
+    with locked("evaluate"):
+        score(arguments)
+
+
+def score(arguments: argparse.Namespace) -> None:
+    """Score the chosen models, and write and log their scores."""
     check_inputs(RECIPES, MODELS, PREDICTIONS, *(PREPARED / part for part in ("split", "validation", "test")))
     models = chosen_models(arguments)
     for trained in models:
@@ -71,7 +77,8 @@ def chosen_models(arguments: argparse.Namespace) -> list[Trained]:
     one = Trained(arguments.variant, arguments.seed)
     if one not in models:
         known = ", ".join(f"{trained.variant} {trained.seed}" for trained in models)
-        raise PipelineError(f"VARIANT SEED: allowed: {known}; received {one.variant} {one.seed}")
+        received = one.variant if one.seed is None else f"{one.variant} {one.seed}"
+        raise PipelineError(f"VARIANT SEED: allowed: {known}; received {received}")
     return [one]
 
 

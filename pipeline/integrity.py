@@ -29,7 +29,8 @@ def main() -> None:
     """Check and restore everything. Raises PipelineError if a file is lost."""
     no_arguments(__doc__)
     _raise_if_lost(check_everything())
-    print("integrity: all files are intact")
+    found = "all files are intact" if LOCK.is_file() else f"nothing checked: there is no {LOCK}"
+    print(f"integrity: {found}")
 
 
 def mend_everything() -> None:

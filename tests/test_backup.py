@@ -166,6 +166,13 @@ def test_a_backup_of_something_else_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["backup.zip"]
 
 
+def test_artifacts_that_a_server_keeps_elsewhere_are_reported_as_skipped(tmp_path: Path) -> None:
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client.create_experiment("served", artifact_location="mlflow-artifacts:/7")
+    skipped = run("backup", tmp_path, "backup.zip")[0]
+    assert skipped == "backup: skipped, since it is not on this machine: mlflow-artifacts:/7"
+
+
 def test_an_empty_store_cannot_be_backed_up(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
     assert "cannot be backed up: no such table: experiments" in call(tmp_path, "backup").refusal

@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint_is_ignored_with_a_line(
     kept.write({"model-0": np.ones(100)}, {"epochs": 1})
     kept.path.write_bytes(damage(kept.path.read_bytes()))
     assert kept.read() is None
-    assert capsys.readouterr().out.startswith("kept: ignoring a damaged checkpoint: ")
+    assert capsys.readouterr().out.startswith("kept: removing a damaged checkpoint: ")
     assert not kept.path.exists()
 
 

@@ -125,9 +125,10 @@ def test_good_files_are_answered_although_others_are_bad(
     ]
 
 
-def test_a_pipe_that_is_closed_is_no_error(clone: Clone) -> None:
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["bars", "json"])
+def test_a_pipe_that_is_closed_is_no_error(form: list[str], clone: Clone) -> None:
     """As of `| head`."""
-    words = ["-m", "pipeline.classify", "--model", CHAMPION, "--index", "0", "--json"]
+    words = ["-m", "pipeline.classify", "--model", CHAMPION, "--index", "0", *form]
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(

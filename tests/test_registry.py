@@ -318,7 +318,7 @@ def without_its_file(store: Registry, run_id: str) -> Candidate:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (with_other_answers, "does not answer as its predictions say, so it is not promoted"),
+        (with_other_answers, "not promoted: its probabilities differ from the stored ones"),
         (with_a_layer_of_its_own, "cannot be served, so it is not promoted: .*OwnLayer"),
         (without_its_file, r"lost\.keras"),
     ],
@@ -402,7 +402,7 @@ def test_same_model_served_in_another_way_is_a_new_version(store: Registry) -> N
     line = promote(changed)
     number = aliases()["champion"]
     assert f"version {number} is champion: " in line
-    assert line.endswith("the model of the champion before it, served in another way")
+    assert line.endswith("the same model as the champion before it, served in another way")
     assert aliases()["previous"] == "2"
     assert version(int(number)).tags["model_digest"] == version(2).tags["model_digest"]
     assert promote(changed).endswith("it is the same model")

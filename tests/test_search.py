@@ -128,7 +128,7 @@ def test_a_search_survives_its_tracking_server_and_completes_its_runs(job: Job, 
     assert "/runs/" not in printed.partition("validation accuracy")[0]  # no link for each trial
 
 
-def test_trials_that_never_reported_are_left_out() -> None:
+def test_trials_are_compared_after_the_last_epoch_of_all_that_reported() -> None:
     nothing = SimpleNamespace(metrics={"trial_id": "0"}, metrics_dataframe=pd.DataFrame(), config={})
     again = pd.DataFrame(
         {
@@ -138,11 +138,16 @@ def test_trials_that_never_reported_are_left_out() -> None:
         }
     )
     last = {"trial_id": "1", "training_iteration": 2, "accuracy": 0.3, "cpu_seconds": 1.0}
-    trials = [nothing, SimpleNamespace(metrics=last, metrics_dataframe=again, config={"epochs": 2})]
+    stopped = SimpleNamespace(metrics=last, metrics_dataframe=again, config={"epochs": 2})
+    frame = pd.DataFrame({"training_iteration": [1, 2], "accuracy": [0.4, 0.5], "timestamp": [6, 7]})
+    kept = last | {"trial_id": "2", "accuracy": 0.5, "kept": 0.5}  # reported after its only epoch
+    finished = SimpleNamespace(metrics=kept, metrics_dataframe=frame, config={"epochs": 1})
     from pipeline.searching.findings import in_order  # Ray
 
-    [row] = in_order(trials).to_dict("records")
+    [row] = in_order([nothing, stopped]).to_dict("records")
     assert (row["early"], row["trained_epochs"]) == (0.3, 2)
+    rows = in_order([nothing, stopped, finished])
+    assert rows[["early", "trained_epochs"]].to_numpy().tolist() == [[0.25, 2], [0.4, 1]]
 
 
 @pytest.mark.parametrize(

@@ -179,10 +179,13 @@ def test_an_archive_gives_images_labels_batches_and_classes(tmp_path: Path, cont
 # CIFAR-10: finding the archive
 
 
-def test_a_download_is_tried_again_kept_and_repeated_if_it_is_damaged(server: str, downloads: Path) -> None:
-    for _ in range(2):
+def test_a_download_is_tried_again_kept_and_repeated_if_it_is_damaged(
+    server: str, downloads: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for printed in (f"downloading {server}/flaky\n", ""):
         assert len(get(downloads, f"{server}/flaky").train_labels) == 100
         assert Answer.requests["flaky"] == 3
+        assert capsys.readouterr().out == printed
     (downloads / KEPT).write_bytes(b"damaged")
     get(downloads, f"{server}/flaky")
     assert contents(downloads) == {KEPT: ARCHIVE}

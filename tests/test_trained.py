@@ -69,9 +69,9 @@ def test_a_file_without_the_right_form_is_named(path: str, content: bytes | None
 
 SCORES, RECORD = "metrics/shallow-0.json", "models/shallow-0/training.json"
 EDITS = [
-    (SCORES, "validation.accuracy", 1e9, "validation.accuracy: a number from 0 to 1 is expected; received 1"),
-    (SCORES, "test.accuracy", float("nan"), "test.accuracy: a finite number is expected; received nan"),
-    (SCORES, "validation", [0.7], "validation: an object is expected; received [0.7]"),
+    (SCORES, "validation.accuracy", 1e9, "validation.accuracy: must be a number from 0 to 1; received 1"),
+    (SCORES, "test.accuracy", float("nan"), "test.accuracy: must be a finite number; received nan"),
+    (SCORES, "validation", [0.7], "validation: must be an object; received [0.7]"),
     (SCORES, "test", MISSING, "test: missing"),
     (SCORES, "status", "diverged", "reason: missing"),
     (RECORD, "tags.status", MISSING, "tags.status: missing"),
@@ -79,10 +79,10 @@ EDITS = [
         RECORD,
         "metrics.validation/accuracy",
         7,
-        "metrics.validation/accuracy: a number from 0 to 1 is expected",
+        "metrics.validation/accuracy: must be a number from 0 to 1",
     ),
-    ("recipes/_index.json", "0.seed", True, "0.seed: an integer is expected; received True"),
-    ("champion.json", "runner_up.variant", 1, "runner_up.variant: a string is expected; received 1"),
+    ("recipes/_index.json", "0.seed", True, "0.seed: must be an integer; received True"),
+    ("champion.json", "runner_up.variant", 1, "runner_up.variant: must be a string; received 1"),
 ]
 
 
@@ -98,8 +98,8 @@ def test_an_impossible_edit_is_named_with_its_key(path: str, key: str, value: An
     ("old", "new", "expected"),
     [
         ("val_loss", "loss_of_validation", "val_loss: missing"),
-        ("2.25", "inf", "loss: finite numbers are expected"),
-        ("1.0", "1.1", "val_accuracy: numbers from 0 to 1 are expected"),
+        ("2.25", "inf", "loss: must be finite numbers"),
+        ("1.0", "1.1", "val_accuracy: must be numbers from 0 to 1"),
     ],
 )
 def test_an_impossible_history_is_named_with_its_column(old: str, new: str, expected: str) -> None:

@@ -1,8 +1,12 @@
 """Worker processes: what they print, how they end, and that a fork trains as a fresh process does."""
 
 import json
+import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -43,6 +47,20 @@ def test_a_job_shows_its_lines_and_gives_its_status(code: str, status: int, last
     lines: list[str] = []
     assert worker.run(job(code), lines.append) == status
     assert lines[len(lines) - len(last) :] == last
+
+
+def test_a_stop_ends_a_job_that_is_just_starting_and_starts_no_other() -> None:
+    worker.stop()
+    worker.warm_up()  # the first start waits for its imports
+    stopped = threading.Event()
+    with ThreadPoolExecutor(2) as threads:
+        sleep = job("import time; time.sleep(60)")
+        jobs = [threads.submit(worker.run, sleep, print, None, stopped) for _ in range(2)]
+        while not worker.LOCK.locked():
+            time.sleep(0.01)
+        stopped.set()
+        worker.stop()
+        assert {done.result(timeout=10) for done in jobs} <= {worker.TERMINATED, -signal.SIGTERM}
 
 
 @pytest.mark.faults

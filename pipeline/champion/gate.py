@@ -93,7 +93,9 @@ def judge(candidate: Candidate, standing: Standing | None, margin: float, force:
     if standing is None:
         return Verdict(True, candidate.merit, "there was no champion before it")
     if standing.model_digest == candidate.tags["model_digest"]:
-        return Verdict(True, candidate.merit, "the model of the champion before it, served in another way")
+        return Verdict(
+            True, candidate.merit, "the same model as the champion before it, served in another way"
+        )
     if force:
         return Verdict(True, candidate.merit, "forced")
     if standing.split_digest != candidate.tags["split_digest"]:

@@ -66,8 +66,7 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> Outcome
             tag_run(candidate, f"refused: {verdict.reason}")
             lines.append(f"{name}: not promoted: {verdict.reason}")
         elif candidate.run_id is None:
-            where = "its training came from DVC's cache"
-            lines.append(f"{candidate.model_name} has no MLflow run ({where}): run `make sync`")
+            lines.append(f"{candidate.model_name}: MLflow has no complete run of it: run `make sync`")
         else:
             reason = f"{verdict.reason}; {verdict.comparison}"
             number = make_champion(candidate, champion, reason)

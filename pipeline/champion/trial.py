@@ -53,8 +53,8 @@ def check(answers: Answers, uri: str, images: np.ndarray, probabilities: np.ndar
     worst = np.abs(answers(uri, images) - probabilities).max()
     if not worst <= TOLERANCE:  # nor NaN
         raise PipelineError(
-            f"{uri}: does not answer as its predictions say, so it is not promoted: probabilities differ by "
-            f"up to {worst:.3g}; must be at most {TOLERANCE}"
+            f"{uri}: not promoted: its probabilities differ from the stored ones by up to {worst:.3g}; "
+            f"must be at most {TOLERANCE}"
         )
 
 

@@ -30,6 +30,7 @@ from pipeline.shared.paths import PREPARED
 # Where test images may lie: those of params.yaml, and the quickstart's.
 DATA = (PREPARED, Path("quickstart") / PREPARED)
 BATCH = 256
+TRACKED = ("models:", "runs:")  # the URIs of models that are looked up in MLflow's store
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def check(uri: str) -> None:
     """Raise PipelineError if MLflow has no such model."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    if uri.startswith(("models:", "runs:")):
+    if uri.startswith(TRACKED):
         tracking = mlflow.get_tracking_uri()
         if store.is_database(tracking) and store.revision(tracking) is None:
             raise PipelineError(
@@ -116,7 +117,8 @@ def _tried(uri: str, function: Callable[[str], Any]) -> Any:
     try:
         return function(uri)
     except Exception as error:  # what MLflow raises depends on the kind of URI and of model
-        raise PipelineError(f"{uri}: cannot be loaded: {in_a_line(error)}{_champions()}") from error
+        known = _champions() if uri.startswith(TRACKED) else ""  # only then is the store checked
+        raise PipelineError(f"{uri}: cannot be loaded: {in_a_line(error)}{known}") from error
 
 
 def _size(model: PyFuncModel) -> int:

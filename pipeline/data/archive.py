@@ -72,12 +72,15 @@ def _download(url: str, sha256: str, downloads: Path, waits: float) -> Path:
         reraise=True,
     )
     pooch.get_logger().setLevel("WARNING")  # its message has the password of the URL
+    kept = downloads / "cifar-10-python.tar.gz"
+    if kept.is_file() and file_digest(kept) == sha256:
+        return kept
     print(f"downloading {masked(url)}", flush=True)
     path = retrying(
         pooch.retrieve,
         url,
         known_hash=f"sha256:{sha256}",
-        fname="cifar-10-python.tar.gz",
+        fname=kept.name,
         path=downloads,
         downloader=pooch.HTTPDownloader(progressbar=True, timeout=30),
     )

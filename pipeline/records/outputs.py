@@ -27,7 +27,7 @@ def log_evaluation(trained: Trained, experiment: str) -> bool:
     """Log a model's scores, tables and figures to its run. Returns whether that was necessary."""
     run = tracking.find_run(experiment, trained.tags())
     if run is None:
-        print(f"{trained.name} has no MLflow run (its training came from DVC's cache): run `make sync`")
+        print(f"{trained.name}: MLflow has no complete run of it: run `make sync`")
         return False
     files = [trained.scores, *trained.evaluation.iterdir()]
     digest = digest_of({path.name: file_digest(path) for path in files})

@@ -14,12 +14,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import mlflow
-import requests
 import sqlalchemy
 from alembic.script import ScriptDirectory
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.tracking import DEFAULT_TRACKING_URI
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
 from pipeline.shared.errors import PipelineError, in_a_line
 from pipeline.shared.lock import locked_on_this_machine
@@ -94,8 +95,9 @@ def check_server(uri: str) -> None:
                 "MLFLOW_TRACKING_URI: must have no user, password or query; set "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
-        requests.get(f"{uri.rstrip('/')}/health", timeout=SECONDS_TO_ANSWER)
-    except (MlflowException, requests.RequestException, ValueError) as error:  # the last for `http://[`
+        server = get_default_host_creds(uri)  # with the certificates and the user that MLflow takes
+        http_request(server, "/health", "GET", max_retries=0, timeout=SECONDS_TO_ANSWER)
+    except (MlflowException, ValueError) as error:  # the last for `http://[`
         raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {in_a_line(error)}") from error
 
 

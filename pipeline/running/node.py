@@ -141,7 +141,7 @@ class Lines(io.TextIOBase):
         self.show, self.rest = show, ""
 
     def write(self, text: str) -> int:
-        """Pass the lines on that are complete."""
+        """Pass on the lines that are complete."""
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
             self.show(line)

@@ -1,5 +1,6 @@
 """Runs jobs in processes of this machine."""
 
+import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
@@ -22,12 +23,13 @@ class Pool:
         self.free: SimpleQueue[str | None] = SimpleQueue()
         for place in places:
             self.free.put(place)
+        self.stopped = threading.Event()
 
     def run(self, job: Job, show: Callable[[str], None]) -> bool:
         """Do a job in a worker of its own."""
         gpu = self.free.get()
         try:
-            status = worker.run(job, show, gpu)
+            status = worker.run(job, show, gpu, self.stopped)
         finally:
             self.free.put(gpu)
         if status in {0, FAILED}:
@@ -35,5 +37,6 @@ class Pool:
         raise WorkerDied("interrupted" if status == worker.TERMINATED else f"its process ended with {status}")
 
     def stop(self) -> None:
-        """Interrupt all workers, and end the server from which they are forked."""
+        """Interrupt all workers, start no others, and end the server from which they are forked."""
+        self.stopped.set()
         worker.stop()

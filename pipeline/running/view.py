@@ -67,7 +67,7 @@ class Bar:
             self.view.show(f"{self.name}: {line}")
 
     def end(self, how: str) -> None:
-        """Print how the job ended, and after what time."""
+        """Print how the job ended and how long it took."""
         self.view.show(f"{self.name}: {how} after {in_words(time.monotonic() - self.started)}")
 
 

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from itertools import takewhile
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,7 +28,10 @@ def gpus() -> list[str]:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not found or chosen is None:
         return found
-    return [name.strip() for name in chosen.split(",") if name.strip()]
+    names = (name.strip() for name in chosen.split(","))
+    return [
+        *takewhile(lambda name: name not in {"", "-1"}, names)
+    ]  # CUDA ignores what follows an invalid one
 
 
 CONTEXT = multiprocessing.get_context("spawn") if gpus() else multiprocessing.get_context("forkserver")
@@ -47,16 +51,23 @@ def warm_up() -> None:
     signal.signal(signal.SIGINT, handler)
 
 
-def run(job: Callable[[], None], show: Callable[[str], None], gpu: str | None = None) -> int | None:
+def run(
+    job: Callable[[], None],
+    show: Callable[[str], None],
+    gpu: str | None = None,
+    stopped: threading.Event | None = None,
+) -> int | None:
     """Do a picklable job in a process of its own, and show each line that it prints; its exit status.
 
-    The status is 0 if the job was done, 1 if it failed, and anything else if the process died. If a `gpu` is
-    given, the process sees no other.
+    The status is 0 if the job was done, 1 if it failed, and anything else if the process died or was not
+    started, because `stopped` was set. If a `gpu` is given, the process sees no other.
     """
     ours, theirs = CONTEXT.Pipe(duplex=False)
     process = CONTEXT.Process(target=_work, args=(job, theirs, gpu), daemon=True)
     with LOCK:
-        process.start()
+        if stopped is not None and stopped.is_set():
+            return TERMINATED
+        process.start()  # waits while the server imports
     theirs.close()
     with open(ours.fileno(), closefd=False, errors="replace") as lines:
         for line in lines:
@@ -68,12 +79,13 @@ def run(job: Callable[[], None], show: Callable[[str], None], gpu: str | None = 
 
 def stop() -> None:
     """Interrupt all workers, kill those that do not end, and end the server."""
-    workers = [child for child in multiprocessing.active_children() if isinstance(child, CONTEXT.Process)]
-    for worker in workers:
-        worker.terminate()
-    for worker in workers:
-        worker.join(SECONDS_TO_STOP)
-        worker.kill()
+    with LOCK:  # a process that is just starting is not yet among the children
+        workers = [child for child in multiprocessing.active_children() if isinstance(child, CONTEXT.Process)]
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join(SECONDS_TO_STOP)
+            worker.kill()
     if CONTEXT.get_start_method() == "forkserver":
         forkserver._forkserver._stop()  # type: ignore[attr-defined]  # and wait for it, so that its CPU time counts
 

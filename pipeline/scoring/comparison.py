@@ -12,7 +12,7 @@ from pipeline.shared.trained import Trained
 
 def write_comparison(models: list[Trained]) -> None:
     """Write evaluation/{curves,roc,confusion}.csv, with the rows of each model that has been evaluated."""
-    evaluated = [trained for trained in models if trained.evaluation.is_dir()]
+    evaluated = [one for one in models if one.evaluation.is_dir() and one.scores.is_file()]
     scored = [trained for trained in evaluated if trained.divergence() is None]
     for title, chosen, read in (
         ("curves", evaluated, Trained.epochs),

@@ -1,4 +1,4 @@
-"""Stored probabilities, and whether the stored scores are theirs."""
+"""Reads stored probabilities, and checks that the stored scores are theirs."""
 
 import numpy as np
 

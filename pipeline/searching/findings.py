@@ -1,6 +1,7 @@
 """What a search found: a table, figures, and the best trial as a block of params.yaml."""
 
 import shlex
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -31,7 +32,8 @@ def write(variant: str, params: Params, ranges: Ranges, results: ResultGrid) -> 
     best = {key: winner[key] for key in ranges}
     text, accuracy, seconds = block(variant, params, best), winner["kept"], table["cpu_seconds"].sum()
     folder = FOLDER / variant
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier search may have drawn a figure that this one lacks
+    folder.mkdir(parents=True)
     table.to_csv(folder / "trials.csv", index=False, lineterminator="\n")
     (folder / "best.yaml").write_text(text)
     draw_history(table, folder / "history.png")
@@ -51,13 +53,14 @@ def in_order(results: ResultGrid) -> pd.DataFrame:
     """
     reported = [trial for trial in results if has_reported(trial) and "refused" not in trial.metrics]
     reported.sort(key=lambda trial: trial.metrics_dataframe["timestamp"].iloc[0])
-    common = min((trial.metrics["training_iteration"] for trial in reported), default=0)
+    # The last report of a finished trial is that of its kept weights, and of no epoch.
+    epochs = [trial.metrics["training_iteration"] - ("kept" in trial.metrics) for trial in reported]
+    common = min(epochs, default=0)
     rows = [
         trial.config
         | {name: trial.metrics.get(name) for name in ("accuracy", "kept", "cpu_seconds")}
-        | {"trained_epochs": trial.metrics["training_iteration"] - ("kept" in trial.metrics)}
-        | {"early": reports(trial)["accuracy"].iloc[common - 1]}
-        for trial in reported
+        | {"trained_epochs": count, "early": reports(trial)["accuracy"].iloc[common - 1]}
+        for trial, count in zip(reported, epochs, strict=True)
     ]
     return pd.DataFrame(rows, columns=None if rows else ["kept"])
 

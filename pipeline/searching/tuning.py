@@ -63,7 +63,7 @@ def tuner(search: Search, params: Params, ranges: Ranges, run_id: str) -> tune.T
 
 
 def trainable(search: Search, params: Params) -> object:
-    """A trial with the data, and the room that it takes of a node."""
+    """The trial function with its data, and the resources that it takes of a node."""
     digest, data = node.share_data()
     with_data = tune.with_parameters(
         trial, variant=search.variant, params=params, digest=digest, data=data, seed=params.seeds[0]

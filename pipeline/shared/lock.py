@@ -22,7 +22,7 @@ from pipeline.shared.paths import LOCKS
 def command(main: Callable[[], None]) -> Callable[[], None]:
     """Make a command print errors as one line, and wait until no other process in this folder runs it.
 
-    One with other words before its options, such as another VARIANT, is not waited for.
+    Runs with other words before their options, such as another VARIANT, do not wait for each other.
     """
 
     @wraps(main)
@@ -44,7 +44,7 @@ def locked(name: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"{name}: waiting for another process that is running it", flush=True)
+        print(f"{name}: waiting for another process that holds its lock", flush=True)
         lock.acquire()
     try:
         yield

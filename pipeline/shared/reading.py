@@ -59,9 +59,9 @@ def read_table(
             raise ValueError("no rows")
         for name, values in table.drop(columns=texts).astype(float).items():
             if finite and not np.isfinite(values).all():
-                raise ValueError(f"{name}: finite numbers are expected")
+                raise ValueError(f"{name}: must be finite numbers")
             if str(name).endswith("accuracy") and ((values < 0) | (values > 1)).any():
-                raise ValueError(f"{name}: numbers from 0 to 1 are expected")
+                raise ValueError(f"{name}: must be numbers from 0 to 1")
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     return table
@@ -79,9 +79,9 @@ def _check(content: Any, expected: Any, keys: list[str]) -> None:
     if isinstance(content, bool) != (kind is bool):  # which Python counts among the integers
         is_kind = False
     if not is_kind or (kind is float and not math.isfinite(content)):
-        raise ValueError(f"{where}: {KINDS[kind]} is expected; received {received}")
+        raise ValueError(f"{where}: must be {KINDS[kind]}; received {received}")
     if where.endswith("accuracy") and not 0 <= content <= 1:
-        raise ValueError(f"{where}: a number from 0 to 1 is expected; received {received}")
+        raise ValueError(f"{where}: must be a number from 0 to 1; received {received}")
     for number, item in enumerate(content if isinstance(expected, list) else []):
         _check(item, expected[0], [*keys, str(number)])
     for key, required in expected.items() if isinstance(expected, dict) else []:

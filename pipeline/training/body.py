@@ -39,7 +39,7 @@ def train(
     origin: dict[str, str] | None = None,
     tracks: bool = True,
 ) -> None:
-    """Train in an MLflow run, unless `tracks` is false; score the weights that are kept, write and log them.
+    """Train, score and write the weights that are kept, and log all this in an MLflow run if `tracks`.
 
     Begins with the weights of the model file `start`, if there is one. `tags` identify what decides the
     weights (`pipeline.learning.recipe`); they are logged, and their digest is the key of the checkpoint.

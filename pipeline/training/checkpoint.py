@@ -45,7 +45,7 @@ class Checkpoint:
             if facts["key"] == self.key:
                 return arrays, facts
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            print(f"{self.path.stem}: ignoring a damaged checkpoint: {error}", flush=True)
+            print(f"{self.path.stem}: removing a damaged checkpoint: {error}", flush=True)
         self.path.unlink()
         return None
 

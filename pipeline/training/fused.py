@@ -1,4 +1,4 @@
-"""Keras layers of which the training twin computes the same in fewer passes over memory."""
+"""Faster versions of Keras layers for the training twin, with fewer passes over memory."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from pipeline.learning.backend import keras, tf
 
 
 def fused(layer: keras.Layer) -> type[keras.Layer]:
-    """The class that computes what `layer` does and takes its configuration: its own if none is faster."""
+    """The fastest class that computes what `layer` does and takes its configuration; by default its own."""
     if type(layer) is keras.layers.BatchNormalization and _is_shifted_last_axis(layer):
         return BatchNormalization
     if type(layer) is keras.layers.Activation and layer.activation is keras.activations.gelu:
@@ -38,7 +38,7 @@ class GELU(keras.layers.Activation):
     """Keras's exact GELU. TensorFlow takes a dozen operations, of which erfc in bfloat16 is very slow."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Features of any shape."""
+        """GELU of a tensor of any shape."""
         return _gelu(inputs)
 
 

@@ -89,7 +89,7 @@ class Lookahead:
         self.variables = [keras.Variable(weight, trainable=False) for weight in weights]
 
     def __call__(self, step: tf.Tensor) -> None:
-        """What follows a step; the first is 1."""
+        """Run after each training step; the first is 1."""
 
         def synchronize() -> tf.Tensor:
             kept = self.decay**self.every * (tf.cast(step, tf.float32) / self.total) ** 3

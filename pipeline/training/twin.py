@@ -42,7 +42,7 @@ class Twin(keras.Model):
 
     @property
     def output_shape(self) -> tuple[int | None, ...]:
-        """That of the plain model."""
+        """The output shape of the plain model."""
         return self.network.output_shape
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
