@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks import accuracy, growth, job, matrix, report, start_up, steps, whole
 from benchmarks.measure import machine, run
 from benchmarks.steps import BFLOAT16, FLOAT32
+from pipeline.params import Params
 from pipeline.shared.arrays import write_json
 from pipeline.shared.errors import one_line_errors
 from pipeline.shared.paths import PREPARED
@@ -77,15 +78,14 @@ def compare_steps(setting: Setting) -> dict[str, Any]:
     all_cores = {"threads": setting.cores, "precision": "float32"}
     sides: dict[str, dict[str, Any]] = {"notebook": {}, "pipeline": all_cores}
     speed, work = matrix.machine_speed(), matrix.operations()
-    return {"images": IMAGES, "gflops": speed, "work": work, "seconds": steps.compare(setting.data, sides)}
+    seconds = steps.compare(setting.data, steps.plain(Params.read()), sides)
+    return {"images": IMAGES, "gflops": speed, "work": work, "seconds": seconds}
 
 
 def compare_precisions(setting: Setting) -> dict[str, Any]:
     """float32 against bfloat16, an epoch."""
-    return {
-        "images": IMAGES,
-        "seconds": steps.compare(setting.data, {"float32": FLOAT32, "bfloat16": BFLOAT16}),
-    }
+    sides = {"float32": FLOAT32, "bfloat16": BFLOAT16}
+    return {"images": IMAGES, "seconds": steps.compare(setting.data, steps.distinct(Params.read()), sides)}
 
 
 def compare_whole(setting: Setting) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import math
 import time
 from typing import Any
 
-from benchmarks.steps import distinct
+from benchmarks.steps import plain
 from pipeline.params import Params
 
 EXPLANATION = (
@@ -31,12 +31,12 @@ def machine_speed() -> float:
 
 
 def operations() -> dict[str, float]:
-    """GFLOP of a forward pass of one image, in convolutions and dense layers, for each distinct variant."""
+    """GFLOP of a forward pass of one image, in convolutions and dense layers, for each plain variant."""
     from pipeline.design.architecture import build
     from pipeline.learning.backend import keras
 
     found = {}
-    for name, variant in distinct(Params.read()).items():
+    for name, variant in plain(Params.read()).items():
         model = build(variant.network, [32, 32, 3], 10, "model")
         weighted = [
             layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)

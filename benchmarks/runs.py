@@ -5,7 +5,8 @@
 Adds the trainings of the job in FOLDER to benchmarks/runs/, on the machine that trained them: a file each,
 with settings, scores, curves, seconds and digests, but no model. Then writes benchmarks/runs.md, a table of
 all records, and benchmarks/frontier.png, test accuracy against CPU minutes. So a table may grow over many
-days and machines. Trainings of other data or another split are refused.
+days and machines: the minutes are those of one idle machine, on which `python -m benchmarks bfloat16` has
+measured an epoch of each variant. Trainings of other data or another split are refused.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pipeline.shared.errors import PipelineError, one_line_errors
 from pipeline.shared.paths import PREPARED
 from pipeline.shared.trained import Trained, all_trained
 
-RECORDS = Path("benchmarks/runs")
+RECORDS, RESULTS = Path("benchmarks/runs"), Path("benchmarks/results.json")
 CURVES = ("accuracy", "loss", "val_accuracy", "val_loss")
 
 
@@ -46,8 +47,9 @@ def main() -> None:
         raise PipelineError(f"{RECORDS}: records of different splits cannot be compared")
     for name, record in new.items():
         write_json(RECORDS / f"{name}.json", record)
-    table = summarize(records)
-    RECORDS.with_suffix(".md").write_text(text(records, table))
+    epochs = json.loads(RESULTS.read_text())["bfloat16"]
+    table = summarize(records, epochs)
+    RECORDS.with_suffix(".md").write_text(text(records, table, epochs["machine"]))
     if len(table) > 1:
         frontier(table).savefig(RECORDS.with_name("frontier.png"), dpi=100)
 
@@ -80,7 +82,23 @@ def record_of(trained: Trained) -> dict[str, Any]:
     }
 
 
-def summarize(records: list[dict[str, Any]]) -> pd.DataFrame:
+def minutes(record: dict[str, Any], epochs: dict[str, Any]) -> float:
+    """CPU minutes of a training on an idle machine, by the seconds of an epoch there.
+
+    A training image takes three times as long as one that validates: its gradients take two forward passes.
+    Of a variant whose epoch is not measured, the minutes that this training took.
+    """
+    measured = {name: found for names, found in epochs["seconds"].items() for name in names.split(", ")}
+    if record["variant"] not in measured:
+        return float(record["seconds"]["cpu"] / 60)
+    precision = record["params"]["precision"].removeprefix("mixed_")
+    seconds = measured[record["variant"]][precision]["cpu"]["median"]
+    train = record["params"].get("training_images", 45_000)
+    work = (3 * train + 5_000) / (epochs["images"] * (3 * 0.9 + 0.1))
+    return float(len(record["curves"]["loss"]) * seconds * work / 60)
+
+
+def summarize(records: list[dict[str, Any]], epochs: dict[str, Any]) -> pd.DataFrame:
     """A row for each variant, best first: means over its seeds, the sd of accuracies, and n."""
     rows = pd.DataFrame(
         [
@@ -90,7 +108,7 @@ def summarize(records: list[dict[str, Any]]) -> pd.DataFrame:
                 "test": record["scores"]["test"]["accuracy"],
                 "test with views": accuracy_with_views(record["scores"]),
                 "epochs": len(record["curves"]["loss"]),
-                "minutes": record["seconds"]["cpu"] / 60,
+                "minutes": minutes(record, epochs),
             }
             for record in records
         ]
@@ -102,7 +120,7 @@ def summarize(records: list[dict[str, Any]]) -> pd.DataFrame:
     return table.sort_values("validation", ascending=False)
 
 
-def text(records: list[dict[str, Any]], table: pd.DataFrame) -> str:
+def text(records: list[dict[str, Any]], table: pd.DataFrame, idle: dict[str, Any]) -> str:
     """The table in Markdown, with what its figures depend on."""
     shown = pd.DataFrame(
         {
@@ -121,11 +139,12 @@ def text(records: list[dict[str, Any]], table: pd.DataFrame) -> str:
         f"{record['machine']['cpu']}, {record['machine']['cores']} cores" for record in records
     )
     commits = dict.fromkeys(record["commit"][:7] for record in records)
-    mixed = " CPU minutes on different machines are not comparable." if len(machines) > 1 else ""
     return (
         "# Full trainings\n\nAccuracy on CIFAR-10 with pixels that went through JPEG (docs/results.md): mean "
         f"and standard deviation over n seeds. One thread a training, {'; '.join(machines)}; commit"
-        f"{'s' * (len(commits) > 1)} {', '.join(commits)}.{mixed}\n\n{markdown_table(shown)}\n"
+        f"{'s' * (len(commits) > 1)} {', '.join(commits)}. CPU minutes: the epochs, by the CPU seconds of an "
+        f"epoch on an idle {idle['cpu']} ([results.md](results.md)); if that is not measured, those of the "
+        f"trainings.\n\n{markdown_table(shown)}\n"
         + "\n![Accuracy against CPU minutes](frontier.png)\n"
         * (len(table) > 1)
     )

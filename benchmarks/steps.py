@@ -27,13 +27,13 @@ EPOCHS, LEAST, SECONDS = 8, 2, 12  # counted of each side: so many, or fewer whe
 FLOAT32, BFLOAT16 = ({"threads": 1, "precision": name} for name in ("float32", "mixed_bfloat16"))
 
 
-def compare(folder: Path, sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def compare(folder: Path, variants: dict[str, Variant], sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """For each variant, each side's wall and CPU seconds an epoch.
 
     `sides` names each side's settings: {} for the notebook, `threads` and `precision` for the pipeline.
     """
     found = {}
-    for name, variant in distinct(Params.read()).items():
+    for name, variant in variants.items():
         rounds = counted(variant, folder, list(sides.values()))
         found[name] = {
             side: {clock: summary([turn[number][clock] for turn in rounds]) for clock in ("wall", "cpu")}
@@ -44,18 +44,19 @@ def compare(folder: Path, sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def distinct(params: Params) -> dict[str, Variant]:
-    """The variants whose epochs differ in network, optimizer or batch size, under their names together.
-
-    Without those that a notebook's plain `fit` cannot train.
-    """
+    """The variants whose epochs differ in network, optimizer or batch size, under their names together."""
     groups: dict[tuple[Any, ...], list[str]] = {}
-    plain = {key: variant for key, variant in params.blocks.items() if variant.whitening is None}
-    for key, variant in plain.items():
+    for key, variant in params.blocks.items():
         decisive = (str(variant.network), variant.optimizer.name, variant.batch_size)
         groups.setdefault(decisive, []).append(key)
     return {
         ", ".join(key.rpartition(".")[2] for key in keys): params.blocks[keys[0]] for keys in groups.values()
     }
+
+
+def plain(params: Params) -> dict[str, Variant]:
+    """Those of the distinct variants that a notebook's plain `fit` can train."""
+    return {name: variant for name, variant in distinct(params).items() if variant.whitening is None}
 
 
 def counted(variant: Variant, folder: Path, sides: list[dict[str, Any]]) -> list[list[dict[str, float]]]:
@@ -113,7 +114,7 @@ def make_recipe(variant: Variant, epochs: int, side: dict[str, Any]) -> "Recipe"
 
     params = Params.read()
     params = params.model_copy(update={"training": params.training.model_copy(update=side)})
-    unstopped = {"epochs": epochs, "early_stopping": None, "reduce_learning_rate": None}
+    unstopped = {"epochs": epochs, "early_stopping": None, "reduce_learning_rate": None, "precision": None}
     return recipe("variants.model", variant.model_copy(update=unstopped), params, FACTS)
 
 
