@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import accuracy, growth, job, matrix, report, start_up, steps, whole
-from benchmarks.measure import machine, run
+from benchmarks.measure import RESULTS, machine, run
 from benchmarks.steps import BFLOAT16, FLOAT32
 from pipeline.params import Params
 from pipeline.shared.arrays import write_json
@@ -28,7 +28,6 @@ from pipeline.shared.paths import PREPARED
 IMAGES = 5_000
 EPOCHS = 4  # of each variant, by whole and threads
 LEARNT_EPOCHS = 12  # by accuracy
-RESULTS = Path("benchmarks/results.json")
 
 
 @one_line_errors

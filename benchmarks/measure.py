@@ -15,6 +15,8 @@ import psutil
 
 from pipeline.shared.errors import PipelineError, in_a_line
 
+RESULTS = Path("benchmarks/results.json")
+
 
 def run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> dict[str, float]:
     """Wall and CPU seconds of a command and of all that it started and waited for."""

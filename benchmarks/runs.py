@@ -17,7 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.measure import machine
+from benchmarks.measure import RESULTS, machine
+from benchmarks.steps import forward_passes
 from pipeline.records import store, tracking
 from pipeline.reporting.figures import frontier
 from pipeline.reporting.markdown import markdown_table
@@ -27,7 +28,7 @@ from pipeline.shared.errors import PipelineError, one_line_errors
 from pipeline.shared.paths import PREPARED
 from pipeline.shared.trained import Trained, all_trained
 
-RECORDS, RESULTS = Path("benchmarks/runs"), Path("benchmarks/results.json")
+RECORDS = Path("benchmarks/runs")
 CURVES = ("accuracy", "loss", "val_accuracy", "val_loss")
 
 
@@ -85,7 +86,6 @@ def record_of(trained: Trained) -> dict[str, Any]:
 def minutes(record: dict[str, Any], epochs: dict[str, Any]) -> float:
     """CPU minutes of a training on an idle machine, by the seconds of an epoch there.
 
-    A training image takes three times as long as one that validates: its gradients take two forward passes.
     Of a variant whose epoch is not measured, the minutes that this training took.
     """
     measured = {name: found for names, found in epochs["seconds"].items() for name in names.split(", ")}
@@ -94,7 +94,7 @@ def minutes(record: dict[str, Any], epochs: dict[str, Any]) -> float:
     precision = record["params"]["precision"].removeprefix("mixed_")
     seconds = measured[record["variant"]][precision]["cpu"]["median"]
     train = record["params"].get("training_images", 45_000)
-    work = (3 * train + 5_000) / (epochs["images"] * (3 * 0.9 + 0.1))
+    work = forward_passes(train, 5_000) / forward_passes(0.9 * epochs["images"], 0.1 * epochs["images"])
     return float(len(record["curves"]["loss"]) * seconds * work / 60)
 
 

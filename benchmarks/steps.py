@@ -59,6 +59,14 @@ def plain(params: Params) -> dict[str, Variant]:
     return {name: variant for name, variant in distinct(params).items() if variant.whitening is None}
 
 
+def forward_passes(train: float, validation: float) -> float:
+    """An epoch's work, in forward passes of an image.
+
+    Training on an image takes three: one, the gradients of the weights and those of the inputs.
+    """
+    return 3 * train + validation
+
+
 def counted(variant: Variant, folder: Path, sides: list[dict[str, Any]]) -> list[list[dict[str, float]]]:
     """The seconds of each turn: EPOCHS turns, or fewer (at least LEAST) once SECONDS have passed."""
     rounds: list[list[dict[str, float]]] = []

@@ -114,10 +114,8 @@ def place_of(location: str, folder: Path) -> Path | None:
     """The path of an artifact location; None if it is not on this machine."""
     scheme = urlsplit(location).scheme
     if scheme == "mlflow-artifacts":
-        served = folder / SERVED
-        return (
-            served if served.is_dir() else None
-        )  # `mlflow server --artifacts-destination` puts them elsewhere
+        served = folder / SERVED  # unless `mlflow server --artifacts-destination` puts them elsewhere
+        return served if served.is_dir() else None
     return Path(local_file_uri_to_path(location)) if scheme in {"", "file"} else None
 
 

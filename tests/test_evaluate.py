@@ -129,7 +129,7 @@ def test_all_models_are_scored_and_logged_once(monkeypatch: pytest.MonkeyPatch) 
 def test_one_model_is_scored_beside_the_others_files(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("metrics").mkdir()
     Path("metrics/other-0.json").touch()
-    LOST.evaluation.mkdir(parents=True)  # as another evaluation leaves it that has not written its scores yet
+    LOST.evaluation.mkdir(parents=True)  # as a killed evaluation leaves it, without scores
     run_stage(monkeypatch, "good", "0")
     assert files(Path("metrics")) == {"good-0.json", "other-0.json"}
     assert table("curves")["model"].tolist() == ["good-0"]

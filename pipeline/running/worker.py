@@ -29,9 +29,7 @@ def gpus() -> list[str]:
     if not found or chosen is None:
         return found
     names = (name.strip() for name in chosen.split(","))
-    return [
-        *takewhile(lambda name: name not in {"", "-1"}, names)
-    ]  # CUDA ignores what follows an invalid one
+    return list(takewhile(lambda name: name not in {"", "-1"}, names))  # as CUDA, to the first invalid one
 
 
 CONTEXT = multiprocessing.get_context("spawn") if gpus() else multiprocessing.get_context("forkserver")
