@@ -214,6 +214,8 @@ def test_a_missing_model_is_an_error_in_one_line_and_a_missing_store_stays_missi
 ) -> None:
     refused = call(tmp_path, module, "--model", CHAMPION, *words).refusal
     assert refused.startswith(f"{CHAMPION}: there is no MLflow store yet in this folder")
+    mistyped = call(tmp_path, module, "--model", "nonsense", *words).refusal
+    assert mistyped.startswith("nonsense: cannot be loaded: ")
     assert not list(tmp_path.iterdir())
     model = ["--model", "models:/nothing@champion"]
     refused = call(clone.folder, module, *model, *words, MLFLOW_TRACKING_URI=clone.store).refusal

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -195,6 +197,20 @@ def test_a_store_that_does_not_answer_is_one_line_within_seconds_and_without_its
     assert done.refusal.startswith(f"MLFLOW_TRACKING_URI: {ADDRESSES.get(uri, NO_ANSWER)}")
     assert "hunter2" not in done.refusal
     assert (done.out, done.err) == ("", "")
+
+
+def test_a_proxy_without_its_server_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class BadGateway(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(502)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), BadGateway) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{proxy.server_port}")
+        with pytest.raises(PipelineError, match=r"no answer from http://127\.0\.0\.1:\d+: .*502"):
+            store.check()
+        proxy.shutdown()
 
 
 @pytest.mark.faults
