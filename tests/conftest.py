@@ -40,13 +40,7 @@ LONGEST = ["kill", "disk", "repro", "tracking_server", "recipes", "train", "fitt
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Start the longest files first, so that several processes end at about the same time.
-
-    A test that may wait for the quickstart, or for a fault, has a quarter of an hour.
-    """
-    for item in items:
-        if {"clone", "trained"} & {*item.fixturenames} or item.get_closest_marker("faults"):
-            item.add_marker(pytest.mark.timeout(900))
+    """Start the longest files first, so that several processes end at about the same time."""
     names = [f"test_{name}.py" for name in LONGEST]
     items.sort(key=lambda item: names.index(item.path.name) if item.path.name in names else len(names))
 
@@ -78,7 +72,6 @@ class Clone:
             env=self.environment | dict(more or {}),
             capture_output=True,
             text=True,
-            timeout=900,
         )
         if check and done.returncode:
             pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")

@@ -79,12 +79,8 @@ class Job:
 
     def run(self, *command: str, check: bool = True, **environment: str) -> str:
         """The output of a command; with `check`, the test fails if it fails."""
-        with self.start(*command, **environment) as process:
-            try:
-                printed, _ = process.communicate(timeout=400)
-            except BaseException:  # pytest's own timeout, too
-                os.killpg(process.pid, signal.SIGKILL)
-                raise
+        process = self.start(*command, **environment)
+        printed = output_of(process)
         if check and process.returncode:
             pytest.fail(f"{' '.join(command)} ended with {process.returncode}:\n{printed}")
         return printed
@@ -248,17 +244,25 @@ def trained_epochs(job: Job) -> int:
         return 0
 
 
-def wait_for(condition: Any, seconds: float = 300, process: "subprocess.Popen[str] | None" = None) -> Any:
+def output_of(process: "subprocess.Popen[str]") -> str:
+    """What a started process has printed when it ends. If pytest's timeout is over, its group is killed."""
+    try:
+        return process.communicate(timeout=86_400)[0]  # with a timeout, the call below returns all output
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        print(process.communicate(timeout=60)[0])
+        raise
+
+
+def wait_for(condition: Any, process: "subprocess.Popen[str] | None" = None) -> Any:
     """The value of `condition` once it is true; a `process` that ends before fails the test."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while True:
         ended = process and process.poll() is not None
         if found := condition():
             return found
         if process and ended:
             pytest.fail(f"ended with {process.returncode}:\n{process.communicate()[0]}")
         time.sleep(0.05)
-    pytest.fail(f"did not come true in {seconds} s")
 
 
 def kill(job: Job, dvc: "subprocess.Popen[str]", what: str, module: str = "train") -> None:

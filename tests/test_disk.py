@@ -48,7 +48,7 @@ def run(job: Job, stage: str, *before: str) -> str:
         return call(job.folder, stage, *arguments).error or ""
     command = ["python", "-m", f"pipeline.{stage}", *arguments]
     process = job.start(*before, *command, PYTHONDONTWRITEBYTECODE="1")
-    printed, _ = process.communicate(timeout=300)
+    printed = jobs.output_of(process)
     assert "Traceback" not in printed, printed
     errors = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert (process.returncode, len(errors)) in {(0, 0), (1, 1)}, printed

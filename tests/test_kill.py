@@ -137,14 +137,14 @@ def test_a_kill_in_each_stage_changes_nothing_up_to_the_served_champion(
         jobs.wait_for(lambda stage=stage: stage != "train" or jobs.trained_epochs(job) >= 3, process=dvc)
         time.sleep(random.Random(stage).uniform(0.2, 2) if stage != "train" else 0)
         jobs.kill(job, dvc, what, stage)
-        dvc.wait(400)
+        dvc.wait()
         if (stage, what) == ("train", "group"):
             [run] = job.runs()
             assert run.info.status == "RUNNING"
             ended = job.run("python", "-m", "pipeline.sync")
             assert ended == f"sync: {NAME}: ended its run, which was killed\n"
             assert job.client.get_run(run.info.run_id).info.status == "KILLED"
-    printed = "".join(dvc.communicate(timeout=400)[0] for dvc in started)
+    printed = "".join(jobs.output_of(dvc) for dvc in started)
     assert resumed_after(printed) >= 3
     assert f"train-{NAME}: waiting for another process" in printed
     job.run("dvc", "repro")

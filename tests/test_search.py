@@ -22,7 +22,7 @@ from tests.jobs import Job, wait_for
 from tests.ray_nodes import Nodes
 from tests.servers import free_port, mlflow_server
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]  # Ray, which `make cluster` installs
+pytestmark = pytest.mark.system  # Ray, which `make cluster` installs
 
 RANGES = {
     "shallow": {
@@ -112,7 +112,7 @@ def test_a_search_survives_its_tracking_server_and_completes_its_runs(job: Job, 
         wait_for(lambda: "FINISHED" in {run.info.status for run in job.runs()}, process=process)
         process.send_signal(signal.SIGSTOP)  # so that it cannot end before the server
     process.send_signal(signal.SIGCONT)
-    printed, _ = process.communicate(timeout=400)
+    printed = jobs.output_of(process)
     assert process.returncode == 1
     assert "the trials are logged when the search ends (MLflow: " in printed
     assert "the same command completes it" in printed

@@ -14,7 +14,7 @@ from pipeline.running import worker
 from tests.jobs import this_process
 from tests.test_registry import NAME, aliases, new_candidate, promote, version, versions
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.faults]
+pytestmark = pytest.mark.faults
 
 
 @pytest.fixture

@@ -149,7 +149,7 @@ def test_a_server_that_stops_loses_no_training_and_sync_completes_its_run(server
     jobs.wait_for(lambda: jobs.trained_epochs(job) >= 2, process=training)
     with held(training):
         server.running.close()
-    printed, _ = training.communicate(timeout=400)
+    printed = jobs.output_of(training)
     assert training.returncode == 0, printed
     assert f"{NAME}: its run is not complete" in printed
     assert "`make sync` completes it" in printed
@@ -174,7 +174,7 @@ def test_a_run_catches_up_with_a_server_that_is_back_before_the_end(server: Serv
     jobs.wait_for(lambda: jobs.trained_epochs(job) >= before + 2, process=training)
     with held(training):
         server.start()
-    printed, _ = training.communicate(timeout=400)
+    printed = jobs.output_of(training)
     assert training.returncode == 0, printed
     assert "not complete" not in printed
     assert_whole(job, [NAME], EPOCHS)
