@@ -3,22 +3,26 @@
     python -m benchmarks.runs [FOLDER]
 
 Adds the trainings of the job in FOLDER to benchmarks/runs/, on the machine that trained them: a file each,
-with settings, scores, curves, seconds and digests, but no model. Then writes benchmarks/runs.md, a table of
-all records, and benchmarks/frontier.png, test accuracy against CPU minutes. So a table may grow over many
-days and machines: the minutes are those of one idle machine, on which `python -m benchmarks bfloat16` has
-measured an epoch of each variant. Trainings of other data or another split are refused.
+with settings, scores, curves, seconds and digests, but no model. Then writes the table of all records in
+docs/results.md, and docs/images/frontier.png, test accuracy against CPU minutes. So a table may grow over
+many days and machines: the minutes are those of one idle machine, on which `python -m benchmarks bfloat16`
+has measured an epoch of each variant. Trainings of other data or another split are refused.
 """
 
 import argparse
 import json
+import re
+from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
 
 from benchmarks.measure import RESULTS, machine
 from benchmarks.steps import forward_passes
+from pipeline.params import Params
 from pipeline.records import store, tracking
 from pipeline.reporting.figures import frontier
 from pipeline.reporting.markdown import markdown_table
@@ -28,7 +32,8 @@ from pipeline.shared.errors import PipelineError, one_line_errors
 from pipeline.shared.paths import PREPARED
 from pipeline.shared.trained import Trained, all_trained
 
-RECORDS = Path("benchmarks/runs")
+RECORDS, PAGE, FRONTIER = Path("benchmarks/runs"), Path("docs/results.md"), Path("docs/images/frontier.png")
+BEGINS, ENDS = "<!-- Written by `python -m benchmarks.runs`. -->\n", "<!-- Written by hand. -->\n"
 CURVES = ("accuracy", "loss", "val_accuracy", "val_loss")
 
 
@@ -50,9 +55,10 @@ def main() -> None:
         write_json(RECORDS / f"{name}.json", record)
     epochs = json.loads(RESULTS.read_text())["bfloat16"]
     table = summarize(records, epochs)
-    RECORDS.with_suffix(".md").write_text(text(records, table, epochs["machine"]))
-    if len(table) > 1:
-        frontier(table).savefig(RECORDS.with_name("frontier.png"), dpi=100)
+    table["published"] = pd.Series(Params.read().published).reindex(table.index)
+    written = f"{BEGINS}\n{text(records, table, epochs['machine'])}\n{ENDS}"
+    PAGE.write_text(re.sub(f"{BEGINS}.*{ENDS}", lambda _: written, PAGE.read_text(), flags=re.DOTALL))
+    frontier(table).savefig(FRONTIER, dpi=100)
 
 
 def records_in(folder: Path) -> dict[str, dict[str, Any]]:
@@ -84,13 +90,8 @@ def record_of(trained: Trained) -> dict[str, Any]:
 
 
 def minutes(record: dict[str, Any], epochs: dict[str, Any]) -> float:
-    """CPU minutes of a training on an idle machine, by the seconds of an epoch there.
-
-    Of a variant whose epoch is not measured, the minutes that this training took.
-    """
+    """CPU minutes of a training on an idle machine, by the seconds of an epoch there."""
     measured = {name: found for names, found in epochs["seconds"].items() for name in names.split(", ")}
-    if record["variant"] not in measured:
-        return float(record["seconds"]["cpu"] / 60)
     precision = record["params"]["precision"].removeprefix("mixed_")
     seconds = measured[record["variant"]][precision]["cpu"]["median"]
     train = record["params"].get("training_images", 45_000)
@@ -124,30 +125,35 @@ def text(records: list[dict[str, Any]], table: pd.DataFrame, idle: dict[str, Any
     """The table in Markdown, with what its figures depend on."""
     shown = pd.DataFrame(
         {
-            "validation": table["validation"].map("{:.4f}".format),
-            "test": [
-                f"{mean:.4f}" if pd.isna(sd) else f"{mean:.4f} ± {sd:.4f}"
-                for mean, sd in zip(table["test"], table["test_sd"], strict=True)
-            ],
-            "with views": ["" if pd.isna(value) else f"{value:.4f}" for value in table["test with views"]],
+            "published": table["published"].map(in_digits(".4f")),
+            "validation": table["validation"].map(in_digits(".4f")),
+            "test": table["test"].map(in_digits(".4f")),
+            "sd": table["test_sd"].map(in_digits(".4f")),
             "n": table["n"],
-            "epochs": table["epochs"].map("{:.3g}".format),
-            "CPU minutes": table["minutes"].map("{:.0f}".format),
+            "difference": (100 * (table["test"] - table["published"])).map(in_digits("+.1f")),
+            "with views": table["test with views"].map(in_digits(".4f")),
+            "epochs": table["epochs"].map(in_digits(".3g")),
+            "CPU minutes": table["minutes"].map(in_digits(".0f")),
         }
     )
     machines = dict.fromkeys(
         f"{record['machine']['cpu']}, {record['machine']['cores']} cores" for record in records
     )
     commits = dict.fromkeys(record["commit"][:7] for record in records)
-    return (
-        "# Full trainings\n\nAccuracy on CIFAR-10 with pixels that went through JPEG (docs/results.md): mean "
-        f"and standard deviation over n seeds. One thread a training, {'; '.join(machines)}; commit"
-        f"{'s' * (len(commits) > 1)} {', '.join(commits)}. CPU minutes: the epochs, by the CPU seconds of an "
-        f"epoch on an idle {idle['cpu']} ([results.md](results.md)); if that is not measured, those of the "
-        f"trainings.\n\n{markdown_table(shown)}\n"
-        + "\n![Accuracy against CPU minutes](frontier.png)\n"
-        * (len(table) > 1)
+    introduction = (
+        "Accuracies are means over n seeds, with the standard deviation of the test accuracy; the difference "
+        "from the published test accuracy is in percentage points. One thread a training, "
+        f"{'; '.join(machines)}; commit{'s' * (len(commits) > 1)} {', '.join(commits)}. CPU minutes: the "
+        f"epochs, by the CPU seconds of an epoch on an idle {idle['cpu']} "
+        "([benchmarks](../benchmarks/results.md))."
     )
+    figure = f"![Accuracy against CPU minutes](images/{FRONTIER.name})"
+    return f"{fill(introduction, 120)}\n\n{markdown_table(shown)}\n\n{figure}\n"
+
+
+def in_digits(form: str) -> Callable[[float], str]:
+    """A formatter of numbers; "" of a missing one."""
+    return lambda value: "" if pd.isna(value) else format(value, form)
 
 
 if __name__ == "__main__":
