@@ -2,10 +2,10 @@
 
     python -m benchmarks.ablation FOLDER [--jobs N]
 
-Trains at half the epochs and half the filters of `speedrun`, in FOLDER, with the data of params.yaml, and
-writes each validation accuracy to benchmarks/ablation.json at once. Finished trainings are not repeated, so
-the work can be spread over several days and machines; one that was stopped resumes. Then writes the table
-docs/ablation.md. Trainings of another split are refused.
+Trains at half the epochs and half the filters of `speedrun`, in FOLDER, with the data of params.yaml. After
+each training it writes the validation accuracy to benchmarks/ablation.json and the table docs/ablation.md.
+Finished trainings are not repeated, so the work can be spread over several days and machines; one that was
+stopped resumes. Trainings of another split are refused.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import yaml
 from joblib import Parallel, delayed
 from ruamel.yaml import YAML
 
-from benchmarks.measure import run
+from benchmarks.measure import in_digits, run
 from pipeline.quickstart import lay_out
 from pipeline.reporting.markdown import markdown_table
 from pipeline.shared.arrays import read_facts, write_json
@@ -49,8 +49,8 @@ INTRODUCTION = """\
 # What each part of the speedrun contributes
 
 Validation accuracy of `speedrun` without one part at a time, with half of its epochs ({epochs}) and half of
-its filters ({widths}); the difference from the whole recipe in percentage points, with one standard error
-over seeds. The images are those of [results.md](results.md). Made by `python -m benchmarks.ablation`.
+its filters ({widths}); the difference from the whole recipe in percentage points, and its standard error
+over n seeds. The images are those of [results.md](results.md). Made by `python -m benchmarks.ablation`.
 
 """
 
@@ -78,11 +78,9 @@ def main() -> None:
     )
     for name, seed, record in trained:
         found.setdefault(name, {})[str(seed)] = record
-        write_json(FOUND, found)
+        write(found, whole)
         print(f"{name}-{seed}: {record}", flush=True)
-    widths = ", ".join(map(str, whole["network"]["widths"]))
-    introduction = INTRODUCTION.format(epochs=whole["epochs"], widths=widths)
-    TABLE.write_text(introduction + markdown_table(table(found)) + "\n")
+    write(found, whole)
 
 
 def halved(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,6 +112,14 @@ def train(folder: Path, name: str, seed: int) -> tuple[str, int, dict[str, Any]]
     return name, seed, {"accuracy": accuracy, "split": split}
 
 
+def write(found: dict[str, dict[str, dict[str, Any]]], whole: dict[str, Any]) -> None:
+    """Write what is known, and its table."""
+    write_json(FOUND, found)
+    widths = ", ".join(map(str, whole["network"]["widths"]))
+    introduction = INTRODUCTION.format(epochs=whole["epochs"], widths=widths)
+    TABLE.write_text(introduction + markdown_table(table(found)) + "\n")
+
+
 def table(found: dict[str, dict[str, dict[str, Any]]]) -> pd.DataFrame:
     """A row for each part, the one that contributes most first."""
     accuracies = pd.DataFrame(
@@ -123,14 +129,14 @@ def table(found: dict[str, dict[str, dict[str, Any]]]) -> pd.DataFrame:
     points = 100 * (rows["mean"] - rows["mean"].get(WHOLE, float("nan")))
     squares = rows["std"] ** 2 / rows["count"]
     errors = 100 * (squares + squares.get(WHOLE, float("nan"))) ** 0.5
+    parts = rows.index != WHOLE
     return pd.DataFrame(
         {
-            "validation": rows["mean"].map("{:.4f}".format),
-            "sd": rows["std"].map("{:.4f}".format),
-            "n": rows["count"].map("{:.0f}".format),
-            "points": [
-                "" if name == WHOLE else f"{points[name]:+.2f} ± {errors[name]:.2f}" for name in rows.index
-            ],
+            "validation": rows["mean"].map(in_digits(".4f")),
+            "sd": rows["std"].map(in_digits(".4f")),
+            "n": rows["count"].map(in_digits(".0f")),
+            "points": points.where(parts).map(in_digits("+.2f")),
+            "error": errors.where(parts).map(in_digits(".2f")),
         }
     )
 

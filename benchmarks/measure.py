@@ -6,11 +6,12 @@ import resource
 import statistics
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 
 from pipeline.shared.errors import PipelineError, in_a_line
@@ -66,3 +67,8 @@ def _cpu() -> str:
     }
     name = facts.get("model name", platform.processor())
     return f"{name} (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else name
+
+
+def in_digits(form: str) -> Callable[[float], str]:
+    """A formatter of numbers; "" of a missing one."""
+    return lambda value: "" if pd.isna(value) else format(value, form)

@@ -12,7 +12,6 @@ has measured an epoch of each variant. Trainings of other data or another split 
 import argparse
 import json
 import re
-from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 from textwrap import fill
@@ -20,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.measure import RESULTS, machine
+from benchmarks.measure import RESULTS, in_digits, machine
 from benchmarks.steps import forward_passes
 from pipeline.params import Params
 from pipeline.records import store, tracking
@@ -149,11 +148,6 @@ def text(records: list[dict[str, Any]], table: pd.DataFrame, idle: dict[str, Any
     )
     figure = f"![Accuracy against CPU minutes](images/{FRONTIER.name})"
     return f"{fill(introduction, 120)}\n\n{markdown_table(shown)}\n\n{figure}\n"
-
-
-def in_digits(form: str) -> Callable[[float], str]:
-    """A formatter of numbers; "" of a missing one."""
-    return lambda value: "" if pd.isna(value) else format(value, form)
 
 
 if __name__ == "__main__":
