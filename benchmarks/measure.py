@@ -43,6 +43,11 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def in_digits(form: str) -> Callable[[float], str]:
+    """A formatter of numbers; "" of a missing one."""
+    return lambda value: "" if pd.isna(value) else format(value, form)
+
+
 def machine() -> dict[str, Any]:
     """What the figures depend on, and how busy the machine was when they were begun."""
     return {
@@ -67,8 +72,3 @@ def _cpu() -> str:
     }
     name = facts.get("model name", platform.processor())
     return f"{name} (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else name
-
-
-def in_digits(form: str) -> Callable[[float], str]:
-    """A formatter of numbers; "" of a missing one."""
-    return lambda value: "" if pd.isna(value) else format(value, form)

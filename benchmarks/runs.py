@@ -89,10 +89,14 @@ def record_of(trained: Trained) -> dict[str, Any]:
 
 
 def minutes(record: dict[str, Any], epochs: dict[str, Any]) -> float:
-    """CPU minutes of a training on an idle machine, by the seconds of an epoch there."""
+    """CPU minutes of a training on an idle machine, by the seconds of an epoch there.
+
+    Raises PipelineError if none is measured."""
     measured = {name: found for names, found in epochs["seconds"].items() for name in names.split(", ")}
+    if (variant := record["variant"]) not in measured:
+        raise PipelineError(f"{RESULTS}: no epoch of {variant}: run `python -m benchmarks bfloat16`")
     precision = record["params"]["precision"].removeprefix("mixed_")
-    seconds = measured[record["variant"]][precision]["cpu"]["median"]
+    seconds = measured[variant][precision]["cpu"]["median"]
     train = record["params"].get("training_images", 45_000)
     work = forward_passes(train, 5_000) / forward_passes(0.9 * epochs["images"], 0.1 * epochs["images"])
     return float(len(record["curves"]["loss"]) * seconds * work / 60)
