@@ -34,17 +34,17 @@ def training_batches(
     """
     count, steps = len(data.labels), -(-len(data.labels) // batch_size)
     images, labels = tf.constant(data.images), tf.constant(data.labels)
+    if flip:  # the mirrored ones follow, since mirroring each batch takes 30 times as long as the gather
+        images, labels = tf.concat([images, tf.reverse(images, [2])], 0), tf.concat([labels, labels], 0)
 
     def one_epoch(_: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=[seed, epoch])
-        flipped = flips(count, seed, epoch, flip) if flip else None
+        if flip:
+            order += count * tf.cast(tf.gather(flips(count, seed, epoch, flip), order), order.dtype)
 
         def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             rows = order[step * batch_size : (step + 1) * batch_size]
-            pixels = tf.gather(images, rows)
-            if flipped is not None:
-                pixels = tf.where(tf.gather(flipped, rows)[:, None, None, None], pixels[:, :, ::-1], pixels)
-            return pixels, tf.gather(labels, rows)
+            return tf.gather(images, rows), tf.gather(labels, rows)
 
         return tf.data.Dataset.range(steps).map(batch)
 
