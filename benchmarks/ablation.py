@@ -21,9 +21,9 @@ import yaml
 from joblib import Parallel, delayed
 from ruamel.yaml import YAML
 
-from benchmarks.measure import in_digits, run
+from benchmarks.measure import run
 from pipeline.quickstart import lay_out
-from pipeline.reporting.markdown import markdown_table
+from pipeline.reporting.markdown import in_digits, markdown_table
 from pipeline.shared.arrays import read_facts, write_json
 from pipeline.shared.errors import PipelineError, one_line_errors
 from pipeline.shared.paths import PREPARED

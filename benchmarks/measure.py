@@ -6,12 +6,11 @@ import resource
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import psutil
 
 from pipeline.shared.errors import PipelineError, in_a_line
@@ -41,11 +40,6 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
         "max": round(max(values), 3),
         "n": len(values),
     }
-
-
-def in_digits(form: str) -> Callable[[float], str]:
-    """A formatter of numbers; "" of a missing one."""
-    return lambda value: "" if pd.isna(value) else format(value, form)
 
 
 def machine() -> dict[str, Any]:

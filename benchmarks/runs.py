@@ -19,12 +19,12 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.measure import RESULTS, in_digits, machine
+from benchmarks.measure import RESULTS, machine
 from benchmarks.steps import forward_passes
 from pipeline.params import Params
 from pipeline.records import store, tracking
 from pipeline.reporting.figures import frontier
-from pipeline.reporting.markdown import markdown_table
+from pipeline.reporting.markdown import in_digits, markdown_table
 from pipeline.reporting.results import accuracy_with_views
 from pipeline.shared.arrays import read_facts, write_json
 from pipeline.shared.errors import PipelineError, one_line_errors
@@ -56,7 +56,12 @@ def main() -> None:
     table = summarize(records, epochs)
     table["published"] = pd.Series(Params.read().published).reindex(table.index)
     written = f"{BEGINS}\n{text(records, table, epochs['machine'])}\n{ENDS}"
-    PAGE.write_text(re.sub(f"{BEGINS}.*{ENDS}", lambda _: written, PAGE.read_text(), flags=re.DOTALL))
+    page, found = re.subn(f"{BEGINS}.*{ENDS}", lambda _: written, PAGE.read_text(), flags=re.DOTALL)
+    if not found:
+        raise PipelineError(
+            f"{PAGE}: lacks the lines {BEGINS.strip()} and {ENDS.strip()}, which enclose the table"
+        )
+    PAGE.write_text(page)
     frontier(table).savefig(FRONTIER, dpi=100)
 
 

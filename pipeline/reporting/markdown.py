@@ -3,6 +3,7 @@
 import base64
 import html
 import re
+from collections.abc import Callable
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -27,6 +28,11 @@ def markdown_table(table: pd.DataFrame) -> str:
     header = [table.index.name] * named + list(table.columns)
     rows: list[Any] = [header, ["---"] * len(header), *table.astype(str).itertuples(index=named, name=None)]
     return "\n".join(f"| {' | '.join(literal(cell) for cell in row)} |" for row in rows)
+
+
+def in_digits(form: str) -> Callable[[float], str]:
+    """A formatter of a table's numbers; "" of a missing one."""
+    return lambda value: "" if pd.isna(value) else format(value, form)
 
 
 def to_html(text: str, folder: Path, title: str) -> str:

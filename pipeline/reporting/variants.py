@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from pipeline.reporting.findings import NOISE
-from pipeline.reporting.markdown import literal, markdown_table
+from pipeline.reporting.markdown import in_digits, literal, markdown_table
 from pipeline.reporting.results import Results
 from pipeline.reporting.statistics import wilson
 
@@ -36,15 +36,14 @@ def all_variants(results: Results) -> str:
     if fewest < seeds:
         text += " Some trainings diverged. A variant that has one seed left is shown with its 95 % interval."
     if table["views"].notna().any():
-        rows["with views"] = [_or_none(value, ".4f") for value in table["views"]]
+        rows["with views"] = table["views"].map(in_digits(".4f"))
         text += (
             " Views are shifted and mirrored copies of a test image, over which the served model averages; "
             "models are compared without them."
         )
     if table["published"].notna().any():
-        rows["published (test)"] = [_or_none(value, ".4f") for value in table["published"]]
-        points = 100 * (table["test"] - table["published"])
-        rows["difference"] = [_or_none(value, "+.1f") for value in points]
+        rows["published (test)"] = table["published"].map(in_digits(".4f"))
+        rows["difference"] = (100 * (table["test"] - table["published"])).map(in_digits("+.1f"))
         text += (
             " The difference from the published figure is in percentage points; between two single runs, up "
             f"to {100 * NOISE:.1f} points are noise. The documents trained on up to 50,000 images."
@@ -70,7 +69,3 @@ def _with_spread(table: pd.DataFrame, part: str, images: int) -> Iterator[str]:
     for mean, sd in zip(table[part], table[f"{part}_sd"], strict=True):
         low, high = wilson(mean, images)
         yield f"{mean:.4f} " + (f"({low:.3f} to {high:.3f})" if pd.isna(sd) else f"± {sd:.4f}")
-
-
-def _or_none(value: float, form: str) -> str:
-    return "none" if pd.isna(value) else format(value, form)
