@@ -26,10 +26,12 @@ class Nodes:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.lost: set[int] = set()
+        hides_gpus = "CUDA_VISIBLE_DEVICES"  # Ray starts no node with simulated GPUs that are hidden
+        environment = {key: value for key, value in os.environ.items() if key != hides_gpus}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.ray_nodes", str(folder)],
             cwd=ROOT,
-            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+            env=environment | {"RAY_USAGE_STATS_ENABLED": "0"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
