@@ -54,7 +54,10 @@ def main() -> None:
         write_json(RECORDS / f"{name}.json", record)
     epochs = json.loads(RESULTS.read_text())["bfloat16"]
     table = summarize(records, epochs)
-    table["published"] = pd.Series(Params.read().published).reindex(table.index)
+    params = Params.read()
+    table["published"] = pd.Series(params.published).reindex(table.index)
+    for name in table.index.intersection(list(params.finetune.variants)):
+        table.loc[name, "minutes"] += table["minutes"].get(params.finetune.init_from, float("nan"))
     written = f"{BEGINS}\n{text(records, table, epochs['machine'])}\n{ENDS}"
     page, found = re.subn(f"{BEGINS}.*{ENDS}", lambda _: written, PAGE.read_text(), flags=re.DOTALL)
     if not found:
@@ -153,7 +156,7 @@ def text(records: list[dict[str, Any]], table: pd.DataFrame, idle: dict[str, Any
         "from the published test accuracy is in percentage points. One thread a training, "
         f"{'; '.join(machines)}; commit{'s' * (len(commits) > 1)} {', '.join(commits)}. CPU minutes: the "
         f"epochs, by the CPU seconds of an epoch on an idle {idle['cpu']} "
-        "([benchmarks](../benchmarks/results.md))."
+        "([benchmarks](../benchmarks/results.md)), and for a fine-tuned variant those of its first training."
     )
     figure = f"![Accuracy against CPU minutes](images/{FRONTIER.name})"
     return f"{fill(introduction, 120)}\n\n{markdown_table(shown)}\n\n{figure}\n"

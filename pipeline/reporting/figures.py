@@ -84,7 +84,11 @@ def frontier(table: pd.DataFrame) -> Figure:
     deviation = table["test_sd"].fillna(0)
     axis.errorbar(table["minutes"], table["test"], deviation, fmt="o", color="tab:blue", capsize=3)
     for name, row in table.iterrows():
-        axis.annotate(str(name), (row["minutes"], row["test"]), (5, -10), textcoords="offset points", size=8)
+        to_the_right = (table["minutes"] / row["minutes"]).between(1, 1.5, inclusive="right")
+        crowded = (to_the_right & ((table["test"] - row["test"]).abs() < 0.02)).any()
+        place, side = ((-5, 5), "right") if crowded else ((5, -10), "left")
+        at = row["minutes"], row["test"]
+        axis.annotate(str(name), at, place, textcoords="offset points", size=8, horizontalalignment=side)
     axis.set(xscale="log", xlabel="CPU minutes of a training", ylabel="test accuracy, one view")
     axis.margins(x=0.25)
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
