@@ -17,7 +17,7 @@ from pipeline.shared.errors import PipelineError, in_a_line, masked
 
 Answers = Callable[[str, np.ndarray], np.ndarray]  # of a model's URI and images uint8: (n, classes)
 
-TOLERANCE = 1e-2  # of a probability; another processor rounds in another way, and a GPU to TF32
+TOLERANCE = 1e-3  # of a probability; another processor rounds in another way
 CODE = """
 import json, sys
 sys.modules |= dict.fromkeys(("matplotlib", "sklearn"))  # Keras imports them, and nothing here needs them
@@ -37,6 +37,7 @@ def new_process() -> Iterator[Answers]:
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
         "KERAS_BACKEND": "tensorflow",
+        "NVIDIA_TF32_OVERRIDE": "0",  # as for the stored probabilities
     }
     pipe = subprocess.PIPE
     with subprocess.Popen(

@@ -1,8 +1,9 @@
 """Keras on TensorFlow, for every module that needs them: `from pipeline.learning.backend import keras, tf`.
 
 Keras chooses its backend at import, TensorFlow leaves oneDNN off on CPUs without AVX-512, its start-up writes
-lines that no log level removes, and Keras imports optional libraries. This module sets the backend, turns on
-oneDNN and prevents the rest, before anything imports them.
+lines that no log level removes, and Keras imports optional libraries. On a GPU it multiplies float32 in TF32,
+which has three digits. This module sets the backend, turns on oneDNN and prevents the rest, before anything
+imports them.
 """
 
 import os
@@ -14,6 +15,7 @@ from typing import Any
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 if platform.machine() in {"x86_64", "AMD64"}:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
