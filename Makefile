@@ -27,17 +27,17 @@ $(VENV)/made: requirements.lock
 	@touch $@
 
 check: setup  ## check params.yaml
-	@python -m pipeline.params
+	@python -m pipeline check
 
 quickstart: setup  ## the whole pipeline in minutes, on handwritten digits
-	@python -m pipeline.quickstart
+	@python -m pipeline quickstart
 
 plan: check  ## list the stages that would run, and how long their trainings took before
-	@python -m pipeline.plan
+	@python -m pipeline plan
 
 repro: check $(if $(filter ray,$(EXECUTOR)),cluster)  ## the real job: as in params.yaml; JOBS=N trainings at a time, EXECUTOR=ray on a cluster
-	@python -m pipeline.repro $(if $(JOBS),--jobs='$(JOBS)') $(if $(EXECUTOR),--executor='$(EXECUTOR)')
-	@python -m pipeline.sync
+	@python -m pipeline repro $(if $(JOBS),--jobs='$(JOBS)') $(if $(EXECUTOR),--executor='$(EXECUTOR)')
+	@python -m pipeline sync
 
 train: check  ## train one variant: make train VARIANT=vgg3 SEED=0
 	@test -n "$(VARIANT)" || { echo "error: VARIANT: missing: make train VARIANT=vgg3"; exit 1; }
@@ -46,13 +46,13 @@ train: check  ## train one variant: make train VARIANT=vgg3 SEED=0
 	  { echo "error: no variant $(VARIANT) with seed $(SEED) in params.yaml"; exit 1; }; dvc repro $$stage
 
 promote: check  ## promote the best model again; FORCE=1 skips the comparison with the champion
-	@python -m pipeline.promote $(if $(FORCE),--force)
+	@python -m pipeline promote $(if $(FORCE),--force)
 
 rollback: check  ## make the previous champion champion again
-	@python -m pipeline.rollback
+	@python -m pipeline rollback
 
 sync: check  ## log the runs, versions and aliases that MLflow lacks
-	@python -m pipeline.sync
+	@python -m pipeline sync
 
 experiments: setup  ## compare the experiments of `dvc exp run`: the settings and accuracies that changed
 	dvc exp show --only-changed --drop '^(?!Experiment|variant|seed|split|training|.*accuracy$$)'
@@ -64,23 +64,23 @@ $(VENV)/cluster $(VENV)/demo: $(VENV)/%: $(VENV)/made requirements-%.lock
 
 search: check cluster  ## search for better settings of a variant: make search VARIANT=shallow TRIALS=40, ranges in search.yaml
 	@test -n "$(VARIANT)" || { echo "error: VARIANT: missing: make search VARIANT=shallow"; exit 1; }
-	@python -m pipeline.search '$(VARIANT)' $(if $(TRIALS),--trials='$(TRIALS)')
+	@python -m pipeline search '$(VARIANT)' $(if $(TRIALS),--trials='$(TRIALS)')
 
 ui: setup  ## look at runs and models on http://127.0.0.1:5000
 	mlflow ui
 
 serve: setup  ## serve the champion on http://127.0.0.1:5001; of another dataset: make serve MODEL=digits
-	@python -m pipeline.serve $(if $(MODEL),--model='models:/$(MODEL)@champion')
+	@python -m pipeline serve $(if $(MODEL),--model='models:/$(MODEL)@champion')
 
 demo: $(VENV)/demo  ## a page to try the champion on, http://127.0.0.1:8501; MODEL as for serve
-	@python -m pipeline.demo $(if $(MODEL),--model='models:/$(MODEL)@champion')
+	@python -m pipeline demo $(if $(MODEL),--model='models:/$(MODEL)@champion')
 
 backup: setup  ## back up MLflow's SQLite store and artifacts to backups/, or to FILE
-	@python -m pipeline.backup $(if $(FILE),'$(FILE)')
+	@python -m pipeline backup $(if $(FILE),'$(FILE)')
 
 restore: setup  ## restore a backup into an empty store: make restore FILE=backups/...
 	@test -n "$(FILE)" || { echo "error: FILE: missing: make restore FILE=backups/..."; exit 1; }
-	@python -m pipeline.restore '$(FILE)'
+	@python -m pipeline restore '$(FILE)'
 
 clean: setup  ## list what would be deleted; YES=1 deletes it (dvc checkout restores all but quickstart and download)
 	@du -shc $(JUNK) $(OUTS) 2>/dev/null || true
@@ -105,7 +105,7 @@ test-system: system-packages  ## the tests that need a browser, Postgres or ngin
 	$(PYTEST) -m "system and not faults and not cluster"
 
 test-cluster: $(VENV)/cluster  ## the tests of Ray: nodes that die, a search
-	$(PYTEST) tests/test_cluster.py tests/test_search.py
+	$(PYTEST) tests/running/test_cluster.py tests/commands/test_search.py
 
 test-all: system-packages  ## all tests but the longest of Ray, with one quickstart for all of them
 	$(PYTEST) --numprocesses=$$(($$(nproc) + 1)) -m "not cluster"  # the tests of faults mostly wait

@@ -20,10 +20,10 @@ from typing import Any
 from benchmarks import accuracy, growth, job, matrix, report, start_up, steps, whole
 from benchmarks.measure import RESULTS, machine, run
 from benchmarks.steps import BFLOAT16, FLOAT32
+from pipeline.core.arrays import write_json
 from pipeline.params import Params
-from pipeline.shared.arrays import write_json
-from pipeline.shared.errors import one_line_errors
-from pipeline.shared.paths import PREPARED
+from pipeline.support.errors import one_line_errors
+from pipeline.support.paths import PREPARED
 
 IMAGES = 5_000
 EPOCHS = 4  # of each variant, by whole and threads

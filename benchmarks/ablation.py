@@ -22,11 +22,11 @@ from joblib import Parallel, delayed
 from ruamel.yaml import YAML
 
 from benchmarks.measure import run
-from pipeline.quickstart import lay_out
-from pipeline.reporting.markdown import in_digits, markdown_table
-from pipeline.shared.arrays import read_facts, write_json
-from pipeline.shared.errors import PipelineError, one_line_errors
-from pipeline.shared.paths import PREPARED
+from pipeline.commands.quickstart import lay_out
+from pipeline.core.arrays import read_facts, write_json
+from pipeline.stages.report.markdown import in_digits, markdown_table
+from pipeline.support.errors import PipelineError, one_line_errors
+from pipeline.support.paths import PREPARED
 
 FOUND, TABLE = Path("benchmarks/ablation.json"), Path("docs/ablation.md")
 SEEDS = (0, 1, 2)
@@ -106,7 +106,7 @@ def changed(block: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 def train(folder: Path, name: str, seed: int) -> tuple[str, int, dict[str, Any]]:
     """Train a variant with a seed; its accuracy, None if it diverged, and the split that it is of."""
-    run([sys.executable, "-m", "pipeline.train", name, str(seed)], folder, {})
+    run([sys.executable, "-m", "pipeline", "train", name, str(seed)], folder, {})
     record = json.loads((folder / f"models/{name}-{seed}/training.json").read_text())
     accuracy, split = record["metrics"].get("validation/accuracy"), record["tags"]["split_digest"]
     return name, seed, {"accuracy": accuracy, "split": split}

@@ -13,14 +13,15 @@ import pandas as pd
 import psutil
 from rich.console import Console
 
-from pipeline import params, plan, repro
-from pipeline.learning.recipe import Recipe, code_digests
-from pipeline.reporting.markdown import markdown_table
-from pipeline.running import ahead
+from pipeline import params
+from pipeline.commands import plan, repro
+from pipeline.core.recipe import Recipe, code_digests
+from pipeline.running import scheduler
 from pipeline.running.job import Job, Report
 from pipeline.running.view import View, report
-from pipeline.shared.errors import one_line_errors
-from pipeline.shared.trained import Trained, all_trained
+from pipeline.stages.report.markdown import markdown_table
+from pipeline.support.errors import one_line_errors
+from pipeline.support.model_files import ModelFiles, all_models
 
 NUMBERS = (100, 300, 1000)
 
@@ -31,7 +32,7 @@ class Empty(Job):
     def __call__(self, report: Report = report) -> None:
         """Do nothing."""
 
-    def result(self) -> Trained:
+    def result(self) -> ModelFiles:
         """A model that does not exist."""
         return self.trained
 
@@ -49,14 +50,14 @@ def main() -> None:
 
 def measure(number: int, settings: params.Params) -> dict[str, str]:
     """Do a number of empty jobs, one for each core at a time."""
-    first, driver = all_trained()[0], psutil.Process()
+    first, driver = all_models()[0], psutil.Process()
     job = Empty(first, Recipe.read(first.variant), code_digests(), trains=False)
-    jobs = [replace(job, trained=Trained(first.variant, seed)) for seed in range(number)]
+    jobs = [replace(job, trained=ModelFiles(first.variant, seed)) for seed in range(number)]
     before, began, everyone = sum(driver.cpu_times()[:2]), time.monotonic(), sum(psutil.cpu_times()[:3])
     with View(Console(quiet=True), number) as view:
         cluster = repro.make_executor("ray", settings, jobs, None)
         joined = time.monotonic()
-        ahead.run(jobs, cluster, view)
+        scheduler.run(jobs, cluster, view)
     wall = time.monotonic() - joined
     return {
         "jobs": f"{number:,}",

@@ -9,10 +9,10 @@ import yaml
 from PIL import Image
 from ruamel.yaml import YAML
 
-from pipeline.quickstart import lay_out
-from pipeline.shared.arrays import read_arrays, read_facts
-from pipeline.shared.errors import PipelineError
-from pipeline.shared.paths import RAW
+from pipeline.commands.quickstart import lay_out
+from pipeline.core.arrays import read_arrays, read_facts
+from pipeline.support.errors import PipelineError
+from pipeline.support.paths import RAW
 
 
 def make(

@@ -19,7 +19,7 @@ def machine_speed() -> float:
 
     NumPy's own library does not use all instructions of every CPU, so layers would seem faster than products.
     """
-    from pipeline.learning.backend import keras
+    from pipeline.core.backend import keras
 
     one = keras.random.uniform((SIZE, SIZE), seed=0)
     seconds = []
@@ -32,8 +32,8 @@ def machine_speed() -> float:
 
 def operations() -> dict[str, float]:
     """GFLOP of a forward pass of one image, in convolutions and dense layers, for each plain variant."""
-    from pipeline.design.architecture import build
-    from pipeline.learning.backend import keras
+    from pipeline.core.backend import keras
+    from pipeline.stages.recipes.architecture import build
 
     found = {}
     for name, variant in plain(Params.read()).items():

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from pipeline.shared.errors import PipelineError, in_a_line
+from pipeline.support.errors import PipelineError, in_a_line
 
 RESULTS = Path("benchmarks/results.json")
 

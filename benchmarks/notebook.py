@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.design import networks
-from pipeline.learning.backend import keras
+from pipeline.core.backend import keras
+from pipeline.core.variant import Variant
 from pipeline.params import Params
-from pipeline.shared.variant import Variant
+from pipeline.stages.recipes import networks
 
 CLASSES = 10
 

@@ -21,15 +21,15 @@ import pandas as pd
 
 from benchmarks.measure import RESULTS, machine
 from benchmarks.steps import forward_passes
+from pipeline.core.arrays import read_facts, write_json
 from pipeline.params import Params
-from pipeline.records import store, tracking
-from pipeline.reporting.figures import frontier
-from pipeline.reporting.markdown import in_digits, markdown_table
-from pipeline.reporting.results import accuracy_with_views
-from pipeline.shared.arrays import read_facts, write_json
-from pipeline.shared.errors import PipelineError, one_line_errors
-from pipeline.shared.paths import PREPARED
-from pipeline.shared.trained import Trained, all_trained
+from pipeline.stages.report.comparison_figures import frontier
+from pipeline.stages.report.markdown import in_digits, markdown_table
+from pipeline.stages.report.results import accuracy_with_views
+from pipeline.support import mlflow_runs, mlflow_store
+from pipeline.support.errors import PipelineError, one_line_errors
+from pipeline.support.model_files import ModelFiles, all_models
+from pipeline.support.paths import PREPARED
 
 RECORDS, PAGE, FRONTIER = Path("benchmarks/runs"), Path("docs/results.md"), Path("docs/images/frontier.png")
 BEGINS, ENDS = "<!-- Written by `python -m benchmarks.runs`. -->\n", "<!-- Written by hand. -->\n"
@@ -71,14 +71,14 @@ def main() -> None:
 def records_in(folder: Path) -> dict[str, dict[str, Any]]:
     """The records of a job's trainings that are scored, by their names."""
     with chdir(folder):
-        return {one.name: record_of(one) for one in all_trained() if one.scores.is_file()}
+        return {one.name: record_of(one) for one in all_models() if one.scores.is_file()}
 
 
-def record_of(trained: Trained) -> dict[str, Any]:
+def record_of(trained: ModelFiles) -> dict[str, Any]:
     """What is kept of a finished training of the job in this folder."""
-    store.check()
+    mlflow_store.check()
     facts, kept = read_facts(PREPARED / "split"), trained.record()
-    run = tracking.find_run(facts["name"], trained.tags())
+    run = mlflow_runs.find_run(facts["name"], trained.tags())
     if run is None or "cpu_seconds" not in run.data.metrics:
         raise PipelineError(f"{trained.name}: MLflow has no run of it with its CPU seconds")
     history = trained.epochs()

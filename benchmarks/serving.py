@@ -30,12 +30,12 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from benchmarks.measure import machine
-from pipeline.champion import serving
-from pipeline.design import architecture
-from pipeline.learning import model_file
-from pipeline.learning.backend import keras, tf
-from pipeline.shared.errors import PipelineError, one_line_errors
-from pipeline.shared.variant import Network
+from pipeline.core import model_file
+from pipeline.core.backend import keras, tf
+from pipeline.core.variant import Network
+from pipeline.stages.promote import packaging
+from pipeline.stages.recipes import architecture
+from pipeline.support.errors import PipelineError, one_line_errors
 from tests.servers import answers, free_port, server
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -69,7 +69,7 @@ def save_both(network: str, folder: Path) -> keras.Model:
     keras.utils.set_random_seed(0)
     model = architecture.build(Network(name=network), list(IMAGES.shape[1:]), len(CLASSES), network)
     model_file.save(model, folder / "model.keras")
-    described = serving.described(folder / "model.keras", CLASSES, IMAGES[0], len(IMAGES))
+    described = packaging.described(folder / "model.keras", CLASSES, IMAGES[0], len(IMAGES))
     mlflow.pyfunc.save_model(path=folder / "served", **described)
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *IMAGES.shape[1:]))]),
@@ -84,7 +84,7 @@ def one_image(model: keras.Model, folder: Path) -> dict[str, Any]:
     served = mlflow.pyfunc.load_model(str(folder / "served"))
     classifier = served.unwrap_python_model()
     image, frame = tf.constant(IMAGES[:1]), pd.DataFrame({"pixels": [IMAGES[0]]})
-    encoded = serving.example_request(IMAGES[0])
+    encoded = packaging.example_request(IMAGES[0])
     return compared(
         {
             "served model, forward pass": lambda: classifier.forward(image).numpy(),
@@ -124,7 +124,7 @@ def http(folder: Path) -> dict[str, Any]:
     bodies = {
         "served, image": (
             "served",
-            {"dataframe_records": serving.example_request(IMAGES[0]).to_dict("records")},
+            {"dataframe_records": packaging.example_request(IMAGES[0]).to_dict("records")},
         ),
         "served, pixels": ("served", {"dataframe_records": [{"pixels": IMAGES[0].tolist()}]}),
         "stock Keras flavour": ("stock", {"instances": IMAGES[:1].tolist()}),

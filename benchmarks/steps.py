@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import summary
+from pipeline.core.variant import Variant
 from pipeline.params import Params
-from pipeline.shared.variant import Variant
 
 if TYPE_CHECKING:
-    from pipeline.learning.recipe import Recipe
+    from pipeline.core.recipe import Recipe
 
 FACTS = {"image_shape": [32, 32, 3], "classes": range(10), "counts": {"train": 45_000}}
 EPOCHS, LEAST, SECONDS = 8, 2, 12  # counted of each side: so many, or fewer where they take long
@@ -118,7 +118,7 @@ def started(
 
 def make_recipe(variant: Variant, epochs: int, side: dict[str, Any]) -> "Recipe":
     """The recipe of a variant with a side's threads and precision, which stops after `epochs`."""
-    from pipeline.recipes import recipe
+    from pipeline.stages.recipes.stage import recipe
 
     params = Params.read()
     params = params.model_copy(update={"training": params.training.model_copy(update=side)})
@@ -133,11 +133,11 @@ def take_turns(
     import numpy as np
 
     from benchmarks import notebook
-    from pipeline.learning import hardware
-    from pipeline.learning.backend import keras
-    from pipeline.training import fitting
-    from pipeline.training.batches import Images
-    from pipeline.training.body import make_twin
+    from pipeline.core import hardware
+    from pipeline.core.backend import keras
+    from pipeline.stages.train import fitting
+    from pipeline.stages.train.batches import Images
+    from pipeline.stages.train.training import make_twin
 
     class Turns(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002

@@ -1,7 +1,7 @@
 """The whole job: the documents' variants, epochs and images cut short, from the images to the report.
 
 Three ways: the documents' notebooks one after another, which train and score and no more; `dvc repro` of an
-older commit; and `python -m pipeline.repro`, which is `make repro`, with as many jobs as cores.
+older commit; and `python -m pipeline repro`, which is `make repro`, with as many jobs as cores.
 """
 
 import itertools
@@ -16,9 +16,9 @@ import numpy as np
 from benchmarks import job
 from benchmarks.measure import run
 from pipeline.params import Params
-from pipeline.shared.errors import PipelineError
+from pipeline.support.errors import PipelineError
 
-PARALLEL = [sys.executable, "-m", "pipeline.repro", "--jobs"]
+PARALLEL = [sys.executable, "-m", "pipeline", "repro", "--jobs"]
 FOUR_VARIANTS = ["baseline", "deep_dropout", "model_s", "vgg3"]
 FEW, MANY = 2, 10  # trainings
 

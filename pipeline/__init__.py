@@ -1,39 +1,17 @@
 """CIFAR-10 from the archive to a served champion.
 
-Stages, in the order of dvc.yaml:
+    __main__    the command line: `python -m pipeline --help` lists all stages and commands
+    params      params.yaml as frozen objects
 
-    watch       lists the files of your own folders
-    fetch       downloads the images                      evaluate   scores all models, draws their figures
-    prepare     checks them, splits off validation        promote    makes the best model champion
-    recipes     writes a recipe for each variant          diagnose   looks for weak points of data and model
-    train       trains one variant with one seed          report     writes the comparison
-    predict     stores its probabilities
+    commands    what people run around the stages
+    running     jobs ahead of their stages, on this machine or on a cluster
+    stages      the stages of dvc.yaml: a module each, or a folder whose `stage.py` is the stage
+    shared      what only other stages than `train` and `predict` share
+    core        what a training or a prediction uses, and nothing else
+    support     what cannot change a result: errors, locks, paths, DVC's files, MLflow's store and runs
 
-Commands around them:
-
-    params      checks params.yaml                        sync       logs to MLflow what DVC restored
-    plan        shows which stages would run              rollback   makes the previous champion champion
-    repro       runs them, trainings side by side         backup     saves MLflow's store
-    quickstart  runs everything on small images           restore    restores a backup
-    classify    classifies images                         integrity  checks files against DVC's records
-    demo        serves a page to try a model on           search     tries settings of a variant
-    serve       serves a model with MLflow's server
-
-Folders, each used by the stages beside it:
-
-    data        sources and archives (fetch), image files (fetch, serving)
-    design      networks and their checked configurations (recipes)
-    learning    Keras, recipes, model files (recipes, train, predict)
-    training    fit, its fast twin, checkpoints, training-only layers (train)
-    scoring     a model's metrics, tables and figures (evaluate)
-    champion    selection, registry, serving (promote)
-    diagnosis   near duplicates, suspicious labels, image corruptions (diagnose)
-    reporting   the comparison's text, tables and figures (report)
-    classification  a registered model and its predictions (classify, demo, serve)
-    records     MLflow's store and runs
-    running     trainings ahead of their stages, in workers or on a cluster (repro)
-    searching   ranges, trials and what they show (search)
-    shared      paths, errors, locks, arrays, params
+A module imports only from its own folder and those below it in this list. A stage depends on its own code,
+`core` and, as it needs them, `shared` and `params`, which dvc.yaml lists.
 """
 
 import gc

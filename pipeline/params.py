@@ -1,7 +1,4 @@
-"""Read params.yaml as one frozen object, and print what is wrong with it.
-
-python -m pipeline.params
-"""
+"""Read params.yaml as one frozen object, and say what is wrong with it."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -9,12 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.shared.arguments import no_arguments
-from pipeline.shared.errors import PipelineError, one_line_errors
-from pipeline.shared.load_params import load_params, shortened
-from pipeline.shared.paths import PARAMS
-from pipeline.shared.trained import Trained
-from pipeline.shared.variant import Section, Variant, text
+from pipeline.core.variant import Section, Variant, text
+from pipeline.support.errors import PipelineError
+from pipeline.support.model_files import ModelFiles
+from pipeline.support.paths import PARAMS
+from pipeline.support.validation import load_params, shortened
 
 # Names are parts of the names of files, which have at most 255 bytes, and of MLflow's registered models.
 VariantName = Annotated[
@@ -157,9 +153,9 @@ class Params(Section):
         return {f"{key}.{name}": block for key, blocks in tables.items() for name, block in blocks.items()}
 
     @property
-    def trained(self) -> list[Trained]:
+    def models(self) -> list[ModelFiles]:
         """The models that these params ask for."""
-        return [Trained(key.rpartition(".")[2], seed) for key in self.blocks for seed in self.seeds]
+        return [ModelFiles(key.rpartition(".")[2], seed) for key in self.blocks for seed in self.seeds]
 
     @model_validator(mode="after")
     def _seeds_are_distinct(self) -> Self:
@@ -185,16 +181,3 @@ class Params(Section):
                     f"finetune.init_from; received {variant.network.model_dump()!r}"
                 )
         return self
-
-
-@one_line_errors
-def main() -> None:
-    """Check params.yaml and the versions that it names."""
-    no_arguments(__doc__)
-    params = Params.read()
-    params.training.check_versions()
-    print(f"{PARAMS}: fine: {len(params.trained)} trainings on {params.data.dataset}")
-
-
-if __name__ == "__main__":
-    main()

@@ -16,8 +16,8 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import Page, expect, sync_playwright
 
-from pipeline.shared.arrays import read_arrays
-from pipeline.shared.errors import PipelineError
+from pipeline.core.arrays import read_arrays
+from pipeline.support.errors import PipelineError
 from tests.ray_nodes import Nodes
 from tests.servers import http_server
 
@@ -104,7 +104,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Clone:
             made.run("git", "add", "--all")
             readme = made.folder / "README.md"
             readme.write_text(readme.read_text() + "\nA local change.\n")
-            done = made.run(sys.executable, "-m", "pipeline.quickstart")
+            done = made.run(sys.executable, "-m", "pipeline", "quickstart")
             (home / "quickstart.txt").write_text(done.stdout)
     return made
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import recipes
-from pipeline.design import architecture
-from pipeline.learning.backend import keras
-from pipeline.learning.hardware import make_deterministic
-from pipeline.learning.recipe import Recipe
+from pipeline.core.arrays import digest_of
+from pipeline.core.backend import keras
+from pipeline.core.hardware import make_deterministic
+from pipeline.core.recipe import Recipe
+from pipeline.core.variant import Network
 from pipeline.params import Params
-from pipeline.shared.arrays import digest_of
-from pipeline.shared.variant import Network
-from pipeline.training import fitting
-from pipeline.training.batches import Images
-from pipeline.training.body import make_twin, starting_model
+from pipeline.stages.recipes import architecture
+from pipeline.stages.recipes import stage as recipes
+from pipeline.stages.train import fitting
+from pipeline.stages.train.batches import Images
+from pipeline.stages.train.training import make_twin, starting_model
 
 ROOT = Path(__file__).parents[1]  # conftest, which has it too, imports much
 FACTS = {"image_shape": [32, 32, 3], "classes": range(10), "counts": {"train": 1000}}

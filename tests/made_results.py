@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.champion.selection import choose
-from pipeline.reporting.report_text import write
-from pipeline.reporting.results import Results, summarize
-from pipeline.reporting.statistics import Resampled
-from pipeline.scoring import metrics
-from pipeline.shared.trained import Trained
+from pipeline.shared.selection import choose
+from pipeline.stages.evaluate import metrics
+from pipeline.stages.report.report_text import write
+from pipeline.stages.report.results import Results, summarize
+from pipeline.stages.report.statistics import Resampled
+from pipeline.support.model_files import ModelFiles
 
 CLASSES = ["cat", "dog"]
 COUNTS = {"train": 45000, "validation": 5000, "test": 10000}
@@ -24,7 +24,7 @@ ODD_NAMES = [*ODD.split(), "variant", "a\nb", " a "]
 
 
 def diagnosis_of(name: str) -> dict[str, pd.DataFrame]:
-    """What `pipeline.diagnose` found with the model of this name."""
+    """What `diagnose` found with the model of this name."""
     copies = {"part": ["test", "validation"], "image": [3, 4], "of_part": "train", "of_image": [5, 6]}
     falling = {"corruption": ["noise", "noise", "blur", "blur"], "level": [0, 5, 0, 5]}
     return {
@@ -77,7 +77,9 @@ def results_of(
     seeds: int = 1, validation: dict[str, float] = VALIDATION, classes: list[str] = CLASSES, **facts: Any
 ) -> Results:
     scores = scores_of(seeds, validation)
-    models = [Trained(variant, seed) for variant, seed in zip(scores["variant"], scores["seed"], strict=True)]
+    models = [
+        ModelFiles(variant, seed) for variant, seed in zip(scores["variant"], scores["seed"], strict=True)
+    ]
     names = [one.name for one in models]
     known: dict[str, Any] = {"name": "pets", "source": "cifar10", "classes": classes}
     known |= {"split_digest": "0123456789abcdef", "duplicates": {"training_and_validation": 0, "test": 0}}

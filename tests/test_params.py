@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from pipeline import params
+from pipeline.__main__ import main
+from pipeline.core.variant import network_names
 from pipeline.params import Params
-from pipeline.shared.errors import PipelineError
-from pipeline.shared.trained import Trained
-from pipeline.shared.variant import network_names
+from pipeline.support.errors import PipelineError
+from pipeline.support.model_files import ModelFiles
 from tests.conftest import MISSING, ROOT, change, refusal
 
 ORIGINAL = (ROOT / "params.yaml").read_text()
@@ -55,8 +55,8 @@ def problem_of(text: str | bytes, folder: Path) -> str:
 
 def test_every_variant_is_trained_with_every_seed(tmp_path: Path) -> None:
     names = [name for group in (tree(), tree()["finetune"]) for name in group["variants"]]
-    trained = Params.read(altered(tmp_path, "seeds", [5, 7])).trained
-    assert trained == [Trained(name, seed) for name in names for seed in (5, 7)]
+    trained = Params.read(altered(tmp_path, "seeds", [5, 7])).models
+    assert trained == [ModelFiles(name, seed) for name in names for seed in (5, 7)]
 
 
 SHALLOW = tree()["variants"]["shallow"]
@@ -221,14 +221,14 @@ def test_mangled_text_is_taken_as_dvc_takes_it_or_refused_in_one_line(tmp_path: 
     taken_as_it_stands_or_refused(path)
 
 
-def test_command_says_that_params_are_fine(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_says_that_params_are_valid(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tree(), workplace)
-    params.main()
-    count = len(Params.read(ROOT / "params.yaml").trained)
-    assert capsys.readouterr().out == f"params.yaml: fine: {count} trainings on cifar10\n"
+    main(["check"])
+    count = len(Params.read(ROOT / "params.yaml").models)
+    assert capsys.readouterr().out == f"params.yaml: OK: {count} trainings on cifar10\n"
 
 
 @pytest.mark.parametrize(("key", "value"), [("split.sed", 1), ("training.keras", "2.0.0")])
 def test_command_ends_with_one_line(workplace: Path, key: str, value: Any) -> None:
     altered(workplace, key, value)
-    assert refusal(params.main).startswith("error: params.yaml: ")
+    assert refusal(main, ["check"]).startswith("error: params.yaml: ")

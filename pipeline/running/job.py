@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.learning.recipe import Recipe, prediction_key, training_tags
+from pipeline.core.arrays import digest_of
+from pipeline.core.recipe import Recipe, prediction_key, training_tags
 from pipeline.running.view import report
-from pipeline.shared import results
-from pipeline.shared.arrays import digest_of
-from pipeline.shared.lock import locked
-from pipeline.shared.trained import Trained
+from pipeline.support import job_results
+from pipeline.support.locks import locked
+from pipeline.support.model_files import ModelFiles
 
 Report = Callable[[tuple[int, int, float]], None]  # of epoch, number of epochs, validation accuracy
 
@@ -24,7 +24,7 @@ class Job:
     tags of the folder that asked for the job, and `tracks` says whether it logs to MLflow.
     """
 
-    trained: Trained
+    trained: ModelFiles
     recipe: Recipe
     code: dict[str, str]
     trains: bool = True
@@ -35,7 +35,7 @@ class Job:
     tracks: bool = True
 
     @property
-    def base(self) -> Trained | None:
+    def base(self) -> ModelFiles | None:
         """The model that a fine-tuning begins with."""
         return self.recipe.base(self.trained.seed) if self.trains else None
 
@@ -49,14 +49,16 @@ class Job:
         """The tags of its training, whose digest is the key of the result."""
         return training_tags(self.trained, self.recipe, self.start, self.code["train"])
 
-    def result(self) -> Trained:
+    def result(self) -> ModelFiles:
         """Its model, which no stage has taken up yet if it trains."""
-        return replace(self.trained, ahead=results.folder_of(digest_of(self.tags())) if self.trains else None)
+        return replace(
+            self.trained, ahead=job_results.folder_of(digest_of(self.tags())) if self.trains else None
+        )
 
     def __call__(self, report: Report = report) -> None:
         """Train and predict, in a worker, under the locks that the stages take."""
-        from pipeline.predict import predict
-        from pipeline.training.body import train  # TensorFlow
+        from pipeline.stages.predict import predict
+        from pipeline.stages.train.training import train  # TensorFlow
 
         def training(folder: Path) -> None:
             ahead = replace(self.trained, ahead=folder)
@@ -65,9 +67,9 @@ class Job:
         report((0, self.recipe.settings["epochs"], 0.0))
         if self.trains:
             with locked(f"train-{self.trained.name}"):
-                results.make(digest_of(self.tags()), training)
+                job_results.make(digest_of(self.tags()), training)
         if self.predicts:
             model = self.result().model
             key = prediction_key(model, self.recipe, self.code["predict"])
             with locked(f"predict-{self.trained.name}"):
-                results.make(key, partial(predict, model, self.recipe))
+                job_results.make(key, partial(predict, model, self.recipe))

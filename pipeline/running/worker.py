@@ -17,7 +17,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from pipeline.shared.errors import one_line_errors
+from pipeline.support.errors import one_line_errors
 
 NVIDIA = Path("/proc/driver/nvidia/gpus")  # has a folder for each GPU
 
@@ -43,7 +43,7 @@ def warm_up() -> None:
     if CONTEXT.get_start_method() == "spawn":
         return
     imported = [name for name in sys.modules if name.startswith("pipeline.")]
-    CONTEXT.set_forkserver_preload([*imported, "pipeline.training.body", "pipeline.predict"])
+    CONTEXT.set_forkserver_preload([*imported, "pipeline.stages.train.training", "pipeline.stages.predict"])
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server and its forks inherit this
     forkserver.ensure_running()
     signal.signal(signal.SIGINT, handler)

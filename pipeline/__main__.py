@@ -1,0 +1,75 @@
+"""The command line.
+
+    python -m pipeline --help
+
+Imports a command's module only to run it, so that the help needs neither TensorFlow nor MLflow.
+"""
+
+import sys
+from importlib import import_module
+
+import click
+
+from pipeline.support.errors import one_line_errors
+
+# The module of each command, whose `main` runs it, and its line of the help.
+STAGES = {
+    "watch": ("stages.fetch.watch", "List the files of a folder of your own images."),
+    "fetch": ("stages.fetch.stage", "Download or read the images."),
+    "prepare": ("stages.prepare", "Check the images and split off the validation images."),
+    "recipes": ("stages.recipes.stage", "Write the recipe of each variant."),
+    "train": ("stages.train.stage", "Train one variant with one seed."),
+    "predict": ("stages.predict", "Store the probabilities that a model predicts."),
+    "evaluate": ("stages.evaluate.stage", "Score all models, or one, and draw their figures."),
+    "promote": ("stages.promote.stage", "Make the chosen model champion."),
+    "diagnose": ("stages.diagnose.stage", "Look for weak points of the data and the chosen model."),
+    "report": ("stages.report.stage", "Write the report and the model card."),
+}
+COMMANDS = {
+    "quickstart": ("commands.quickstart", "Run the whole pipeline in minutes, on handwritten digits."),
+    "check": ("commands.check", "Check params.yaml."),
+    "plan": ("commands.plan", "Print which stages would run."),
+    "repro": ("commands.repro", "Run all stages, trainings side by side."),
+    "integrity": ("support.integrity", "Check files against dvc.lock."),
+    "sync": ("commands.sync", "Log to MLflow what it lacks."),
+    "rollback": ("commands.rollback", "Make the previous champion champion again."),
+    "classify": ("commands.classify", "Classify images."),
+    "demo": ("commands.demo", "Serve a page to try a model on."),
+    "serve": ("commands.serve", "Serve a model with MLflow's server."),
+    "search": ("commands.search.command", "Search for better settings of a variant."),
+}
+
+
+class Pipeline(click.Group):
+    """The stages and the commands around them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """The names of all commands."""
+        return [*STAGES, *COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the module of a command."""
+        module, _ = (STAGES | COMMANDS).get(cmd_name, (None, None))
+        if module is None:
+            return None
+        found: click.Command = import_module(f"pipeline.{module}").main
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write both sections, without importing a module."""
+        for title, commands in (("Stages, in their order", STAGES), ("Commands around them", COMMANDS)):
+            with formatter.section(title):
+                formatter.write_dl([(name, line) for name, (_, line) in commands.items()])
+
+
+@one_line_errors
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; by default the one that the process was started with."""
+    group = Pipeline("pipeline", help="CIFAR-10 from the archive to a served champion.")
+    status = group.main(arguments, prog_name="python -m pipeline", standalone_mode=False)
+    if isinstance(status, int) and status:
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""The champion: its selection, registration and serving."""

@@ -1,1 +1,0 @@
-"""Classifying images with a registered model: for `pipeline.classify` and the page of `pipeline.demo`."""

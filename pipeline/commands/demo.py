@@ -1,0 +1,41 @@
+"""A page to try the champion on: drop an image or take a test image, and see what it makes of it.
+
+    python -m pipeline demo [--model models:/digits@champion] [--port 8501]
+
+Serves pipeline/commands/demo_page.py with Streamlit, which `make demo` installs, on this machine only,
+without network access. Reads what `classify` reads. Writes nothing.
+"""
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from pipeline.support.errors import PipelineError
+
+OPTIONS = {
+    "server.address": "127.0.0.1",
+    "server.headless": "true",  # opens no browser, asks for no address
+    "server.fileWatcherType": "none",
+    "server.maxUploadSize": "50",  # MB
+    "browser.gatherUsageStats": "false",
+    "client.showErrorDetails": "none",
+    "client.toolbarMode": "minimal",
+}
+
+
+@click.command()
+@click.option("--model", metavar="URI", help="Any MLflow model; by default the champion.")
+@click.option("--port", type=int, default=8501, show_default=True)
+def main(model: str | None, port: int) -> None:
+    """Serve a page to try a model on."""
+    if find_spec("streamlit") is None:
+        raise PipelineError("the page needs Streamlit, which is not installed: `make demo` installs it")
+    page = str(Path(__file__).with_name("demo_page.py"))
+    options = [f"--{name}={value}" for name, value in OPTIONS.items()]
+    command = ["-m", "streamlit", "run", page, f"--server.port={port}", *options]
+    chosen = ["--", model] if model else []
+    print(f"demo: on http://127.0.0.1:{port}", flush=True)
+    os.execv(sys.executable, [sys.executable, *command, *chosen])  # noqa: S606 # nosec B606 # no shell

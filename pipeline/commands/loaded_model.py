@@ -1,0 +1,145 @@
+"""Load any MLflow image classifier, with the classes and test images of its data.
+
+For `classify`, `serve` and the page. Takes the served model and those that trainings log,
+which name their classes and data, and any other that maps uint8 (n, size, size, 3) to probabilities (n,
+classes).
+"""
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel
+
+from pipeline.core.arrays import read_arrays, read_facts
+from pipeline.params import Params
+from pipeline.stages.promote.registry import CHAMPION
+from pipeline.support import mlflow_store
+from pipeline.support.errors import PipelineError, in_a_line
+from pipeline.support.paths import PREPARED
+
+# Where test images may lie: those of params.yaml, and the quickstart's.
+DATA = (PREPARED, Path("quickstart") / PREPARED)
+BATCH = 256
+TRACKED = ("models:", "runs:")  # the URIs of models that are looked up in MLflow's store
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that was loaded from `uri`, the names of its classes, and the test split if it is here.
+
+    `test` has `images` uint8 (n, size, size, 3) and `labels` int64 (n,).
+    """
+
+    uri: str
+    model: PyFuncModel
+    classes: list[str]
+    size: int  # images are size x size pixels
+    test: dict[str, np.ndarray] | None
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities (n, classes) of uint8 images (n, size, size, 3).
+
+        Raises PipelineError if the model does not give them.
+        """
+        size = (self.model.model_config or {}).get("batch_limit", BATCH)
+        batches = [images[start : start + size] for start in range(0, len(images), size)]
+        try:
+            found = np.concatenate([self._of_batch(batch) for batch in batches])
+        except Exception as error:  # what a model raises depends on its kind
+            raise PipelineError(f"{self.uri}: cannot classify images: {in_a_line(error)[:300]}") from error
+        expected = (len(images), len(self.classes))
+        if found.shape != expected:
+            raise PipelineError(
+                f"{self.uri}: must give probabilities of shape {expected}; received {found.shape}"
+            )
+        return found
+
+    def _of_batch(self, images: np.ndarray) -> np.ndarray:
+        if "classes" not in (self.model.model_config or {}):  # which the served model has
+            with contextlib.redirect_stdout(io.StringIO()):  # Keras draws a progress bar
+                return np.asarray(self.model.predict(images))
+        answers: Any = self.model.predict(pd.DataFrame({"pixels": list(images)}))
+        return np.array([list(answer["probabilities"].values()) for answer in answers])
+
+
+def champion_uri() -> str:
+    """The champion of the dataset that params.yaml names."""
+    return f"models:/{Params.read().data.dataset}@{CHAMPION}"
+
+
+def check(uri: str) -> None:
+    """Raise PipelineError if MLflow has no such model."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    if uri.startswith(TRACKED):
+        tracking = mlflow.get_tracking_uri()
+        if mlflow_store.is_database(tracking) and mlflow_store.revision(tracking) is None:
+            raise PipelineError(
+                f"{uri}: there is no MLflow store yet in this folder; train, or set MLFLOW_TRACKING_URI"
+            )
+        mlflow_store.check()
+    _tried(uri, mlflow.models.get_model_info)
+
+
+def load_model(uri: str) -> PyFuncModel:
+    """Load any MLflow model. Raises PipelineError if that fails."""
+    import pipeline.core.backend  # noqa: F401  quiet, before MLflow imports TensorFlow
+
+    check(uri)
+    return _tried(uri, mlflow.pyfunc.load_model)
+
+
+def load(uri: str) -> LoadedModel:
+    """Load any MLflow model that classifies images. Raises PipelineError if that fails."""
+    model = load_model(uri)
+    metadata, config = model.metadata.metadata or {}, model.model_config or {}
+    folder = next((f for f in DATA if _fits(f, metadata.get("data_digest"))), None)
+    facts = read_facts(folder / "split") if folder else {}
+    classes = config.get("classes") or metadata.get("classes") or facts.get("classes")
+    if classes is None:
+        raise PipelineError(f"{uri}: has no class names, and there is no {PREPARED}/split to read them from")
+    test = read_arrays(folder / "test") if folder else None
+    return LoadedModel(uri, model, list(classes), config.get("image_size") or _size(model), test)
+
+
+def _tried(uri: str, function: Callable[[str], Any]) -> Any:
+    """The result of a function of MLflow for a model. Raises PipelineError if it fails."""
+    try:
+        return function(uri)
+    except Exception as error:  # what MLflow raises depends on the kind of URI and of model
+        known = _champions() if uri.startswith(TRACKED) else ""  # only then is the store checked
+        raise PipelineError(f"{uri}: cannot be loaded: {in_a_line(error)}{known}") from error
+
+
+def _size(model: PyFuncModel) -> int:
+    """The size of the images that a model without a size in its configuration takes."""
+    schema = model.metadata.get_input_schema()
+    shape = list(schema.inputs[0].shape) if schema and schema.is_tensor_spec() else []
+    return int(shape[1]) if len(shape) == 4 else 32
+
+
+def _fits(folder: Path, data_digest: str | None) -> bool:
+    """Whether a folder holds prepared data, and those of the model if it names its data."""
+    if not (folder / "split").is_dir():
+        return False
+    return data_digest is None or read_facts(folder / "split")["data_digest"] == data_digest
+
+
+def _champions() -> str:
+    """The names of all champions, to end an error with."""
+    try:
+        registered = mlflow.MlflowClient().search_registered_models()
+    except MlflowException:
+        return ""
+    names = [f"models:/{model.name}@{CHAMPION}" for model in registered if CHAMPION in model.aliases]
+    return f"; champions here: {', '.join(names)}" if names else ""

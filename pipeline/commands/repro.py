@@ -1,0 +1,92 @@
+"""`dvc repro`, with training and prediction done first, side by side in workers.
+
+    python -m pipeline repro [--jobs N] [--executor ray]
+
+Prints the plan. Then N workers train and predict what is out of date, and one `dvc repro --keep-going` walks
+the stages, which take these results up (docs/running.md). If a training fails, the others still run.
+
+Reads and writes what the stages do. Exits with status 1 if a stage failed, and with 130 on Ctrl-C, which
+stops what runs and keeps finished results.
+"""
+
+import re
+import signal
+import sys
+from collections.abc import Sequence
+
+import click
+import joblib
+import mlflow
+from rich.console import Console
+
+from pipeline.commands import plan
+from pipeline.core.recipe import code_digests
+from pipeline.params import Params
+from pipeline.running import dvc_repro, scheduler, worker
+from pipeline.running.job import Job
+from pipeline.running.local import Pool
+from pipeline.running.view import View
+from pipeline.support import integrity, job_results, mlflow_runs
+from pipeline.support.errors import PipelineError
+from pipeline.support.locks import SingleInstance
+
+
+@click.command(cls=SingleInstance)
+@click.option("--jobs", default="cores", help="Trainings at a time: a number, or `cores`, the default.")
+@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", help="Where they run.")
+def main(jobs: str, executor: str) -> None:
+    """Run all stages, trainings side by side."""
+    if not re.fullmatch("cores|[1-9][0-9]*", jobs):
+        raise click.BadParameter(
+            f"must be `cores` or a whole number from 1; received {jobs!r}", param_hint="--jobs"
+        )
+    sys.exit(reproduce(plan.checked_params(), None if jobs == "cores" else int(jobs), executor))
+
+
+def reproduce(params: Params, jobs: int | None = None, executor: str = "local") -> int:
+    """Restore damaged files, print the plan, and bring all stages up to date. Returns the exit status.
+
+    At most `jobs` trainings run at a time, by default as many as the cores have room for; one on each GPU.
+    """
+    for number in dvc_repro.SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
+            signal.signal(number, signal.default_int_handler)
+    try:
+        integrity.mend_everything()
+        stages, code = plan.outdated_stages(), code_digests()
+        if executor == "local" and any("@" in stage for stage in stages):  # a training or a prediction
+            worker.warm_up()
+        stages = plan.after_recipes(stages)
+        todo = plan.jobs_ahead(stages, params.data.dataset, code)
+        plan.show(stages, todo)
+        with View(Console(), len(todo)) as view:
+            job_results.forget_failures()
+            if todo:
+                scheduler.run(todo, make_executor(executor, params, todo, jobs), view)
+        if dvc_repro.dvc_repro():
+            forget_results(params.data.dataset)
+            return 0
+    except KeyboardInterrupt:
+        print("interrupted. Run the same command to continue.", file=sys.stderr)
+        return 130
+    left = ", ".join(plan.outdated_stages())
+    print(f"error: not done: {left}. Run the same command to continue.", file=sys.stderr)
+    return 1
+
+
+def make_executor(name: str, params: Params, todo: Sequence[Job], jobs: int | None) -> scheduler.Executor:
+    """Where the trainings run. Raises PipelineError if Ray is not installed, or its cluster has no room."""
+    if name == "local":
+        return Pool(jobs or max(1, joblib.cpu_count() // params.training.threads), todo)
+    try:
+        from pipeline.running.ray_cluster import Cluster  # an optional dependency
+    except ModuleNotFoundError as error:
+        raise PipelineError(f"--executor ray: {error.name} is not installed: run `make cluster`") from error
+    return Cluster(params.cluster, todo, jobs)
+
+
+def forget_results(experiment: str) -> None:
+    """Remove all results, once every stage is up to date. The run of one that was not taken up gets a tag."""
+    for tags in job_results.clear():
+        if run := mlflow_runs.find_run(experiment, tags):
+            mlflow.MlflowClient().set_tag(run.info.run_id, "taken_up", "false")

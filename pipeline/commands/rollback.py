@@ -1,0 +1,25 @@
+"""Make the previous champion champion again, and the champion the previous one.
+
+    python -m pipeline rollback
+
+Reads params.yaml (data), loads the previous champion, so that a damaged one is not made champion, and changes
+the two aliases of the registered model.
+"""
+
+import click
+
+from pipeline.commands import loaded_model
+from pipeline.params import Params
+from pipeline.stages.promote import registry
+from pipeline.support import mlflow_store
+from pipeline.support.locks import SingleInstance
+
+
+@click.command(cls=SingleInstance)
+def main() -> None:
+    """Load the previous champion and swap the aliases."""
+    name = Params.read().data.dataset
+    mlflow_store.check()
+    if registry.version_at(name, registry.PREVIOUS) is not None:
+        loaded_model.load_model(f"models:/{name}@{registry.PREVIOUS}")
+    print(registry.rollback(name))

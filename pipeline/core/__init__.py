@@ -1,0 +1,1 @@
+"""What a training or a prediction uses, and nothing else."""

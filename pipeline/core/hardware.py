@@ -1,0 +1,47 @@
+"""The hardware that models run on: threads, device, and the precision that suits it."""
+
+import re
+from pathlib import Path
+
+from pipeline.core.backend import keras, tf
+
+CPU = Path("/proc/cpuinfo")
+BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # instructions that multiply bfloat16 matrices, as Linux names them
+AMPERE = (8, 0)  # the compute capability of the first GPUs that multiply bfloat16 matrices
+
+
+def make_deterministic(seed: int, threads: int, share_batches: bool) -> None:
+    """Seed Python, NumPy and TensorFlow, and fix the threads, before TensorFlow does any work.
+
+    A GPU's operations become deterministic ones; the threads are those of a CPU.
+    With `share_batches` the threads run operations side by side, a part of the batch each, and none is shared
+    among them (see `stages.train.twin`). Otherwise TensorFlow shares each operation among them.
+    """
+    keras.utils.set_random_seed(seed)
+    if device() == "gpu":
+        tf.config.experimental.enable_op_determinism()
+        return
+    tf.config.threading.set_intra_op_parallelism_threads(1 if share_batches else threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads if share_batches else 1)
+
+
+def device() -> str:
+    """`gpu` if TensorFlow sees one, else `cpu`."""
+    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+
+
+def resolve_precision(setting: str) -> str:
+    """The Keras dtype policy for `training.precision`: `auto` is bfloat16 on a CPU or GPU made for it."""
+    if setting != "auto":
+        return setting
+    if device() == "gpu":
+        gpu = tf.config.list_physical_devices("GPU")[0]
+        capability = tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+        return "mixed_bfloat16" if capability >= AMPERE else "float32"
+    return "mixed_bfloat16" if BFLOAT16 & cpu_features() else "float32"
+
+
+def cpu_features() -> set[str]:
+    """The CPU's features as Linux names them; empty on other systems."""
+    flags = re.search(r"^flags\s*:(.*)$", CPU.read_text() if CPU.is_file() else "", re.MULTILINE)
+    return set(flags[1].split()) if flags else set()

@@ -1,0 +1,85 @@
+"""Saves and loads Keras models in files whose bytes depend only on the model, and predicts with them."""
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from pipeline.core.backend import keras, tf
+from pipeline.core.views import average
+from pipeline.support.errors import PipelineError, in_a_line
+
+BATCH = 500  # images that are predicted at once
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip archive can hold
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """Write a `.keras` file in a canonical form: the same model gives the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with TemporaryDirectory() as folder:
+        dated = Path(folder) / "model.keras"
+        model.save(dated)
+        with zipfile.ZipFile(dated) as source, zipfile.ZipFile(partial, "w") as target:
+            for name in sorted(source.namelist()):
+                content = source.read(name)
+                if name.endswith(".json"):
+                    content = json.dumps(_canonical(json.loads(content), {}), sort_keys=True).encode()
+                target.writestr(zipfile.ZipInfo(name, EPOCH), content)
+    partial.replace(path)
+
+
+def _canonical(node: Any, seen: dict[int, int]) -> Any:
+    """A model's configuration without the date of saving, and with shared objects numbered in their order:
+    Keras identifies them by their addresses in memory."""
+    if isinstance(node, list):
+        return [_canonical(item, seen) for item in node]
+    if not isinstance(node, dict):
+        return node
+    fixed = {key: _canonical(value, seen) for key, value in node.items()}
+    if "date_saved" in fixed:
+        fixed["date_saved"] = "1980-01-01@00:00:00"
+    if "shared_object_id" in fixed:
+        fixed["shared_object_id"] = seen.setdefault(fixed["shared_object_id"], len(seen))
+    return fixed
+
+
+def load(path: Path) -> keras.Model:
+    """Read a model from a `.keras` file. Raises OSError or PipelineError, naming the file."""
+    path.open("rb").close()  # Keras reports a file without read permission as missing
+    try:
+        return keras.saving.load_model(path)
+    except Exception as error:  # Keras raises almost anything
+        reason = in_a_line(error)
+        raise PipelineError(f"{path}: not a readable Keras model: {reason}") from error
+
+
+def predictor(model: keras.Model, views: str | None = None) -> Callable[[np.ndarray], np.ndarray]:
+    """A function, traced once, from uint8 images (n, height, width, channels) to probabilities (n, classes).
+
+    The probabilities are float32, with `views` their mean over these test-time views. It calls the model on
+    each batch, since `Model.predict` also waits for tf.data's autotuning.
+    """
+    forward = tf.function(lambda batch: average(model, batch, views)).get_concrete_function(
+        tf.TensorSpec(model.input_shape, tf.uint8)
+    )
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+        return np.concatenate([forward(tf.constant(batch)).numpy() for batch in batches])
+
+    return predict
+
+
+def probabilities(model: keras.Model, images: np.ndarray, views: str | None = None) -> np.ndarray:
+    """The class probabilities of images: see `predictor`."""
+    return predictor(model, views)(images)
+
+
+def accuracy(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> float:
+    """The accuracy on uint8 images (n, height, width, channels)."""
+    return float((probabilities(model, images).argmax(axis=1) == labels).mean())

@@ -1,0 +1,138 @@
+"""A variant's block of params.yaml: a network and how it is trained.
+
+The arguments of networks, optimizers and schedules are not checked here, but by Keras, in `recipes`.
+"""
+
+import ast
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    field_validator,
+    model_serializer,
+)
+
+NETWORKS = Path(__file__).parents[1] / "stages/recipes/networks.py"
+
+
+class Section(BaseModel):
+    """A part of params.yaml: read-only, without unknown keys or silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Named(BaseModel):
+    """Something with a name; all other keys are its arguments."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+    name: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All keys but the name."""
+        return {key: value for key, value in self if key != "name"}
+
+
+class Network(Named):
+    """A function of networks.py; a name alone stands for a network with its default arguments."""
+
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        if name not in network_names():
+            raise ValueError(f"allowed: {', '.join(network_names())}")
+        return name
+
+    @model_serializer(mode="wrap")
+    def _shortened(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        return serialize(self) if self.arguments else self.name
+
+
+class Optimizer(Named):
+    """A Keras optimizer; arguments that are not given have Keras's defaults."""
+
+    learning_rate: Annotated[
+        Annotated[float, Field(ge=1e-10), Tag("(number)")] | Annotated[Named, Tag("(schedule)")],
+        Discriminator(lambda rate: "(schedule)" if isinstance(rate, dict | Named) else "(number)"),
+    ]
+
+
+class EarlyStopping(Section):
+    """Stop after `patience` epochs without a better `monitor`."""
+
+    monitor: Literal["val_loss", "val_accuracy"]
+    patience: int = Field(ge=0)
+    restore_best_weights: bool
+
+
+class ReduceLearningRate(Section):
+    """Multiply the learning rate by `factor` after `patience` epochs without a better `monitor`."""
+
+    monitor: Literal["val_loss", "val_accuracy"]
+    factor: float = Field(gt=0, lt=1)
+    patience: int = Field(ge=0)
+
+
+class Whitening(Section):
+    """Set the kernel of the convolution `whitening` from the first training images, and train its bias for
+    some epochs.
+    """
+
+    images: int = Field(gt=0)
+    epochs: int = Field(ge=0)
+
+
+class Lookahead(Section):
+    """Average the weights after each `every` steps; the decay per step rises to `decay`."""
+
+    every: int = Field(gt=0)
+    decay: float = Field(gt=0, lt=1)
+
+
+class Variant(Section):
+    """One system: a network and how it is trained."""
+
+    network: Annotated[
+        Network, BeforeValidator(lambda network: {"name": network} if isinstance(network, str) else network)
+    ]
+    optimizer: Optimizer
+    batch_size: int = Field(gt=0)
+    epochs: int = Field(gt=0)
+    training_images: int | None = Field(default=None, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    early_stopping: EarlyStopping | None = None
+    reduce_learning_rate: ReduceLearningRate | None = None
+    precision: Literal["float32", "mixed_bfloat16", "auto"] | None = None
+    whitening: Whitening | None = None
+    identity_kernels: Literal[True] | None = None
+    flip: Literal["alternating", "random"] | None = None
+    lookahead: Lookahead | None = None
+    views: Literal["mirror", "mirror_shift"] | None = None
+
+
+def text(pattern: str, described: str) -> AfterValidator:
+    """A check that a whole text matches a pattern, with its description in plain words for the error."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {described}")
+        return value
+
+    return AfterValidator(check)
+
+
+def network_names() -> list[str]:
+    """The functions of networks.py, read from its source, since importing it would import Keras."""
+    source = NETWORKS.read_text()
+    functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    return [name for name in functions if not name.startswith("_")]

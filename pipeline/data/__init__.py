@@ -1,1 +1,0 @@
-"""Downloading, decoding and storing images."""

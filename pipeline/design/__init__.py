@@ -1,1 +1,0 @@
-"""Networks and optimizers, and their checked Keras configurations."""

@@ -1,1 +1,0 @@
-"""Near duplicates, label errors and robustness, for `pipeline.diagnose`."""

@@ -1,1 +1,0 @@
-"""MLflow's store, and the runs of trainings in it."""

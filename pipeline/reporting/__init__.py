@@ -1,1 +1,0 @@
-"""The report's text, tables and figures."""

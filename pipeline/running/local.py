@@ -1,0 +1,42 @@
+"""Runs jobs in processes of this machine."""
+
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+
+from pipeline.running import worker
+from pipeline.running.job import Job
+from pipeline.running.scheduler import WorkerDied
+
+FAILED = 1  # the exit status of a worker whose job failed, and not the worker
+
+
+class Pool:
+    """Runs at most `workers` jobs at a time; on GPUs, one on each."""
+
+    def __init__(self, workers: int, jobs: Sequence[Job]) -> None:
+        on_gpus = any(job.recipe.device == "gpu" for job in jobs)
+        # Without a GPU here, one worker refuses the recipe in one line.
+        gpus: list[str | None] = [*worker.gpus()[:workers]] or [None]
+        places = gpus if on_gpus else [None] * workers
+        self.slots = len(places)
+        self.free: SimpleQueue[str | None] = SimpleQueue()
+        for place in places:
+            self.free.put(place)
+        self.stopped = threading.Event()
+
+    def run(self, job: Job, show: Callable[[str], None]) -> bool:
+        """Do a job in a worker of its own."""
+        gpu = self.free.get()
+        try:
+            status = worker.run(job, show, gpu, self.stopped)
+        finally:
+            self.free.put(gpu)
+        if status in {0, FAILED}:
+            return status == 0
+        raise WorkerDied("interrupted" if status == worker.TERMINATED else f"its process ended with {status}")
+
+    def stop(self) -> None:
+        """Interrupt all workers, start no others, and end the server from which they are forked."""
+        self.stopped.set()
+        worker.stop()

@@ -1,0 +1,151 @@
+"""Runs jobs on a Ray cluster (docs/cluster.md)."""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import ray
+from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline import params
+from pipeline.core.arrays import read_facts
+from pipeline.running import ray_node, worker
+from pipeline.running.job import Job
+from pipeline.running.ray_connection import GIB, check_room, connect
+from pipeline.running.scheduler import WorkerDied
+from pipeline.support import job_results, mlflow_runs, mlflow_store
+from pipeline.support.errors import in_a_line, one_line
+from pipeline.support.locks import locked
+from pipeline.support.model_files import ModelFiles
+from pipeline.support.paths import CHECKPOINTS, PREPARED
+
+ROOM = ("num_cpus", "num_gpus", "memory")
+
+
+class Cluster:
+    """The Ray cluster at RAY_ADDRESS, or a new one of this machine alone.
+
+    Ray queues jobs that it has no room for. Nodes need the installed environment and nothing else: the code,
+    the prepared data and what a job begins with come from here. Checkpoints come back after each epoch,
+    results at the end.
+    """
+
+    def __init__(self, needs: params.Cluster, jobs: Sequence[Job], slots: int | None = None) -> None:
+        connect()
+        for room in {tuple(options(job, needs)[key] for key in ROOM) for job in jobs}:
+            check_room(*room)
+        self.needs = needs
+        self.work = ray.remote(ray_node.work)
+        self.slots = slots or max(1, len(jobs))
+        self.origin = mlflow_runs.origin()
+        self.experiment = read_facts(PREPARED / "split")["name"]
+        self.settings = {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_")}
+        if not ray_node.has_server(self.settings):
+            worker.warm_up()  # for `complete`
+        self.digest, self.data = ray_node.share_data()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.inbox = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        self.shows: dict[str, Callable[[str], None]] = {}
+        self.running: dict[str, Any] = {}
+        self.completing = threading.Lock()
+        self.stopped = False
+        self.receiver = threading.Thread(target=self._receive, daemon=True)
+        self.receiver.start()
+
+    def run(self, job: Job, show: Callable[[str], None]) -> bool:
+        """Do a job on a node, and take its results."""
+        name = job.trained.name
+        with locked(f"train-{name}"):
+            if self.stopped:
+                return False
+            self.shows[name] = show
+            task = self.work.options(**options(job, self.needs))
+            sent = replace(job, origin=self.origin)
+            self.running[name] = task.remote(
+                sent, self.digest, self.data, begins_with(job), self.settings, self.inbox
+            )
+            try:
+                succeeded, files, tracked = ray.get(self.running[name])
+            except ray.exceptions.TaskCancelledError:
+                return False
+            except ray.exceptions.RayTaskError as error:  # a full disk, say: not a failure of the training
+                raise WorkerDied(one_line(error.cause) or repr(error.cause)) from error
+            except ray.exceptions.RayError as error:
+                raise WorkerDied(in_a_line(str(error).partition("\n")[0])) from error
+            finally:
+                del self.running[name], self.shows[name]
+            job_results.unpack(files)
+            if succeeded and job.trains and not tracked:
+                with self.completing:
+                    if worker.run(partial(complete, job.result(), self.experiment), show):
+                        show("its run is missing: `make sync` logs it")
+        return succeeded
+
+    def stop(self) -> None:
+        """Interrupt what runs, and leave the cluster."""
+        self.stopped = True
+        left = list(self.running.values())
+        for task in left:
+            ray.cancel(task)
+        if left:
+            ray.wait(left, num_returns=len(left), timeout=worker.SECONDS_TO_STOP)
+        self.inbox.put(None)
+        self.receiver.join()
+        ray.shutdown()
+        worker.stop()
+
+    def _receive(self) -> None:
+        """Show what jobs print, and keep their checkpoints."""
+        while message := self.inbox.get():
+            name, line, checkpoint = message
+            with suppress(OSError, KeyError):  # a full disk; a bar that has just ended
+                if checkpoint:
+                    keep(name, checkpoint)
+                if show := self.shows.get(name):
+                    show(line)
+
+
+def keep(name: str, checkpoint: bytes) -> None:
+    """Replace a training's checkpoint, all or nothing."""
+    CHECKPOINTS.mkdir(parents=True, exist_ok=True)
+    partial = CHECKPOINTS / f"{name}.partial"
+    partial.write_bytes(checkpoint)
+    partial.replace(CHECKPOINTS / f"{name}.npz")
+
+
+def options(job: Job, needs: params.Cluster) -> dict[str, Any]:
+    """What Ray gives to a job. Ray's own retries are off, since they would not send the last checkpoint."""
+    recipe = job.recipe
+    on_gpu = recipe.device == "gpu"
+    # TensorFlow sets its threads once, so a worker only gets jobs with the same environment.
+    within, between = (1, recipe.threads) if recipe.share_batches else (recipe.threads, 1)
+    environment = {"TF_NUM_INTRAOP_THREADS": str(within), "TF_NUM_INTEROP_THREADS": str(between)}
+    if not on_gpu:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    return {
+        "name": job.trained.name,
+        "num_cpus": needs.cpus or recipe.threads,
+        "num_gpus": on_gpu if needs.gpus is None else needs.gpus,
+        "memory": int(needs.memory * GIB),
+        "max_retries": 0,
+        "runtime_env": {"env_vars": environment},
+    }
+
+
+def begins_with(job: Job) -> ray_node.Files:
+    """The files of this folder that a job begins with: a model, a checkpoint."""
+    paths = [job.start, job.trained.checkpoint] if job.trains else [job.trained.model]
+    return {path.as_posix(): path.read_bytes() for path in paths if path and path.is_file()}
+
+
+def complete(trained: ModelFiles, experiment: str) -> None:
+    """Log a training that could not be logged on its node."""
+    from pipeline.support.mlflow_training import complete_run  # TensorFlow
+
+    mlflow_store.check()
+    complete_run(trained, experiment)

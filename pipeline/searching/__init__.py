@@ -1,1 +1,0 @@
-"""A search for better settings of a variant, on Ray."""

@@ -1,0 +1,1 @@
+"""What only other stages than `train` and `predict` share."""

@@ -1,0 +1,1 @@
+"""Near duplicates, suspicious labels, corrupted images."""

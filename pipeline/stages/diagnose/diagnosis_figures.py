@@ -1,0 +1,63 @@
+"""The figures of `diagnose`."""
+
+from textwrap import shorten
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipeline.shared.figures import new_figure
+from pipeline.stages.diagnose.corruptions import CORRUPTIONS
+
+SHOWN = 20  # images or pairs of a figure
+
+
+def pairs(table: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
+    """Pairs of near duplicates, from the most to the least similar: an image above the one that it resembles.
+
+    If there are more than SHOWN, evenly chosen ones.
+    """
+    chosen = np.unique(np.linspace(0, len(table) - 1, min(SHOWN, len(table))).round().astype(int))
+    figure = new_figure(11, 5.5)
+    axes = figure.subplots(4, SHOWN // 2)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    places = np.concatenate([axes[:2].T, axes[2:].T])  # (SHOWN, 2)
+    for (upper, lower), row in zip(places, table.iloc[chosen].to_dict("records"), strict=False):
+        upper.imshow(images[row["part"]][row["image"]])
+        lower.imshow(images[row["of_part"]][row["of_image"]])
+        upper.set_title(f"{row['similarity']:.3f}\n{row['part']} {row['image']}", fontsize=8)
+        lower.set_title(f"{row['of_part']} {row['of_image']}", fontsize=8)
+    return figure
+
+
+def suspicious(table: pd.DataFrame, images: np.ndarray, classes: list[str]) -> Figure:
+    """The most suspicious labels, with what the model predicts."""
+    figure = new_figure(11, 3.2)
+    axes = figure.subplots(2, SHOWN // 2)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, row in zip(axes.flat, table.to_dict("records"), strict=False):
+        axis.imshow(images[row["image"]])
+        label, predicted = (
+            shorten(classes[row[name]], 14, placeholder="...") for name in ("label", "predicted")
+        )
+        axis.set_title(f"{row['image']}: {label}\nmore like {predicted}", fontsize=8)
+    return figure
+
+
+def robustness(table: pd.DataFrame) -> Figure:
+    """Accuracy by strength of each corruption, a line for each `model`."""
+    figure = new_figure(10, 6)
+    axes = figure.subplots(2, 3, sharey=True)
+    for axis, (name, corruption) in zip(axes.flat, CORRUPTIONS.items(), strict=True):
+        rows = table[table["corruption"] == name]
+        for model, line in rows.groupby("model", sort=False):
+            axis.plot(line["level"], line["accuracy"], marker="o", label=model)
+        axis.set_xticks(range(6), ["none", *(f"{strength:g}" for strength in corruption.strengths)])
+        axis.set(title=name, xlabel=corruption.unit, ylim=(0, 1))
+        axis.grid(alpha=0.3)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("accuracy")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure

@@ -1,0 +1,83 @@
+"""Look for weak points of the data and of the chosen model.
+
+    python -m pipeline diagnose
+
+Reads params.yaml (published, training.threads), champion.json, data/prepared, models and predictions. Writes
+diagnosis/, a table and a figure each: `near_duplicates` between training, validation and test images;
+`label_errors`, test labels that the chosen model contradicts; `robustness` of the chosen model and of the
+best other variant, a published one if there is any, on corrupted test images. Nothing is chosen from its
+results.
+"""
+
+import shutil
+
+import click
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipeline.core.arrays import read_arrays, read_facts
+from pipeline.params import Params
+from pipeline.shared.stored import read_probabilities, read_right
+from pipeline.stages.diagnose import diagnosis_figures
+from pipeline.stages.diagnose.label_errors import label_errors
+from pipeline.stages.diagnose.near_duplicates import near_duplicates
+from pipeline.support.integrity import check_inputs
+from pipeline.support.locks import SingleInstance
+from pipeline.support.model_files import ModelFiles, all_models, read_champion
+from pipeline.support.paths import CHAMPION, DIAGNOSIS, MODELS, PREDICTIONS, PREPARED, RECIPES
+
+PARTS = ("train", "validation", "test")
+IMAGES = 2_000  # the test images on which robustness is measured
+
+
+@click.command(cls=SingleInstance)
+def main() -> None:
+    """Find near duplicates and suspicious labels, and measure robustness."""
+    params = Params.read()
+    check_inputs(CHAMPION, MODELS, PREDICTIONS, RECIPES, *(PREPARED / part for part in ("split", *PARTS)))
+    decision, data = read_champion(), {part: read_arrays(PREPARED / part) for part in PARTS}
+    chosen = ModelFiles(decision["variant"], decision["seed"])
+    models = [chosen, *rival(chosen, params.published)]
+    images, labels = {part: arrays["images"] for part, arrays in data.items()}, data["test"]["labels"]
+    classes = read_facts(PREPARED / "split")["classes"]
+
+    alike = near_duplicates(images)
+    suspicious = label_errors(labels, read_probabilities(chosen, "test"))
+    accuracies = try_models(models, images["test"][:IMAGES], labels[:IMAGES], params.training.threads)
+
+    shutil.rmtree(DIAGNOSIS, ignore_errors=True)
+    write("near_duplicates", alike, diagnosis_figures.pairs(alike, images))
+    write("label_errors", suspicious, diagnosis_figures.suspicious(suspicious, images["test"], classes))
+    write("robustness", accuracies, diagnosis_figures.robustness(accuracies))
+    print(f"diagnose: {len(alike):,} near duplicates, {len(suspicious):,} suspicious test labels")
+
+
+def rival(chosen: ModelFiles, published: dict[str, float]) -> list[ModelFiles]:
+    """The best model of another variant, by validation accuracy; published variants come first."""
+    models = [one for one in all_models() if one.record()["tags"]["status"] == "trained"]
+    others = [one for one in models if one.variant != chosen.variant]
+    known = [one for one in others if one.variant in published] or others
+    return sorted(known, key=lambda one: read_right(one, "validation").mean(), reverse=True)[:1]
+
+
+def try_models(
+    models: list[ModelFiles], images: np.ndarray, labels: np.ndarray, threads: int
+) -> pd.DataFrame:
+    """The robustness of each model, one after another."""
+    from pipeline.core import model_file
+    from pipeline.core.hardware import make_deterministic
+    from pipeline.stages.diagnose.robustness import robustness  # TensorFlow
+
+    make_deterministic(0, threads, share_batches=False)
+    return pd.concat(
+        robustness(model_file.load(trained.model), images, labels).assign(model=trained.name)
+        for trained in models
+    )
+
+
+def write(name: str, table: pd.DataFrame, figure: Figure) -> None:
+    """Write a table and its figure."""
+    DIAGNOSIS.mkdir(exist_ok=True)
+    table.to_csv(DIAGNOSIS / f"{name}.csv", index=False, lineterminator="\n")
+    figure.savefig(DIAGNOSIS / f"{name}.png", dpi=100)

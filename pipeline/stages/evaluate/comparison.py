@@ -1,0 +1,40 @@
+"""Tables of all models, which `dvc plots show` draws on common axes."""
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core.arrays import read_arrays, read_facts
+from pipeline.shared.stored import read_probabilities
+from pipeline.support.model_files import ModelFiles
+from pipeline.support.paths import EVALUATION, PREPARED
+from pipeline.support.reading import read_table
+
+
+def write_comparison(models: list[ModelFiles]) -> None:
+    """Write evaluation/{curves,roc,confusion}.csv, with the rows of each model that has been evaluated."""
+    evaluated = [one for one in models if one.evaluation.is_dir() and one.scores.is_file()]
+    scored = [trained for trained in evaluated if trained.divergence() is None]
+    for title, chosen, read in (
+        ("curves", evaluated, ModelFiles.epochs),
+        ("roc", scored, mean_roc),
+        ("confusion", scored, confusion),
+    ):
+        tables = [read(trained).assign(model=trained.name) for trained in chosen]
+        table = pd.concat(tables) if tables else pd.DataFrame(columns=["model"])
+        table.to_csv(EVALUATION / f"{title}.csv", index=False, lineterminator="\n")
+
+
+def mean_roc(trained: ModelFiles) -> pd.DataFrame:
+    """The mean of the classes' ROC curves."""
+    columns = {"class": str, "false_positive_rate": float, "true_positive_rate": float}
+    points = read_table(trained.evaluation / "roc.csv", columns)
+    return points.groupby("false_positive_rate")[["true_positive_rate"]].mean().reset_index()
+
+
+def confusion(trained: ModelFiles) -> pd.DataFrame:
+    """The number of test images for each pair of an actual and a predicted class that occurs."""
+    classes = np.array(read_facts(PREPARED / "split")["classes"])
+    predicted = read_probabilities(trained, "test").argmax(axis=1)
+    labels = {"actual": read_arrays(PREPARED / "test")["labels"], "predicted": predicted}
+    images = pd.DataFrame({name: classes[values] for name, values in labels.items()})
+    return images.groupby(["actual", "predicted"], as_index=False).size().rename(columns={"size": "images"})

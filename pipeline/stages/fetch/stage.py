@@ -1,0 +1,36 @@
+"""Fetch the dataset that params.yaml names.
+
+    python -m pipeline fetch
+
+Reads params.yaml (data) and the source that it names: CIFAR-10's archive, scikit-learn's digits or the user's
+folders. Writes data/raw, the source's images and labels, and keeps a downloaded archive in data/download.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from pipeline.core.arrays import write_arrays
+from pipeline.params import Cifar10, Digits, Directory, Params
+from pipeline.stages.fetch import folders, sources
+from pipeline.support.locks import SingleInstance
+from pipeline.support.paths import DOWNLOADS, RAW
+
+
+@click.command(cls=SingleInstance)
+def main() -> None:
+    """Fetch the dataset and write data/raw."""
+    data = Params.read().data
+    match data:
+        case Cifar10():
+            raw = sources.cifar10(data.archives, data.sha256, DOWNLOADS)
+        case Digits():
+            raw = sources.digits()
+        case Directory():
+            raw = folders.read({part: Path(folder) for part, folder in data.folders.items()}, data.image_size)
+    arrays = asdict(raw)
+    classes = arrays.pop("classes")
+    write_arrays(RAW, arrays, name=data.dataset, source=data.source, classes=classes)
+    train, test = len(raw.train_labels), len(raw.test_labels)
+    print(f"fetch: {data.dataset}: {train:,} training and {test:,} test images")

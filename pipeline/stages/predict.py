@@ -1,0 +1,56 @@
+"""Turn one trained model into probabilities for the validation and test images.
+
+    python -m pipeline predict VARIANT SEED
+
+Reads recipes/VARIANT.json, models/VARIANT-SEED and the images of data/prepared/{validation,test}. Writes
+predictions/VARIANT-SEED/: `validation` and `test`, each float32 (n, classes). If the variant has test-time
+views, say `mirror`, also `validation_mirror` and `test_mirror`, the mean over the views. Models are compared
+without them.
+
+If `repro` has made these predictions already, they are copied.
+"""
+
+from pathlib import Path
+
+import click
+
+from pipeline.core.arrays import read_arrays, write_arrays
+from pipeline.core.recipe import Recipe, code_digest, prediction_key
+from pipeline.support import job_results
+from pipeline.support.integrity import check_inputs
+from pipeline.support.locks import SEED, SingleInstance
+from pipeline.support.model_files import ModelFiles
+from pipeline.support.paths import PREPARED, RECIPES
+
+PARTS = ("validation", "test")
+
+
+@click.command(cls=SingleInstance)
+@click.argument("variant")
+@click.argument("seed", type=SEED)
+def main(variant: str, seed: int) -> None:
+    """Predict validation and test images with one model, or copy the predictions if `repro` has them."""
+    trained = ModelFiles(variant, seed)
+    check_inputs(RECIPES, trained.folder, PREPARED / "split")
+    trained.checkpoint.unlink(missing_ok=True)  # DVC has the model by now
+    recipe = Recipe.read(trained.variant)
+    key = prediction_key(trained.model, recipe, code_digest("predict"))
+    if not job_results.take(key, trained.predictions):
+        predict(trained.model, recipe, trained.predictions)
+    counts = (f"{len(rows):,} {part}" for part, rows in read_arrays(trained.predictions).items())
+    print(f"{trained.name}: {', '.join(counts)} images")
+
+
+def predict(path: Path, recipe: Recipe, folder: Path) -> None:
+    """Write the probabilities that a model file gives to `folder`."""
+    from pipeline.core import model_file
+    from pipeline.core.hardware import make_deterministic
+
+    check_inputs(*(PREPARED / part for part in PARTS))
+    make_deterministic(0, recipe.threads, recipe.share_batches)
+    model = model_file.load(path)
+    images = {part: read_arrays(PREPARED / part)["images"] for part in PARTS}
+    found = {part: model_file.probabilities(model, images[part]) for part in PARTS}
+    if views := recipe.settings.get("views"):
+        found |= {f"{part}_{views}": model_file.probabilities(model, images[part], views) for part in PARTS}
+    write_arrays(folder, found)

@@ -1,0 +1,168 @@
+"""Check the images and set some training images aside for validation, the same ones for all variants.
+
+    python -m pipeline prepare
+
+Reads params.yaml (split) and data/raw. Writes data/prepared/: `train`, `validation` and `test`, each with
+images and labels; `split`, the indices into the raw training images, with the facts that later stages need;
+class_balance.csv and samples.png for a person to look at.
+"""
+
+from hashlib import sha256
+from typing import Any, Literal
+
+import click
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.model_selection import train_test_split
+
+from pipeline.core.arrays import arrays_digest, digest_of, read_arrays, read_facts, write_arrays
+from pipeline.params import Params, Split
+from pipeline.shared.figures import new_figure
+from pipeline.support.errors import PipelineError
+from pipeline.support.integrity import check_inputs
+from pipeline.support.locks import SingleInstance
+from pipeline.support.paths import PARAMS, PREPARED, RAW
+
+
+@click.command(cls=SingleInstance)
+def main() -> None:
+    """Check, split and write."""
+    strategy = Params.read().split
+    check_inputs(RAW)
+    raw, facts = read_arrays(RAW), read_facts(RAW)
+    classes = facts["classes"]
+    check(raw["train_images"], raw["train_labels"], classes, "training")
+    check(raw["test_images"], raw["test_labels"], classes, "test")
+    train, validation = split(raw["train_labels"], raw["train_batches"], strategy)
+    check_parts(raw["train_labels"], train, validation, classes)
+    found = duplicates(raw["train_images"], raw["test_images"], validation)
+    check_duplicates(found, strategy.duplicates)
+
+    indices = {"train": train, "validation": validation}
+    parts = {
+        part: {"images": raw["train_images"][rows], "labels": raw["train_labels"][rows]}
+        for part, rows in indices.items()
+    }
+    parts["test"] = {"images": raw["test_images"], "labels": raw["test_labels"]}
+
+    write_arrays(PREPARED / "split", indices, **facts, **facts_of(indices, parts), duplicates=found)
+    for part, arrays in parts.items():
+        write_arrays(PREPARED / part, arrays)
+    balance = {part: np.bincount(arrays["labels"], minlength=len(classes)) for part, arrays in parts.items()}
+    index = pd.Index(classes, name="class")
+    pd.DataFrame(balance, index).to_csv(PREPARED / "class_balance.csv", lineterminator="\n")
+    sample_grid(parts["train"]["images"], parts["train"]["labels"], classes).savefig(PREPARED / "samples.png")
+    print(f"prepare: {len(train):,} training, {len(validation):,} validation images")
+
+
+def check(images: np.ndarray, labels: np.ndarray, classes: list[str], part: str) -> None:
+    """Raise PipelineError with every problem of the images and labels of a part of the raw data.
+
+    Images must be uint8 (n, size, size, 3), and none of a single colour, as a missing image would be. Labels
+    must be int64 (n,), indices of `classes`, with at least two images of each class.
+    """
+    problems = []
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (*images.shape[1:2] * 2, 3):
+        problems.append(f"images are {images.dtype} {images.shape}, not uint8 (n, size, size, 3)")
+    elif (blank := np.flatnonzero(np.ptp(images, axis=(1, 2, 3)) == 0)).size:
+        problems.append(f"images of a single colour, at {blank[:10].tolist()}")
+    if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+        problems.append(f"labels are {labels.dtype} {labels.shape} for {len(images)} images")
+    elif (wrong := np.flatnonzero((labels < 0) | (labels >= len(classes)))).size:
+        problems.append(f"labels outside 0 to {len(classes) - 1}, at {wrong[:10].tolist()}")
+    elif (few := np.flatnonzero(np.bincount(labels, minlength=len(classes)) < 2)).size:
+        problems.append(f"classes with fewer than two images: {', '.join(classes[row] for row in few)}")
+    if problems:
+        raise PipelineError(f"{RAW}: {part} data: {'; '.join(problems)}")
+
+
+def split(labels: np.ndarray, batches: np.ndarray, chosen: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (int64) of the training and of the validation images: disjoint, and together all images.
+
+    The validation images are, by strategy:
+    `stratified`: a fraction of each class, drawn at random with a seed.
+    `first`: the first fifth, as in the document of `baseline`.
+    `batch`: the second batch or train folder, as in the document of `model_s`.
+    """
+    everything = np.arange(len(labels))
+    if chosen.strategy == "stratified":
+        try:
+            train, validation = train_test_split(
+                everything, test_size=chosen.fraction, stratify=labels, random_state=chosen.seed
+            )
+        except ValueError as error:
+            raise PipelineError(f"{PARAMS}: split.fraction {chosen.fraction}: {error}") from error
+        return train, validation
+    if chosen.strategy == "first":
+        fifth = len(labels) // 5
+        return everything[fifth:], everything[:fifth]
+    if batches.max() < 1:
+        raise PipelineError(
+            f"{PARAMS}: split.strategy: batch needs at least two batches or train folders; "
+            "this dataset has one; allowed here: stratified, first"
+        )
+    return everything[batches != 1], everything[batches == 1]
+
+
+def check_parts(labels: np.ndarray, train: np.ndarray, validation: np.ndarray, classes: list[str]) -> None:
+    """Raise PipelineError if a split leaves a class without training images or without validation images."""
+    for part, rows in (("training", train), ("validation", validation)):
+        counts = np.bincount(labels[rows], minlength=len(classes))
+        if absent := [name for name, count in zip(classes, counts, strict=True) if not count]:
+            raise PipelineError(
+                f"{PARAMS}: split: leaves no {part} image of {', '.join(absent)}: each class needs one; add "
+                "images, or change split.fraction or split.strategy"
+            )
+
+
+def duplicates(train: np.ndarray, test: np.ndarray, validation: np.ndarray) -> dict[str, int]:
+    """Count images with the same pixels as another one.
+
+    `training`: raw training images that repeat an earlier one; `training_and_validation`: validation images
+    that are also in the rest of `train`; `test`: test images that are also in `train`.
+    """
+    known, tested = (pd.Series([sha256(image).digest() for image in part]) for part in (train, test))
+    return {
+        "training": int(known.duplicated().sum()),
+        "training_and_validation": int(known[validation].isin(known.drop(validation)).sum()),
+        "test": int(tested.isin(known).sum()),
+    }
+
+
+def check_duplicates(found: dict[str, int], wanted: Literal["error", "warn"]) -> None:
+    """Raise PipelineError if test images are also training images, or only warn if that is `wanted`.
+
+    Warns if validation images are also training images.
+    """
+    if found["test"]:
+        line = f"{found['test']:,} test images are also training images"
+        if wanted == "error":
+            raise PipelineError(f"{RAW}: {line}: remove them, or set split.duplicates to warn in {PARAMS}")
+        print(f"prepare: warning: {line}")
+    if both := found["training_and_validation"]:
+        print(f"prepare: warning: {both:,} validation images are also training images")
+
+
+def facts_of(indices: dict[str, np.ndarray], parts: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
+    """The shape of an image, the number of images in each part, and digests of the data and the split."""
+    data_digest = arrays_digest(RAW)
+    return {
+        "image_shape": list(parts["train"]["images"].shape[1:]),
+        "counts": {part: len(arrays["labels"]) for part, arrays in parts.items()},
+        "data_digest": data_digest,
+        "split_digest": digest_of([data_digest, *(rows.tolist() for rows in indices.values())]),
+    }
+
+
+def sample_grid(images: np.ndarray, labels: np.ndarray, classes: list[str]) -> Figure:
+    """The first eight images of each of the first ten classes, one row for each class."""
+    shown = classes[:10]
+    figure = new_figure(8, len(shown))
+    for label, row in enumerate(figure.subplots(len(shown), 8, squeeze=False)):
+        for axis in row:
+            axis.set(xticks=[], yticks=[], frame_on=False)
+        for axis, index in zip(row, np.flatnonzero(labels == label), strict=False):
+            axis.imshow(images[index])
+        row[0].set_ylabel(shown[label], rotation=0, ha="right", va="center")
+    return figure

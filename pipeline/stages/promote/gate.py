@@ -1,0 +1,115 @@
+"""The gate: whether a candidate may become champion, and why. All decisions rest on validation data."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from pipeline.stages.promote import packaging
+
+Accuracy = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained model that may become champion, and the data that it was scored on."""
+
+    registered_name: str
+    run_id: str | None  # None if MLflow has no run of it yet
+    model_id: str | None  # of the model that its run logged
+    model: Path
+    images: np.ndarray  # some validation images, uint8 (n, height, width, 3)
+    probabilities: np.ndarray  # what the model predicted for them, (n, classes)
+    classes: list[str]
+    batch_limit: int  # images in one request
+    views: str | None  # test-time views, over which `probabilities` are means
+    tags: dict[str, str]  # variant, seed, model_digest, data_digest, split_digest
+    validation_accuracy: float
+    test_accuracy: float
+    mean_validation_accuracy: float  # of its variant's seeds
+    seeds: int
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The tags that identify its version: the digests of the model and of how it is served."""
+        return {
+            "model_digest": self.tags["model_digest"],
+            "serving_digest": packaging.digest(self.batch_limit, self.views),
+        }
+
+    @property
+    def model_name(self) -> str:
+        """VARIANT-SEED, the name of its model in MLflow."""
+        return f"{self.tags['variant']}-{self.tags['seed']}"
+
+    @property
+    def merit(self) -> str:
+        """Why it is the candidate."""
+        what, accuracy = "validation accuracy", self.validation_accuracy
+        if self.seeds > 1:
+            what, accuracy = f"mean validation accuracy of {self.seeds} seeds", self.mean_validation_accuracy
+        return f"{self.tags['variant']} has the highest {what}, {accuracy:.4f}"
+
+
+class Standing(BaseModel, frozen=True):
+    """The standing champion as the tags of its version describe it; invalid tags raise ValidationError."""
+
+    variant: str
+    seed: int
+    validation_accuracy: Accuracy
+    test_accuracy: Accuracy
+    model_digest: str
+    split_digest: str
+    mean_validation_accuracy: Accuracy | None = None  # None: promoted before it was recorded
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's decision and its reason, and for an accepted candidate how it compares with the champion."""
+
+    accepted: bool
+    reason: str
+    comparison: str = ""
+
+
+def judge(candidate: Candidate, standing: Standing | None, margin: float, force: bool) -> Verdict:
+    """Decide whether a candidate replaces the champion.
+
+    It must be at least `margin` above chance and better than the champion on the same split. `force`
+    skips the comparison with the champion, as does another way of serving the champion's own model.
+    """
+    accuracy, least = candidate.validation_accuracy, 1 / len(candidate.classes) + margin
+    if not math.isfinite(accuracy):
+        return Verdict(False, f"its validation accuracy is {accuracy}")
+    if accuracy < least:
+        reason = (
+            f"validation accuracy {accuracy:.4f} is below {least:.4f}, chance plus promotion.margin {margin}"
+        )
+        return Verdict(False, reason)
+    if standing is None:
+        return Verdict(True, candidate.merit, "there was no champion before it")
+    if standing.model_digest == candidate.tags["model_digest"]:
+        return Verdict(
+            True, candidate.merit, "the same model as the champion before it, served in another way"
+        )
+    if force:
+        return Verdict(True, candidate.merit, "forced")
+    if standing.split_digest != candidate.tags["split_digest"]:
+        reason = "the champion was scored on another split, so the two cannot be compared"
+        return Verdict(False, f"{reason}; `make promote FORCE=1` promotes it anyway")
+    what, accuracy, other = comparable(candidate, standing)
+    if accuracy <= other:
+        return Verdict(False, f"{what} {accuracy:.4f} is not better than the champion's {other:.4f}")
+    return Verdict(True, candidate.merit, f"the champion before it had {other:.4f}")
+
+
+def comparable(candidate: Candidate, standing: Standing) -> tuple[str, float, float]:
+    """What is compared, and its two values: means over seeds if both have several, else the models' own."""
+    if candidate.seeds > 1 and standing.seeds > 1 and standing.mean_validation_accuracy is not None:
+        what = "mean validation accuracy over seeds"
+        return what, candidate.mean_validation_accuracy, standing.mean_validation_accuracy
+    return "validation accuracy", candidate.validation_accuracy, standing.validation_accuracy

@@ -1,0 +1,84 @@
+"""A candidate as a version of a registered model: registers it, and finds it again by its tags and bytes."""
+
+import contextlib
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+from pipeline.core.arrays import file_digest
+from pipeline.stages.promote import packaging
+from pipeline.stages.promote.gate import Candidate
+from pipeline.support.model_files import AFTER_TRAINING
+
+
+def register(candidate: Candidate) -> str:
+    """Log the model, wrapped for serving, to its run, and register it. Returns the new version's number.
+
+    A version carries its identity from the start, so one that was registered before a crash is found again.
+    """
+    client, name = mlflow.MlflowClient(), candidate.registered_name
+    assert candidate.run_id is not None  # the gate's caller made sure
+    run = client.get_run(candidate.run_id)
+    commit = run.data.tags.get("git_commit", "none")
+    mlflow.set_experiment(experiment_id=run.info.experiment_id)
+    logged = Model.log(
+        artifact_path=None,
+        name=f"{candidate.model_name}-served",
+        flavor=ServedModel,
+        run_id=candidate.run_id,  # which keeps its status and its end
+        served=packaging.described(
+            candidate.model, candidate.classes, candidate.images[0], candidate.batch_limit, candidate.views
+        ),
+        metadata={"classes": candidate.classes, "git_commit": commit} | candidate.tags,
+        validate_serving_input=False,
+        step=AFTER_TRAINING,
+    )
+    with contextlib.suppress(MlflowException):  # it exists already
+        client.create_registered_model(name)
+    version = client.create_model_version(
+        name, logged.model_uri, candidate.run_id, tags=candidate.identity, model_id=logged.model_id
+    )
+    for model_id in filter(None, (candidate.model_id, logged.model_id)):
+        link(model_id, name, str(version.version))
+    return str(version.version)
+
+
+def link(model_id: str, name: str, version: str) -> None:
+    """Let the page of a logged model name a version of the registered model."""
+    client, linked = mlflow.MlflowClient(), {"name": name, "version": version}
+    known = json.loads(client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    others = [one for one in known if one | {"version": str(one["version"])} != linked]
+    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([*others, linked])})
+
+
+class ServedModel:
+    """MLflow's pyfunc flavour, without two things that `Model.log` would do.
+
+    It need not try the example, since `trial.check` does more. And the served model's configuration is not
+    a parameter of the training: `Model.log` would log it as such if it saw `model_config`.
+    """
+
+    @staticmethod
+    def save_model(served: dict[str, Any], validate_serving_input: bool, **arguments: Any) -> None:  # noqa: ARG004
+        """Save a model; `served` are the arguments that describe it."""
+        mlflow.pyfunc.save_model(**served, **arguments)
+
+
+def is_version_of(version: ModelVersion, candidate: Candidate) -> bool:
+    """Whether a version is this candidate, served in this way: by its tags, and by the bytes of its files."""
+    if not candidate.identity.items() <= version.tags.items():
+        return False
+    with TemporaryDirectory() as folder:
+        try:
+            mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}", dst_path=folder)
+            files = packaging.files(candidate.tags["model_digest"])
+            return all(file_digest(Path(folder, path)) == digest for path, digest in files.items())
+        except (MlflowException, OSError):  # without one of these files, or without any
+            return False

@@ -1,0 +1,1 @@
+"""Networks and optimizers, and the recipe of each variant."""

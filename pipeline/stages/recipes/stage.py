@@ -1,0 +1,86 @@
+"""Write the recipe of each variant: everything but data and code that decides its training.
+
+    python -m pipeline recipes
+
+Reads params.yaml, pipeline/stages/recipes/networks.py and the facts of data/prepared/split. Writes
+recipes/VARIANT.json for each variant, and recipes/_index.json, the models that params.yaml asks for.
+A training depends on its own recipe only, so it runs again only if that file changes.
+"""
+
+import shutil
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from pipeline.core import hardware
+from pipeline.core.arrays import read_facts, write_json
+from pipeline.core.recipe import Recipe
+from pipeline.core.variant import Variant
+from pipeline.params import Params
+from pipeline.stages.recipes import architecture, optimizers
+from pipeline.support.errors import PipelineError
+from pipeline.support.integrity import check_inputs
+from pipeline.support.locks import SingleInstance
+from pipeline.support.model_files import INDEX
+from pipeline.support.paths import PARAMS, PREPARED, RECIPES
+from pipeline.support.validation import joined
+
+
+@click.command(cls=SingleInstance)
+def main() -> None:
+    """Make all recipes, then write them."""
+    params = Params.read()
+    params.training.check_versions()
+    check_inputs(PREPARED / "split")
+    facts = read_facts(PREPARED / "split")
+    check_sizes(params, facts["counts"]["train"])
+    recipes = [recipe(key, variant, params, facts) for key, variant in params.blocks.items()]
+    shutil.rmtree(RECIPES, ignore_errors=True)
+    for made in recipes:
+        write_json(RECIPES / f"{made.variant}.json", asdict(made))
+    write_json(INDEX, [{"variant": model.variant, "seed": model.seed} for model in params.models])
+    print(f"recipes: {len(recipes)} variants, {len(params.models)} trainings")
+
+
+def recipe(key: str, variant: Variant, params: Params, facts: dict[str, Any]) -> Recipe:
+    """The recipe of the variant whose block has this key. Raises PipelineError, naming a key, if Keras
+    cannot build or train it."""
+    name = key.rpartition(".")[2]
+    where = f"{PARAMS}: {key}"
+    optimizers.check_combination(where, variant)
+    precision = variant.precision or params.training.precision
+    images = variant.training_images or facts["counts"]["train"]
+    steps = variant.epochs * -(-images // variant.batch_size)
+    config = architecture.configuration(
+        f"{where}.network", variant.network, facts["image_shape"], len(facts["classes"]), name
+    )
+    if variant.whitening:
+        architecture.check_whitening(f"{where}.whitening", config)
+    return Recipe(
+        variant=name,
+        init_from=params.finetune.init_from if key.startswith("finetune.") else None,
+        model=config,
+        optimizer=optimizers.configuration(f"{where}.optimizer", variant.optimizer, steps),
+        settings=variant.model_dump(exclude_none=True),
+        threads=params.training.threads,
+        share_batches=architecture.can_share_batches(config),
+        precision=hardware.resolve_precision(precision),
+        precision_setting=precision,
+        device=hardware.device(),
+        versions={"keras": params.training.keras, "tensorflow": params.training.tensorflow},
+    )
+
+
+def check_sizes(params: Params, images: int) -> None:
+    """Raise PipelineError, naming each key, if a variant wants more than the `images` for training."""
+    problems = []
+    for key, variant in params.blocks.items():
+        limits = {"training_images": images, "batch_size": min(images, variant.training_images or images)}
+        for name, limit in limits.items():
+            if (wanted := getattr(variant, name) or 0) > limit:
+                problems.append(
+                    f"{key}.{name}: must be at most {limit}, the number of training images; received {wanted}"
+                )
+    if problems:
+        raise PipelineError(f"{PARAMS}: {joined(problems)}")

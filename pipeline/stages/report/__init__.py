@@ -1,0 +1,1 @@
+"""The comparison of all models, and the model card."""

@@ -1,0 +1,75 @@
+"""Write the report: all variants, their published figures, the candidate, and what the registry made of it.
+
+    python -m pipeline report
+
+Reads params.yaml (published), recipes/_index.json, data/prepared, models, predictions, metrics, evaluation,
+champion.json and diagnosis. Writes reports/: report.md, its figures, report.html, a single file, and
+model-card.md, of the chosen model. Logs them to the run `report`, with a figure of accuracy against training
+time; the card also describes the registered version.
+"""
+
+import shutil
+
+import click
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipeline.params import Params
+from pipeline.stages.report import card, comparison_figures, report_text
+from pipeline.stages.report.markdown import to_html
+from pipeline.stages.report.results import DIAGNOSIS_COLUMNS, Results, read_results
+from pipeline.support import mlflow_store
+from pipeline.support.integrity import check_inputs
+from pipeline.support.locks import SingleInstance
+from pipeline.support.mlflow_outputs import cpu_minutes, describe_champion, log_report
+from pipeline.support.paths import (
+    CHAMPION,
+    DIAGNOSIS,
+    EVALUATION,
+    METRICS,
+    MODELS,
+    PREDICTIONS,
+    PREPARED,
+    RECIPES,
+    REPORTS,
+)
+
+SHOWN = ("split", "validation", "test", "class_balance.csv", "samples.png")  # of the prepared data
+
+
+@click.command(cls=SingleInstance)
+def main() -> None:
+    """Read, write and log."""
+    params = Params.read()
+    check_inputs(
+        *(RECIPES, CHAMPION, DIAGNOSIS, EVALUATION, METRICS, MODELS, PREDICTIONS),
+        *(PREPARED / name for name in SHOWN),
+    )
+    mlflow_store.check()
+    results = read_results(params.published)
+    REPORTS.mkdir(exist_ok=True)
+    comparison_figures.all_curves(results.histories).savefig(REPORTS / "curves.png", dpi=100)
+    comparison_figures.accuracies(results.table, results.facts["counts"]).savefig(
+        REPORTS / "accuracies.png", dpi=100
+    )
+    for figure in ("confusion", "roc", "reliability", "examples"):
+        shutil.copyfile(results.candidate.evaluation / f"{figure}.png", REPORTS / f"{figure}.png")
+    for figure in DIAGNOSIS_COLUMNS:
+        shutil.copyfile(DIAGNOSIS / f"{figure}.png", REPORTS / f"{figure}.png")
+    shutil.copyfile(PREPARED / "samples.png", REPORTS / "samples.png")
+
+    text, title = report_text.write(results), f"Results on {results.facts['name']}"
+    (REPORTS / "report.md").write_text(text)
+    (REPORTS / "model-card.md").write_text(card.write(results))
+    (REPORTS / "report.html").write_text(to_html(text, REPORTS, title))
+    log_report(results.facts["name"], accuracy_by_minutes(results))
+    describe_champion(results.facts["name"], results.candidate)
+    print(f"report: {REPORTS / 'report.md'} and {REPORTS / 'report.html'}")
+
+
+def accuracy_by_minutes(results: Results) -> Figure | None:
+    """The figure of accuracy against training time, of the variants whose time MLflow knows."""
+    minutes = {(one.variant, one.seed): cpu_minutes(results.facts["name"], one) for one in results.models}
+    means = pd.Series(minutes, dtype=float).groupby(level=0).mean()
+    table = results.table.assign(minutes=means).dropna(subset="minutes")
+    return comparison_figures.frontier(table) if len(table) else None

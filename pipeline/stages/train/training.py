@@ -1,0 +1,174 @@
+"""Trains one variant with one seed, in an MLflow run of its own: the work of the stage `train`."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from pipeline.core import model_file
+from pipeline.core.arrays import digest_of, read_arrays, read_facts, write_json
+from pipeline.core.backend import keras
+from pipeline.core.hardware import make_deterministic
+from pipeline.core.recipe import Recipe
+from pipeline.stages.train import fitting
+from pipeline.stages.train.augmentation import without_training_only
+from pipeline.stages.train.batches import Images, smallest_batch
+from pipeline.stages.train.checkpoint import Checkpoint
+from pipeline.stages.train.custom_optimizers import Lookahead
+from pipeline.stages.train.fitting import Fit
+from pipeline.stages.train.initial_weights import WHITENING, set_identity, set_whitening
+from pipeline.stages.train.twin import Twin
+from pipeline.support import mlflow_runs, mlflow_store, mlflow_training
+from pipeline.support.integrity import check_inputs
+from pipeline.support.model_files import ModelFiles
+from pipeline.support.paths import PREPARED
+
+PARTS = ("split", "train", "validation")
+
+
+def train(
+    trained: ModelFiles,
+    recipe: Recipe,
+    tags: dict[str, str],
+    start: Path | None = None,
+    report: Callable[[tuple[int, int, float]], None] | None = None,
+    origin: dict[str, str] | None = None,
+    tracks: bool = True,
+) -> None:
+    """Train, score and write the weights that are kept, and log all this in an MLflow run if `tracks`.
+
+    Begins with the weights of the model file `start`, if there is one. `tags` identify what decides the
+    weights (`core.recipe`); they are logged, and their digest is the key of the checkpoint.
+    `report` is called after each epoch, with its number, that of all epochs, and the validation accuracy.
+    `origin` are the tags of the folder that asked for the training, by default this one.
+    """
+    model, training, validation = begin(recipe, trained.seed, start)
+    if tracks:
+        mlflow_store.check()  # last, since it creates a missing store, which a refused training must not do
+    checkpoint = Checkpoint(trained.checkpoint, digest_of(tags))
+    resumed = checkpoint.read() is not None
+    experiment = read_facts(PREPARED / "split")["name"]
+    run = (
+        mlflow_runs.training_run(experiment, trained.name, tags, resumed, origin) if tracks else nullcontext()
+    )
+    with run as run_id:
+        watching = [mlflow_training.EpochMetrics()] if run_id else []
+        watching += [report_epochs(report, recipe.settings["epochs"])] if report else []
+        fit = fit_model(model, recipe, training, validation, trained.seed, *watching, checkpoint=checkpoint)
+        model = without_training_only(model)
+        record = make_record(tags, recipe, fit, measures(model, recipe, fit, validation))
+        write(trained, model, fit.history, record)
+        if run_id:
+            with mlflow_runs.best_effort(trained.name):
+                mlflow_training.record(trained, model, training.images, validation.images, run_id)
+                mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
+
+
+def begin(recipe: Recipe, seed: int, start: Path | None = None) -> tuple[keras.Model, Images, Images]:
+    """The model with its first weights, and the images for training and validation, in a seeded process."""
+    check_inputs(*(PREPARED / part for part in PARTS))
+    recipe.check_machine()
+    training, validation = (Images(**read_arrays(PREPARED / part)) for part in PARTS[1:])
+    training = training.first(recipe.settings.get("training_images"))
+    keras.utils.clear_session()  # of what this process trained before
+    make_deterministic(seed, recipe.threads, recipe.share_batches)
+    return starting_model(recipe, training, start), training, validation
+
+
+def starting_model(recipe: Recipe, training: Images, start: Path | None) -> keras.Model:
+    """The model with the weights that its training starts with: those of the file `start`, if given."""
+    model = recipe.build()
+    if start is not None:
+        model.set_weights(model_file.load(start).get_weights())
+        return model
+    if recipe.settings.get("identity_kernels"):
+        set_identity(model)
+    if whitening := recipe.settings.get("whitening"):
+        set_whitening(model, training.images[: whitening["images"]])
+    return model
+
+
+def fit_model(
+    model: keras.Model,
+    recipe: Recipe,
+    train: Images,
+    validation: Images,
+    seed: int,
+    *watching: keras.callbacks.Callback,
+    checkpoint: Checkpoint | None = None,
+) -> Fit:
+    """Train a model's fast twin, and give the model its weights."""
+    twin = make_twin(model, recipe, train, validation)
+    fit = fitting.fit(twin, recipe, train, validation, seed, *watching, checkpoint=checkpoint)
+    model.set_weights(twin.get_weights())
+    return fit
+
+
+def make_twin(model: keras.Model, recipe: Recipe, train: Images, validation: Images) -> Twin:
+    """The model that trains, with as many parts of a batch as there are threads to compute them."""
+    settings = recipe.settings
+    smallest = smallest_batch(settings["batch_size"], train, validation)
+    on_cpu = recipe.device == "cpu"
+    parts = min(recipe.threads, smallest) if recipe.share_batches and on_cpu else 1
+    twin = Twin(model, recipe.precision, parts, settings["label_smoothing"], fuses=on_cpu)
+    if lookahead := settings.get("lookahead"):
+        steps = settings["epochs"] * -(-len(train.labels) // settings["batch_size"])
+        twin.after_step.append(Lookahead(twin.weights, **lookahead, total=steps))
+    if settings.get("whitening"):
+        twin.network.get_layer(WHITENING).kernel.trainable = False
+    return twin
+
+
+def make_record(tags: dict[str, str], recipe: Recipe, fit: Fit, metrics: dict[str, float]) -> dict[str, Any]:
+    """The content of training.json; the status is `trained`, or `diverged` with a reason."""
+    outcome = {"status": "diverged", "reason": fit.divergence} if fit.divergence else {"status": "trained"}
+    resolved = ("threads", "precision", "device")
+    params = flat(recipe.settings) | {name: getattr(recipe, name) for name in resolved}
+    return {"tags": tags | outcome, "params": params, "metrics": metrics}
+
+
+def measures(model: keras.Model, recipe: Recipe, fit: Fit, validation: Images) -> dict[str, float]:
+    """What the epochs do not show: the best one, counted from 1, and the accuracy of the kept weights."""
+    history = fit.history
+    measured = {"stopped_epoch": len(history["loss"]), "parameters": model.count_params()}
+    if fit.divergence is not None:
+        return measured
+    monitor = recipe.settings.get("early_stopping", {}).get("monitor", "val_loss")
+    best = np.argmax if monitor == "val_accuracy" else np.argmin
+    return measured | {
+        "best_epoch": int(best(history[monitor])) + 1,
+        "validation/accuracy": model_file.accuracy(model, validation.images, validation.labels),
+    }
+
+
+def write(
+    trained: ModelFiles, model: keras.Model, history: dict[str, list[float]], record: dict[str, Any]
+) -> None:
+    """Write the model, its history (epochs count from 1) and the record of its training."""
+    model_file.save(model, trained.model)
+    epochs = pd.RangeIndex(1, len(history["loss"]) + 1, name="epoch")
+    table = pd.DataFrame(history, index=epochs).sort_index(axis=1)
+    table.to_csv(trained.history, lineterminator="\n")
+    write_json(trained.folder / "training.json", record)
+
+
+def report_epochs(report: Callable[[tuple[int, int, float]], None], epochs: int) -> keras.callbacks.Callback:
+    """Reports each epoch, counted from 1."""
+    return keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: report((epoch + 1, epochs, logs["val_accuracy"]))
+    )
+
+
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"name": "x", "b": 1}, "c": 2} as {"a": "x", "a.b": 1, "c": 2}: `a: x` is short for that name."""
+    result: dict[str, Any] = {}
+    for key, value in nested.items():
+        inner = dict(value) if isinstance(value, dict) else {"name": value}
+        if "name" in inner:
+            result[prefix + key] = inner.pop("name")
+        result |= flat(inner, f"{prefix}{key}.")
+    return result

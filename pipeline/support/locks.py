@@ -1,0 +1,63 @@
+"""Locks between processes.
+
+A stage may outlive a killed `dvc`; the next `dvc repro` must not run the same stage beside it.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from filelock import FileLock, Timeout
+
+from pipeline.support.paths import LOCKS
+
+SEED = click.IntRange(0, 2**31 - 1)
+
+
+class SingleInstance(click.Command):
+    """A command that waits until no other process in this folder runs it with the same arguments."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command under a lock, such as train-shallow-0. Options make no difference."""
+        names = [str(found.name) for found in self.params if isinstance(found, click.Argument)]
+        values = [str(ctx.params[name]) for name in names if ctx.params[name] is not None]
+        with locked("-".join([str(ctx.info_name), *values]).replace(os.sep, "_")):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold a lock of this folder, waiting for it if need be. A process that dies releases its locks."""
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(LOCKS / f"{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{name}: waiting for another process that holds its lock", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def locked_on_this_machine(name: str) -> Iterator[None]:
+    """Hold a lock that all processes of this user share, in any folder."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"pipeline-{os.getuid()}-{digest}.lock"):
+        yield
+
+
+def is_free(name: str) -> bool:
+    """Whether no process holds a lock of this folder."""
+    try:
+        with FileLock(LOCKS / f"{name}.lock", timeout=0):
+            return True
+    except Timeout:
+        return False

@@ -1,0 +1,192 @@
+"""MLflow runs, one for each trained model.
+
+DVC decides what is trained and owns the files; a run records what happened. Tags connect the two, so no
+file holds a run id.
+"""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import requests
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.numpy_dataset import NumpyDataset
+from mlflow.entities import LoggedModel, Metric, Run
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+
+from pipeline.core.arrays import digest_of
+from pipeline.support import mlflow_store
+from pipeline.support.errors import one_line
+from pipeline.support.locks import is_free, locked
+from pipeline.support.paths import WORKSPACE
+
+SYSTEM_METRICS_SECONDS = 5
+FAILURES = (MlflowException, requests.RequestException)  # of MLflow, or of its server
+SYNC = "`make sync`"
+NOTE = """\
+Each run is a training, of a variant with a seed. The run `report` holds the report.
+
+`accuracy`, `loss`, `val_accuracy` and `val_loss` are curves. `validation/accuracy`, `test/accuracy` and the
+like score the model that was kept. Models are chosen by `validation/accuracy`."""
+
+
+@contextmanager
+def training_run(
+    experiment: str,
+    name: str,
+    tags: dict[str, str],
+    resumed: bool = False,
+    made_by: dict[str, str] | None = None,
+    completed_by: str = SYNC,
+) -> Iterator[str]:
+    """A run, with system metrics, that is FINISHED at the end or FAILED on an exception.
+
+    If this folder began a run with the same tags and did not end it, that run continues; with `resumed`
+    so does a run that it ended. `made_by` is the `origin` of the folder that asked for the run, by default
+    this one. `completed_by` is the command that completes the run if MLflow fails. Under `mlflow run` the
+    project's own run becomes the parent: every stage inherits its id, and would otherwise write into it.
+    """
+    parent = os.environ.pop("MLFLOW_RUN_ID", None)
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
+    set_experiment(experiment)
+    made_by = made_by or origin()
+    tags = tags | {"workspace": made_by["workspace"]}
+    unended = "" if resumed else " and attributes.status != 'FINISHED'"
+    begun = find_run(experiment, tags, f"attributes.run_name = '{name}'{unended}")
+    run_id = begun.info.run_id if begun else None
+    run = mlflow.start_run(
+        run_id,
+        run_name=name,
+        parent_run_id=None if run_id else parent,
+        tags=None if run_id else tags | made_by,
+        log_system_metrics=True,
+    )
+    status = "FAILED"
+    try:
+        yield run.info.run_id
+        status = "FINISHED"
+    finally:
+        with best_effort(name, completed_by):
+            mlflow.end_run(status)
+        if parent is not None:
+            os.environ["MLFLOW_RUN_ID"] = parent
+
+
+def set_experiment(name: str) -> None:
+    """Make an experiment the active one, and create and describe it if it is new."""
+    if root := mlflow_store.checkout():
+        with suppress(MlflowException):  # it exists already
+            mlflow.create_experiment(name, (root / "mlruns").as_uri())
+    made = mlflow.set_experiment(name)
+    # If two processes create it at once, MLflow (3.17) leaves the loser's former experiment active.
+    mlflow.set_experiment(experiment_id=made.experiment_id)
+    if MLFLOW_RUN_NOTE not in made.tags:  # an experiment's description has the same tag
+        with suppress(MlflowException):  # another process sets it at the same moment
+            mlflow.set_experiment_tag(MLFLOW_RUN_NOTE, NOTE)
+
+
+@contextmanager
+def best_effort(name: str, completed_by: str = SYNC) -> Iterator[None]:
+    """Continue without MLflow if it fails, and print a line that says how to complete the run."""
+    try:
+        yield
+    except FAILURES as error:
+        line = f"{name}: its run is not complete ({one_line(error)}): {completed_by} completes it"
+        print(line, file=sys.stderr)
+
+
+def end_killed(experiment: str) -> list[str]:
+    """End as KILLED the runs that this folder began and no process continues; their names."""
+    client = mlflow.MlflowClient()
+    made = client.get_experiment_by_name(experiment)
+    if made is None:
+        return []
+    running = f"attributes.status = 'RUNNING' and tags.workspace = '{workspace()}'"
+    dead = [
+        r for r in client.search_runs([made.experiment_id], running) if is_free(f"train-{r.info.run_name}")
+    ]
+    for run in dead:
+        client.set_terminated(run.info.run_id, "KILLED")
+    return [str(run.info.run_name) for run in dead]
+
+
+def origin() -> dict[str, str]:
+    """The tags that say where a run was begun: the folder, its commit, and DVC's experiment, if any."""
+    experiment = os.environ.get("DVC_EXP_NAME")
+    named = {"dvc_experiment": experiment} if experiment else {}
+    return {"workspace": workspace(), "git_commit": git_commit()} | named
+
+
+def workspace() -> str:
+    """A name for this folder, which distinguishes its runs from those of others in the same store."""
+    with locked("workspace"):
+        if not WORKSPACE.is_file():
+            WORKSPACE.write_text(uuid.uuid4().hex)
+    return digest_of([WORKSPACE.read_text(), str(Path.cwd())])  # a copy of the folder is another one
+
+
+def find_run(
+    experiment: str, tags: dict[str, str], condition: str = "attributes.status = 'FINISHED'"
+) -> Run | None:
+    """The newest run of an experiment that carries all of these tags and meets the condition."""
+    found = mlflow.MlflowClient().get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    runs = mlflow.MlflowClient().search_runs(
+        [found.experiment_id],
+        filter_string=" and ".join([condition, *conditions]),
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    return next(iter(runs), None)
+
+
+def logged_model(run_id: str, name: str) -> LoggedModel | None:
+    """The model of this name that a run logged completely, if there is one."""
+    found = mlflow.search_logged_models(
+        experiment_ids=[mlflow.get_run(run_id).info.experiment_id],
+        filter_string=f"source_run_id = '{run_id}' and name = '{name}'",
+        output_format="list",
+    )
+    return next((model for model in found if model.status == "READY"), None)
+
+
+def log_history(run_id: str, history: Mapping[Hashable, Sequence[float]]) -> None:
+    """Log the epochs that a run lacks of each metric; the first epoch is step 0."""
+    client, now = mlflow.MlflowClient(), int(time.time() * 1000)
+    mlflow.flush_async_logging()
+    missing = []
+    for name, values in history.items():
+        known = {metric.step for metric in client.get_metric_history(run_id, str(name))}
+        missing += [Metric(str(name), v, now, step) for step, v in enumerate(values) if step not in known]
+    if missing:
+        client.log_batch(run_id, metrics=missing)
+
+
+def dataset(facts: dict[str, Any], part: str, images: np.ndarray) -> NumpyDataset:
+    """The images of a part of the split, as MLflow names the input of a run or of a metric."""
+    source = CodeDatasetSource({"mlflow.source.name": f"data/prepared ({part})"})
+    digest = digest_of([facts["split_digest"], part, len(images)])[:36]
+    return NumpyDataset(images, source, name=f"{facts['name']}-{part}", digest=digest)
+
+
+def git_commit() -> str:
+    """The commit that is checked out, with "-dirty" if files differ from it; "none" outside a repository."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() if described.returncode == 0 else "none"

@@ -1,0 +1,124 @@
+"""Logs a training's epochs and files to its MLflow run, for `train` and `sync`.
+
+What the run already has is left unchanged, so logging again completes an interrupted run.
+"""
+
+import contextlib
+import io
+from importlib.metadata import version
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow.data.dataset import Dataset
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+
+from pipeline.core import model_file
+from pipeline.core.arrays import read_arrays, read_facts
+from pipeline.core.backend import keras
+from pipeline.support import mlflow_runs
+from pipeline.support.model_files import AFTER_TRAINING, ModelFiles
+from pipeline.support.paths import PREPARED
+
+
+class EpochMetrics(mlflow.keras.MlflowCallback):  # type: ignore[name-defined]
+    """Autologging's own callback: it logs the metrics of each epoch as it ends, and does not wait.
+
+    `mlflow.keras.autolog` would add this callback, and also log every argument of `fit` as a parameter
+    (`batch_size None`, `shuffle False`), a second name for each validation score, and nothing of a resumed
+    training. `record` logs the parameters that decide the result instead.
+    """
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Log no parameters."""
+
+    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
+        """Log no second name for the validation scores."""
+
+
+def complete_run(trained: ModelFiles, experiment: str) -> None:
+    """Complete the run that a training began, or log a new one, from the files that the training wrote."""
+    kept = trained.record()
+    model = model_file.load(trained.model)
+    train, validation = (read_arrays(PREPARED / part)["images"] for part in ("train", "validation"))
+    origin = {key: value for key, value in kept["tags"].items() if key not in {"status", "reason"}}
+    with mlflow_runs.training_run(experiment, trained.name, origin, resumed=True) as run_id:
+        mlflow.set_tag("recreated", "true")
+        used = train[: kept["params"].get("training_images")]
+        record(trained, model, used, validation, run_id)
+
+
+def record(
+    trained: ModelFiles, model: keras.Model, train: np.ndarray, validation: np.ndarray, run_id: str
+) -> None:
+    """Log a training's history, data, parameters and model to the active run.
+
+    `train` and `validation` are the images, uint8 (n, height, width, channels). The tags come last, with
+    the model's digest, which identifies a complete run.
+    """
+    kept, facts = trained.record(), read_facts(PREPARED / "split")
+    mlflow_runs.log_history(run_id, trained.epochs().drop(columns="epoch").to_dict("list"))
+    images = {"training": train, "validation": validation}
+    datasets = {part: mlflow_runs.dataset(facts, part, these) for part, these in images.items()}
+    for part, dataset in datasets.items():
+        mlflow.log_input(dataset, part)
+    mlflow.log_params({"variant": trained.variant, "seed": trained.seed} | kept["params"])
+    mlflow.log_text(summary(model), "model_summary.txt")
+    model_id = None
+    if kept["tags"]["status"] == "trained":
+        logged = mlflow_runs.logged_model(run_id, trained.name)
+        model_id = logged.model_id if logged else log_model(trained, model, validation[:1], facts)
+    log_kept(kept["metrics"], run_id, model_id, datasets["validation"])
+    mlflow.set_tags(kept["tags"] | trained.tags() | {MLFLOW_RUN_NOTE: description(trained)})
+
+
+def log_kept(metrics: dict[str, float], run_id: str, model_id: str | None, validation: Dataset) -> None:
+    """Log what a training measured at its end; the validation accuracy with its model and its images."""
+    known = mlflow.get_run(run_id).data.metrics
+    missing = {name: value for name, value in metrics.items() if name not in known}
+    scores = {name: missing.pop(name) for name in ("validation/accuracy",) if name in missing}
+    mlflow.log_metrics(missing)
+    mlflow.log_metrics(scores, model_id=model_id, dataset=validation)
+
+
+def description(trained: ModelFiles) -> str:
+    """What the pages of a run and of its model say, in Markdown."""
+    kept = trained.record()
+    params, epochs = kept["params"], kept["metrics"]["stopped_epoch"]
+    return (
+        f"The variant **{trained.variant}** with seed {trained.seed}: {epochs} of at most {params['epochs']} "
+        f"epochs, {kept['metrics']['parameters']:,.0f} parameters. {trained.outcome().capitalize()}."
+    )
+
+
+def log_model(trained: ModelFiles, model: keras.Model, example: np.ndarray, facts: dict[str, Any]) -> str:
+    """Log a model to the active run, signed for uint8 images, with an example (1, height, width, channels).
+    Returns its id. Its metadata name its classes and its data, so that it can be tried out by itself.
+
+    With the TensorFlow flavour, since the Keras one cannot store an example (MLflow 3.17).
+    """
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *example.shape[1:]))]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, *model.output_shape[1:]))]),
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # MLflow tries the example, with a progress bar
+        logged = mlflow.tensorflow.log_model(
+            model,
+            name=trained.name,
+            signature=signature,
+            input_example=example,
+            pip_requirements=[f"{package}=={version(package)}" for package in ("tensorflow", "keras")],
+            metadata={key: facts[key] for key in ("classes", "data_digest")},
+            tags={MLFLOW_RUN_NOTE: description(trained)},
+            step=AFTER_TRAINING,
+        )
+    return str(logged.model_id)
+
+
+def summary(model: keras.Model) -> str:
+    """Keras's table of layers, shapes and parameters."""
+    lines: list[str] = []
+    model.summary(print_fn=lines.append)
+    return "\n".join(lines)

@@ -1,0 +1,108 @@
+"""Own images: from photographs to a served model, as docs/own-images.yaml has it; and their edits."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.commands.quickstart import lay_out
+from tests.conftest import ROOT
+from tests.projects import Project, call
+
+KINDS = ("red", "green", "blue")
+SIZES = [(48, 64), (120, 90), (150, 200), (48, 48)]
+
+
+def photograph(kind: str, random: np.random.Generator) -> Image.Image:
+    """Noise of one of several sizes, in which one colour is the brightest."""
+    pixels = random.integers(0, 128, (*SIZES[random.integers(len(SIZES))], 3), np.uint8)
+    pixels[..., KINDS.index(kind)] += 127
+    return Image.fromarray(pixels)
+
+
+def lay_out_photographs(folder: Path, train: int, test: int) -> Project:
+    """A folder with docs/own-images.yaml and so many photographs of each of three classes in each part."""
+    random = np.random.default_rng(0)
+    for part, count in (("train", train), ("test", test)):
+        for kind in KINDS:
+            (folder / "photos" / part / kind).mkdir(parents=True)
+            for number in range(count):
+                suffix = "jpg" if number % 2 else "png"
+                photograph(kind, random).save(folder / "photos" / part / kind / f"{number}.{suffix}")
+    lay_out(folder, (ROOT / "docs/own-images.yaml").read_text())
+    return Project(folder)
+
+
+def read(job: Project, path: str) -> Any:
+    return json.loads((job.folder / path).read_text())
+
+
+@pytest.mark.faults  # half a minute of CPU time
+def test_photographs_become_a_served_champion_and_a_report(tmp_path: Path) -> None:
+    made = lay_out_photographs(tmp_path, train=45, test=15)
+    made.run("dvc", "repro")
+    facts = read(made, "data/prepared/split/manifest.json")["facts"]
+    assert (facts["image_shape"], facts["classes"]) == ([48, 48, 3], sorted(KINDS))
+    assert facts["counts"] == {"train": 108, "validation": 27, "test": 45}
+    champion = read(made, "champion.json")
+    scores = read(made, f"metrics/{champion['variant']}-{champion['seed']}.json")
+    assert scores["test"]["accuracy"] > 0.6
+    report = (made.folder / "reports/report.md").read_text()
+    assert all(word in report for word in ("# Results on mine", "| augmented |", "| vgg3 |"))
+    photograph = next((made.folder / "photos/test/red").iterdir())
+    [answer] = json.loads(made.run("python", "-m", "pipeline", "classify", "--json", str(photograph)))
+    assert set(answer["probabilities"]) == set(KINDS)
+
+
+def test_every_edit_of_a_photograph_is_noticed(tmp_path: Path) -> None:
+    job = lay_out_photographs(tmp_path, train=4, test=2)
+    job.run("dvc", "repro", "fetch")
+    folder = job.folder / "photos/train/red"
+    for edit, expected in (
+        (lambda: photograph("red", np.random.default_rng(7)).save(folder / "new.png"), 13),
+        (lambda: (folder / "0.png").unlink(), 12),
+        (lambda: photograph("red", np.random.default_rng(8)).save(folder / "2.png"), 12),
+    ):
+        before = (job.folder / "data/raw/train_images.npy").read_bytes()
+        edit()
+        job.run("dvc", "repro", "fetch")
+        assert (job.folder / "data/raw/train_images.npy").read_bytes() != before
+        assert read(job, "data/raw/manifest.json")["arrays"]["train_labels"]["shape"] == [expected]
+    (folder / "empty.png").touch()
+    assert "watch@train" in job.run("dvc", "status")
+    assert "images that cannot be read: photos/train/red/empty.png" in job.run(
+        "dvc", "repro", "fetch", check=False
+    )
+
+
+def test_a_pipe_among_the_photographs_is_refused_before_dvc_waits_for_it(tmp_path: Path) -> None:
+    job = lay_out_photographs(tmp_path, train=1, test=1)
+    os.mkfifo(job.folder / "photos/test/pipe.png")
+    refused = call(job.folder, "plan").refusal
+    assert refused == "neither files nor folders: photos/test/pipe.png"
+
+
+def test_test_images_among_the_training_images_are_refused_unless_they_are_wanted(tmp_path: Path) -> None:
+    folder = lay_out_photographs(tmp_path, train=6, test=6).folder
+    for number in range(3):
+        shutil.copy(folder / "photos/train/red/0.png", folder / f"photos/test/blue/copy{number}.png")
+        shutil.copy(folder / "photos/train/blue/2.png", folder / f"photos/train/blue/copy{number}.png")
+    assert call(folder, "fetch").error is None
+    refused = call(folder, "prepare").refusal
+    assert refused.startswith("data/raw: 3 test images are also training images: ")
+    assert not (folder / "data/prepared").exists()
+    params = (folder / "params.yaml").read_text()
+    warn = "split: {strategy: stratified, fraction: 0.5, seed: 0, duplicates: warn}"
+    (folder / "params.yaml").write_text(re.sub("split: {.*}", warn, params))
+    warned, other = call(folder, "prepare").out.splitlines()[:2]
+    found = read(Project(folder), "data/prepared/split/manifest.json")["facts"]["duplicates"]
+    assert (found["training"], found["test"]) == (3, 3)
+    assert warned == "prepare: warning: 3 test images are also training images"
+    both = found["training_and_validation"]
+    assert other == f"prepare: warning: {both} validation images are also training images"

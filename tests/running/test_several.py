@@ -1,0 +1,100 @@
+"""Promotions at once, on one machine and on two. `test_tracking_server` has trainings at once."""
+
+import os
+import tempfile
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from pipeline.running import worker
+from pipeline.stages.promote import registry, serving_check
+from pipeline.stages.promote.repair import repair
+from tests.projects import this_process
+from tests.stages.promote.test_registry import NAME, aliases, new_candidate, promote, version, versions
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store with a champion, version 1."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setattr(serving_check, "new_process", this_process)
+    mlflow.MlflowClient().create_experiment(NAME, artifact_location=str(tmp_path / "artifacts"))
+    promote(new_candidate(tmp_path, 1, 0.5))
+    return tmp_path
+
+
+def promoted_at_once(store: Path, *candidates: tuple[int, float], machines: int) -> list[str]:
+    """What promotions of (seed, accuracy) say that start at once; each machine has its own locks."""
+    started = []
+    for number, (seed, accuracy) in enumerate(candidates):
+        locks, (ours, theirs) = store / f"machine{number % machines}", worker.CONTEXT.Pipe()
+        locks.mkdir(exist_ok=True)
+        variables = {"TMPDIR": str(locks), "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
+        arguments = (theirs, variables, store / f"process{number}", seed, accuracy)
+        worker.CONTEXT.Process(target=promote_when_told, args=arguments, daemon=True).start()
+        theirs.close()  # or `recv` would wait for ever if the process dies
+        started.append(ours)
+    assert [process.recv() for process in started] == ["ready"] * len(started)
+    for process in started:
+        process.send("go")
+    return [process.recv() for process in started]
+
+
+def promote_when_told(
+    connection: Connection, variables: dict[str, str], folder: Path, seed: int, accuracy: float
+) -> None:
+    os.environ |= variables
+    tempfile.tempdir = None  # but TMPDIR
+    serving_check.new_process = this_process
+    candidate = new_candidate(folder, seed, accuracy)
+    connection.send("ready")
+    connection.recv()
+    connection.send(promote(candidate))
+
+
+def test_two_promotions_at_once_on_one_machine_end_with_the_better(store: Path) -> None:
+    promoted_at_once(store, (2, 0.6), (3, 0.7), machines=1)
+    assert version(int(aliases()["champion"])).tags["validation_accuracy"] == "0.700000"
+    assert repair(NAME) == []
+
+
+def test_two_promotions_of_one_model_on_one_machine_make_one_version(store: Path) -> None:
+    printed = promoted_at_once(store, (2, 0.6), (2, 0.6), machines=1)
+    assert sorted("is champion" in line for line in printed) == [False, True]
+    assert len(versions()) == 2
+    assert aliases() == {"champion": "2", "previous": "1"}
+
+
+@pytest.mark.parametrize("champion", ["there", "withdrawn"])
+def test_two_promotions_on_two_machines_are_put_in_order_by_the_next_sync(store: Path, champion: str) -> None:
+    if champion == "withdrawn":
+        mlflow.MlflowClient().delete_registered_model_alias(NAME, registry.CHAMPION)
+    promoted_at_once(store, (2, 0.7), (3, 0.6), machines=2)
+    one, other = version(2), version(3)
+    expected = version(1).tags["promotion_id"] if champion == "there" else "none since version 1"
+    assert one.tags["replaces"] == other.tags["replaces"] == expected
+    better, worse = sorted((one, other), key=lambda v: v.tags["validation_accuracy"], reverse=True)
+    for last in (worse, better):  # whichever machine was the last
+        mlflow.MlflowClient().set_registered_model_alias(NAME, registry.CHAMPION, last.version)
+        mlflow.MlflowClient().set_model_version_tag(NAME, better.version, "replaces", one.tags["replaces"])
+        [line] = repair(NAME)
+        assert line.endswith(f"were promoted at once: version {better.version} is champion")
+        assert aliases() == {"champion": str(better.version), "previous": str(worse.version)}
+        assert repair(NAME) == []
+    registry.rollback(NAME)
+    assert repair(NAME) == []
+    assert aliases() == {"champion": str(worse.version), "previous": str(better.version)}
+
+
+def test_one_model_promoted_on_two_machines_is_one_version_after_the_next_sync(store: Path) -> None:
+    promoted_at_once(store, (2, 0.6), (2, 0.6), machines=2)
+    assert len(versions()) == 3
+    champion = aliases()["champion"]
+    assert any("deleted version" in line for line in repair(NAME))
+    assert len(versions()) == 2
+    assert aliases() == {"champion": champion, "previous": "1"}
+    assert repair(NAME) == []

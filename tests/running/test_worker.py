@@ -1,0 +1,81 @@
+"""Worker processes: what they print, how they end, and that a fork trains as a fresh process does."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import pytest
+
+from pipeline.params import Params
+from pipeline.running import worker
+from tests.conftest import ROOT
+from tests.keras_models import print_trained, recipe_of
+
+FRESH = ["translate", "batchnorm", "model_s_plus", "vgg3"]  # augmentation, normalization, schedules, size
+TRAIN = "import json, sys; from tests.keras_models import *; print_trained(Recipe(**json.load(sys.stdin)))"
+
+
+def job(code: str) -> Any:
+    """A job that executes some code, without importing this module."""
+    return partial(exec, code, {})
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "last"),
+    [
+        ("print('one\\ntwo')", 0, ["one", "two"]),
+        ("import os, sys; os.write(1, b'of C\\n'); print('three', file=sys.stderr)", 0, ["of C", "three"]),
+        (
+            "from pipeline.support.errors import PipelineError; raise PipelineError('no images')",
+            1,
+            ["error: no images"],
+        ),
+        ("1 / 0", 1, ["ZeroDivisionError: division by zero"]),
+        ("import os; os.kill(os.getpid(), 9)", -9, []),
+        ("import os, time; os.kill(os.getpid(), 15); time.sleep(9)", worker.TERMINATED, []),
+    ],
+    ids=["prints", "writes", "refuses", "bug", "dies", "is terminated"],
+)
+def test_a_job_shows_its_lines_and_gives_its_status(code: str, status: int, last: list[str]) -> None:
+    lines: list[str] = []
+    assert worker.run(job(code), lines.append) == status
+    assert lines[len(lines) - len(last) :] == last
+
+
+def test_a_stop_ends_a_job_that_is_just_starting_and_starts_no_other() -> None:
+    worker.stop()
+    worker.warm_up()  # the first start waits for its imports
+    stopped = threading.Event()
+    with ThreadPoolExecutor(2) as threads:
+        sleep = job("import time; time.sleep(60)")
+        jobs = [threads.submit(worker.run, sleep, print, None, stopped) for _ in range(2)]
+        while not worker.LOCK.locked():
+            time.sleep(0.01)
+        stopped.set()
+        worker.stop()
+        assert {done.result(timeout=10) for done in jobs} <= {worker.TERMINATED, -signal.SIGTERM}
+
+
+@pytest.mark.faults
+def test_forks_train_all_variants_as_fresh_processes_do() -> None:
+    """Bit for bit. Of the fresh ones there are a few, since each takes its time."""
+    worker.stop()  # the server of other tests, which has imported less
+    worker.warm_up()
+    digests = {}
+    for key in Params.read(ROOT / "params.yaml").blocks:
+        name = key.rpartition(".")[2]
+        lines: list[str] = []
+        assert worker.run(partial(print_trained, recipe_of(name)), lines.append) == 0, lines
+        digests[name] = lines[-1]
+    for name in FRESH:
+        recipe = json.dumps(asdict(recipe_of(name)))
+        command = [sys.executable, "-c", TRAIN]
+        done = subprocess.run(command, cwd=ROOT, input=recipe, capture_output=True, text=True, check=True)
+        assert done.stdout.split()[-1] == digests[name]

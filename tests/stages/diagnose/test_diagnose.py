@@ -1,0 +1,93 @@
+"""Near duplicates, wrong labels and corrupted images: what is planted is found, and nothing else."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipeline.core import model_file
+from pipeline.stages.diagnose import diagnosis_figures
+from pipeline.stages.diagnose.corruptions import CORRUPTIONS, jpeg, translation
+from pipeline.stages.diagnose.label_errors import label_errors
+from pipeline.stages.diagnose.near_duplicates import near_duplicates
+from pipeline.stages.diagnose.robustness import robustness
+from tests.keras_models import network_model
+
+CLASSES = ["cat", "dog", "frog"]
+
+
+def pictures(count: int, seed: int) -> np.ndarray:
+    """Smooth random images, uint8 (count, 32, 32, 3), of which no two are alike."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    return np.stack(
+        [np.asarray(Image.fromarray(one).resize((32, 32), Image.Resampling.BICUBIC)) for one in coarse]
+    )
+
+
+@pytest.fixture
+def images() -> dict[str, np.ndarray]:
+    """Parts with planted copies: lighter, recoloured and compressed, moved, and one of a validation image."""
+    parts = {name: pictures(40, seed) for seed, name in enumerate(("train", "validation", "test"))}
+    train, validation, test = (part.copy() for part in parts.values())
+    validation[5] = (train[1] * 0.7 + 40).astype(np.uint8)
+    test[2] = jpeg((train[7:8] * np.array([1, 0.9, 0.8])).astype(np.uint8), 75)[0]
+    test[9] = translation(train[8:9], 1)[0]
+    test[4] = validation[3]
+    test[6] = 128  # of one colour
+    return {"train": train, "validation": validation, "test": test}
+
+
+def test_changed_copies_are_found_and_nothing_else(images: dict[str, np.ndarray]) -> None:
+    table = near_duplicates(images)
+    found = {(row.part, row.image): (row.of_part, row.of_image) for row in table.itertuples()}
+    copies = {("validation", 5): ("train", 1), ("test", 2): ("train", 7), ("test", 4): ("validation", 3)}
+    assert found == copies
+    assert table["similarity"].is_monotonic_decreasing
+    assert table["similarity"].iloc[0] == pytest.approx(1)
+    shown = {
+        text.get_text()
+        for axis in diagnosis_figures.pairs(table, images).axes
+        if (text := axis.title).get_text()
+    }
+    assert {"train 1", "1.000\ntest 4"} <= shown
+    assert diagnosis_figures.pairs(table.iloc[:0], images).axes  # of none
+
+
+def test_planted_label_errors_are_found_and_nothing_else() -> None:
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 3, 300)
+    probabilities = np.full((300, 3), 0.05) + np.eye(3)[truth] * 0.85
+    labels = truth.copy()
+    labels[[10, 20, 30]] = (truth[[10, 20, 30]] + 1) % 3
+    table = label_errors(labels, probabilities)
+    assert set(table["image"]) == {10, 20, 30}
+    assert table["predicted"].tolist() == truth[table["image"]].tolist()
+    assert table["probability"].tolist() == pytest.approx([0.05] * 3)
+    titles = [
+        axis.get_title() for axis in diagnosis_figures.suspicious(table, pictures(300, 3), CLASSES).axes
+    ]
+    assert f"10: {CLASSES[labels[10]]}\nmore like {CLASSES[truth[10]]}" in titles
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_each_corruption_grows_with_its_strength_and_is_the_same_each_time(name: str) -> None:
+    images, corruption = pictures(20, 0), CORRUPTIONS[name]
+    changed = [corruption.function(images, strength) for strength in corruption.strengths]
+    assert {(one.shape, one.dtype) for one in changed} == {(images.shape, images.dtype)}
+    distances = [float(np.square(one.astype(float) - images).mean()) for one in changed]
+    assert distances == sorted(distances)
+    assert distances[0] > 0
+    assert np.array_equal(corruption.function(images, corruption.strengths[0]), changed[0])
+
+
+def test_robustness_begins_with_the_accuracy_on_unchanged_images() -> None:
+    model, images, labels = network_model("shallow", 3), pictures(30, 0), np.arange(30) % 3
+    table = robustness(model, images, labels)
+    assert len(table) == len(CORRUPTIONS) * 6
+    accuracy = model_file.accuracy(model, images, labels)
+    assert set(table.loc[table["level"] == 0, "accuracy"]) == {accuracy}
+    noisy = CORRUPTIONS["noise"].function(images, 25)
+    worst = table[(table["corruption"] == "noise") & (table["level"] == 5)]
+    assert worst["accuracy"].tolist() == [model_file.accuracy(model, noisy, labels)]
+    legend = diagnosis_figures.robustness(pd.concat([table.assign(model=one) for one in "ab"])).legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]

@@ -1,0 +1,176 @@
+"""The evaluation stage: the files and runs of all models, or of one; scores that were edited afterwards."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from joblib.externals.loky import get_reusable_executor
+from mlflow.entities import Run
+
+from pipeline.__main__ import main
+from pipeline.core.arrays import read_arrays, write_arrays, write_json
+from pipeline.shared.stored import check_scores, read_probabilities
+from pipeline.stages.evaluate import metrics
+from pipeline.stages.evaluate import stage as evaluate
+from pipeline.support import mlflow_runs
+from pipeline.support.model_files import INDEX, ModelFiles
+from pipeline.support.paths import PREPARED
+from tests.conftest import refusal
+
+GOOD, LOST = ModelFiles("good", 0), ModelFiles("lost", 0)
+CLASSES = ["$5_to_$10", "NA"]
+DIVERGED = {"status": "diverged", "reason": "its loss is nan in epoch 1"}
+TABLES = {
+    "confusion.csv",
+    "most_confused.csv",
+    "per_class.csv",
+    "reliability.csv",
+    "roc.csv",
+    "temperature.csv",
+    "classification_report.txt",
+}
+FIGURES = {"confusion.png", "curves.png", "examples.png", "reliability.png", "roc.png"}
+COMPARED = ("curves", "roc", "confusion")  # of all models
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a trained model of two classes, which has a run, and one that diverged."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        random, labels = np.random.default_rng(0), np.arange(20) % 2
+        for part in ("validation", "test"):
+            images = random.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+            write_arrays(PREPARED / part, {"images": images, "labels": labels})
+        counts = {"validation": 20, "test": 20}
+        facts = {"name": "pets", "classes": CLASSES, "counts": counts, "split_digest": "split"}
+        write_arrays(PREPARED / "split", {}, **facts)
+        right = np.eye(2, dtype=np.float32)[labels] * 0.8 + 0.1
+        for trained, tags in ((GOOD, {"status": "trained"}), (LOST, DIVERGED)):
+            write_arrays(trained.predictions, {"validation": right, "test": right[::-1]})
+            trained.folder.mkdir(parents=True)
+            trained.model.write_text(trained.name)
+            names = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")
+            pd.DataFrame({name: [1] for name in names}).to_csv(trained.history, index=False)
+            results = {"validation/accuracy": 0.5, "parameters": 7}
+            write_json(trained.folder / "training.json", {"tags": tags, "params": {}, "metrics": results})
+        write_json(INDEX, [{"variant": one.variant, "seed": one.seed} for one in (GOOD, LOST)])
+        with mlflow_runs.training_run("pets", GOOD.name, GOOD.tags()):
+            pass
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def project(made: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the folder; the store is that of the module."""
+    shutil.copytree(made, workplace, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mlflow.db", "mlruns"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{made / 'mlflow.db'}")
+
+
+def run_stage(*arguments: str) -> None:
+    main(["evaluate", *arguments])
+
+
+def run_of_good() -> Run:
+    found = mlflow_runs.find_run("pets", GOOD.tags())
+    assert found is not None
+    return found
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def table(title: str) -> pd.DataFrame:
+    return pd.read_csv(Path("evaluation") / f"{title}.csv", keep_default_na=False)
+
+
+def test_all_models_are_scored_and_logged_once() -> None:
+    Path("metrics").mkdir()
+    Path("metrics/former-0.json").touch()
+    get_reusable_executor().shutdown()  # its processes may be in another folder
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "MODELS_PER_PROCESS", 1)
+        run_stage()
+    assert files(Path("metrics")) == {"good-0.json", "lost-0.json"}
+    assert GOOD.metrics()["validation"]["accuracy"] == 1
+    assert GOOD.metrics()["test"]["accuracy"] == 0
+    assert files(GOOD.evaluation) == TABLES | FIGURES
+    assert files(LOST.evaluation) == {"curves.png"}
+    assert files(Path("evaluation")) == {"good-0", "lost-0", *(f"{title}.csv" for title in COMPARED)}
+    run = run_of_good()
+    assert run.data.metrics["validation/accuracy"] == 1
+    artifacts = mlflow.MlflowClient().list_artifacts(run.info.run_id, "evaluation")
+    assert {f"evaluation/{name}" for name in TABLES | FIGURES} <= {artifact.path for artifact in artifacts}
+
+    logged: list[Any] = []
+    monkeypatch.setattr(mlflow, "log_metrics", lambda *arguments, **_: logged.append(arguments))
+    run_stage()
+    assert not logged
+    assert run_of_good().data.tags == run.data.tags
+
+    # What `dvc plots show` draws: the curves of both models, the scores of the one that has some.
+    assert table("curves")["model"].tolist() == ["good-0", "lost-0"]
+    assert table("roc")["model"].unique().tolist() == ["good-0"]
+    assert table("roc")["false_positive_rate"].is_monotonic_increasing
+    assert table("confusion").to_dict("records") == [
+        {"actual": one, "predicted": other, "images": 10, "model": "good-0"}
+        for one, other in (CLASSES, CLASSES[::-1])
+    ]
+
+
+def test_one_model_is_scored_beside_the_others_files() -> None:
+    Path("metrics").mkdir()
+    Path("metrics/other-0.json").touch()
+    LOST.evaluation.mkdir(parents=True)  # as a killed evaluation leaves it, without scores
+    run_stage("good", "0")
+    assert files(Path("metrics")) == {"good-0.json", "other-0.json"}
+    assert table("curves")["model"].tolist() == ["good-0"]
+    run_stage("lost", "0")
+    assert LOST.metrics() == DIVERGED
+
+
+def test_a_metric_that_is_not_a_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(metrics.METRICS, "undefined", lambda *_: np.nan)
+    line = refusal(run_stage, "good", "0")
+    assert line == "error: good-0: undefined of validation images: not a finite number"
+    assert not GOOD.scores.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "error: predictions/lost-0: missing: run `dvc repro predict@lost-0`, "),
+        (["bad", "0"], "error: VARIANT SEED: allowed: good 0, lost 0; received bad 0"),
+        (["good"], "error: VARIANT SEED: allowed: good 0, lost 0; received good"),
+    ],
+)
+def test_a_missing_model_is_refused(arguments: list[str], line: str) -> None:
+    shutil.rmtree(LOST.predictions)
+    assert refusal(run_stage, *arguments).startswith(line)
+    assert not Path("metrics").exists()
+
+
+@pytest.mark.parametrize("edited", [0.95, 0.5])
+def test_a_plausible_edit_of_the_scores_is_found(edited: float) -> None:
+    write_json(LOST.scores, DIVERGED)
+    for accuracy in (1.0, edited):
+        write_json(GOOD.scores, {part: {"accuracy": accuracy} for part in ("validation", "test")})
+        if accuracy == 1:
+            check_scores([GOOD, LOST])
+    message = f"metrics/good-0.json: validation accuracy {edited}, but predictions/good-0 gives 1.0: "
+    assert refusal(check_scores, [GOOD, LOST]).startswith(message)
+
+
+@pytest.mark.parametrize("change", [lambda p: p[:3], lambda p: p.T, lambda p: p * 2, lambda p: p * np.nan])
+def test_probabilities_must_fit_the_images(change: Any) -> None:
+    stored = read_arrays(GOOD.predictions)
+    write_arrays(GOOD.predictions, {"test": stored["test"], "validation": change(stored["validation"])})
+    line = refusal(read_probabilities, GOOD, "validation")
+    assert line.startswith("predictions/good-0/validation.npy: expected probabilities (20, 2); received ")

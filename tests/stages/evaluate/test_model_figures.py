@@ -1,0 +1,65 @@
+"""The report's figures: nothing is cut off, with few or many variants and classes."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from pipeline.stages.evaluate import metrics, model_figures
+from pipeline.stages.prepare import sample_grid
+from pipeline.stages.report import comparison_figures as report_figures
+from pipeline.stages.report.results import summarize
+from tests.made_results import COUNTS, PUBLISHED, history, scores_of
+
+
+def drawn(figure: Figure, folder: Path) -> None:
+    """Write a figure as a PNG, and look at its pixels."""
+    figure.savefig(folder / "figure.png", dpi=20)
+    pixels = imread(folder / "figure.png")
+    assert max(pixels.shape) < 400  # 20 inches
+    assert pixels.std() > 0.01
+
+
+def test_curves_are_drawn(tmp_path: Path) -> None:
+    many = {f"v{n}-0": history(1) for n in range(14)} | {"v0-1": history(5)}
+    compared = report_figures.all_curves(many | {"diverged-0": history(2).assign(val_accuracy=np.nan)})
+    for figure in (model_figures.training_curves(history(5), "vgg3-0"), compared):
+        drawn(figure, tmp_path)
+    assert [title for axis in compared.axes if (title := axis.get_title())] == [
+        *(f"v{n}" for n in range(14)),
+        "diverged",
+    ]
+
+
+@pytest.mark.parametrize(("seeds", "published"), [(1, PUBLISHED), (3, {})])
+def test_accuracies_are_drawn(seeds: int, published: dict[str, float], tmp_path: Path) -> None:
+    drawn(report_figures.accuracies(summarize(scores_of(seeds), published), COUNTS), tmp_path)
+
+
+def test_frontier_joins_the_variants_that_none_beats_in_both(tmp_path: Path) -> None:
+    table = summarize(scores_of(3), {})  # of vgg3_early_stop, vgg3 and batchnorm, the best first
+    frontier = report_figures.frontier(table.assign(minutes=[13.0, 35.0, 0.4]))
+    drawn(frontier, tmp_path)
+    assert list(np.asarray(frontier.axes[0].lines[0].get_xdata())) == [0.4, 13.0]
+
+
+@pytest.mark.parametrize("count", [2, 12, 150])
+def test_figures_of_few_and_of_many_classes_are_drawn(count: int, tmp_path: Path) -> None:
+    classes = [f"${number}_to_$\n" for number in range(count)]
+    random = np.random.default_rng(0)
+    labels = np.resize(np.arange(count), 2 * count)
+    predicted = random.dirichlet(np.ones(count), size=len(labels)).astype(np.float32)
+    images = random.integers(0, 256, (len(labels), 8, 8, 3), dtype=np.uint8)
+    drawn(sample_grid(images, labels, classes), tmp_path)
+    drawn(model_figures.predictions(images[:2], predicted[:2], classes, ["$1_$", "b"], [0, None]), tmp_path)
+    drawn(model_figures.confusion_heat_map(metrics.confusion(labels, predicted, classes), "a $1_$"), tmp_path)
+    areas = metrics.per_class(labels, predicted, classes)["auc"]
+    drawn(model_figures.roc_curves(metrics.roc_points(labels, predicted, classes), areas, "roc"), tmp_path)
+
+
+def test_a_thousand_classes_take_no_larger_figure(tmp_path: Path) -> None:
+    counts = pd.DataFrame(np.eye(1010, dtype=int), columns=[str(number) for number in range(1010)])
+    drawn(model_figures.confusion_heat_map(counts, "confusion"), tmp_path)

@@ -1,0 +1,440 @@
+"""The registry's gate, its two aliases and the tags of a version, with a real store."""
+
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
+
+from pipeline.core import model_file
+from pipeline.core.arrays import file_digest
+from pipeline.core.backend import keras
+from pipeline.stages.promote import packaging, registry, serving_check
+from pipeline.stages.promote.gate import Candidate, Standing, judge
+from pipeline.stages.promote.registration import is_version_of
+from pipeline.stages.promote.repair import repair
+from pipeline.support.errors import PipelineError
+from tests.conftest import ROOT
+from tests.keras_models import network_model
+from tests.projects import call, this_process, wait_for
+
+NAME = "cifar10"
+CLASSES = [f"class{number}" for number in range(10)]
+MARGIN = 0.1
+COMMIT = "c0ffee"
+ENDED = 4_102_444_800_000  # when every run ended: 2100, in milliseconds
+NEW_PROCESS = serving_check.new_process
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+
+
+@keras.saving.register_keras_serializable()
+class OwnLayer(keras.layers.Layer):
+    """A layer that no server knows."""
+
+    def call(self, inputs: Any) -> Any:
+        return inputs
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A store in which `first` was promoted, and then `better`."""
+
+    folder: Path
+    first: Candidate
+    better: Candidate
+    lines: list[str] = field(default_factory=list)  # what each promotion said
+    aliases: list[dict[str, str]] = field(default_factory=list)  # how they stood after it
+
+
+def new_candidate(
+    folder: Path, seed: int, accuracy: float, registered_name: str = NAME, run_id: str = "", model: Any = None
+) -> Candidate:
+    """A model, by default an untrained one that the seed decides, with a run of its own."""
+    file = folder / f"shallow-{seed}" / "model.keras"
+    keras.utils.set_random_seed(seed)
+    model = model or network_model("shallow", len(CLASSES))
+    model_file.save(model, file)
+    tags = {"variant": "shallow", "seed": str(seed), "model_digest": file_digest(file)}
+    return Candidate(
+        registered_name=registered_name,
+        run_id=run_id or new_run(),
+        model_id=None,
+        model=file,
+        images=IMAGES,
+        probabilities=model_file.probabilities(model, IMAGES),
+        classes=CLASSES,
+        batch_limit=4,
+        views=None,
+        tags=tags | {"data_digest": "data", "split_digest": "split"},
+        validation_accuracy=accuracy,
+        test_accuracy=accuracy - 0.01,
+        mean_validation_accuracy=accuracy - 0.02,
+        seeds=1,
+    )
+
+
+def new_run() -> str:
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(NAME)
+    assert experiment is not None
+    run: str = client.create_run(experiment.experiment_id, tags={"git_commit": COMMIT}).info.run_id
+    client.set_terminated(run, end_time=ENDED)
+    return run
+
+
+def promote(candidate: Candidate, force: bool = False) -> str:
+    """What the registry did with a candidate, in lines."""
+    return "\n".join(registry.promote(candidate, MARGIN, force).lines)
+
+
+def aliases() -> dict[str, str]:
+    found = mlflow.MlflowClient().get_registered_model(NAME).aliases
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def version(number: int) -> ModelVersion:
+    return mlflow.MlflowClient().get_model_version(NAME, str(number))
+
+
+def versions() -> list[ModelVersion]:
+    return registry.versions(NAME)
+
+
+def state() -> Any:
+    """All that the registry says of the model."""
+    return aliases(), [(v.version, v.tags) for v in versions()]
+
+
+def tag_of_run(candidate: Candidate) -> str | None:
+    tags: dict[str, str] = mlflow.MlflowClient().get_run(str(candidate.run_id)).data.tags
+    return tags.get("promotion")
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+        patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        mlflow.MlflowClient().create_experiment(NAME, artifact_location=str(folder / "artifacts"))
+        patch.setattr(serving_check, "new_process", this_process)
+        made = Registry(folder, new_candidate(folder, 1, 0.6), new_candidate(folder, 2, 0.65))
+        for candidate in (made.first, made.better):
+            made.lines.append(promote(candidate))
+            made.aliases.append(aliases())
+        yield made
+
+
+@pytest.fixture
+def store(filled: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """A copy of the store, which a test may change: version 2 is champion, version 1 previous."""
+    shutil.copy(filled.folder / "mlflow.db", tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return filled
+
+
+BEST = "shallow has the highest validation accuracy, 0.6500"
+BETTER = "is not better than the champion's"
+OTHER_SPLIT = (
+    "the champion was scored on another split, so the two cannot be compared; `make promote FORCE=1`"
+)
+CHANCE = "is below 0.2000, chance plus promotion.margin 0.1"
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "champion", "force", "reason", "comparison"),
+    [
+        (0.65, {"validation_accuracy": 0.65}, False, f"{BETTER} 0.6500", None),
+        (0.65, {"validation_accuracy": 0.9}, True, BEST, "forced"),
+        (0.65, {"split_digest": "another"}, False, OTHER_SPLIT, None),
+        (0.65, {"split_digest": "another"}, True, BEST, "forced"),
+        (0.19, None, False, CHANCE, None),
+        (0.19, {}, True, CHANCE, None),
+        (float("nan"), None, False, "its validation accuracy is nan", None),
+        (float("inf"), {}, True, "its validation accuracy is inf", None),
+    ],
+)
+def test_gate(
+    filled: Registry, accuracy: float, champion: Any, force: bool, reason: str, comparison: str | None
+) -> None:
+    """For `better`, with this accuracy, and `first` as the champion, but for these tags."""
+    described = filled.first.tags | {"validation_accuracy": 0.6, "test_accuracy": 0.7}
+    standing = None if champion is None else Standing.model_validate(described | champion)
+    verdict = judge(replace(filled.better, validation_accuracy=accuracy), standing, MARGIN, force)
+    assert verdict.accepted == (comparison is not None)
+    assert reason in verdict.reason
+    assert (comparison or "") in verdict.comparison
+    assert "\n" not in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("seeds", "champion", "reason"),
+    [
+        (
+            3,
+            {"seeds": 3, "mean_validation_accuracy": 0.64},
+            "mean validation accuracy over seeds 0.6300 is not",
+        ),
+        (3, {"seeds": 1, "mean_validation_accuracy": 0.64}, "mean validation accuracy of 3 seeds, 0.6300"),
+        (1, {"seeds": 3, "mean_validation_accuracy": 0.64}, BEST),
+        (3, {}, "mean validation accuracy of 3 seeds, 0.6300"),
+    ],
+)
+def test_means_are_compared_with_means(filled: Registry, seeds: int, champion: Any, reason: str) -> None:
+    """`better` has 0.65, and 0.63 in the mean of its seeds; the champion 0.6."""
+    tags = filled.first.tags | {"validation_accuracy": 0.6, "test_accuracy": 0.7}
+    verdict = judge(
+        replace(filled.better, seeds=seeds), Standing.model_validate(tags | champion), MARGIN, False
+    )
+    assert reason in verdict.reason
+    assert verdict.accepted == ("not" not in reason)
+
+
+def test_first_model_becomes_champion_and_has_tags_that_say_why(filled: Registry) -> None:
+    assert filled.aliases[0] == {"champion": "1"}
+    reason = "shallow has the highest validation accuracy, 0.6000; there was no champion before it"
+    assert filled.lines[0] == f"{NAME}: version 1 is champion: {reason}"
+    assert tag_of_run(filled.first) == f"version 1: {reason}"
+    assert re.fullmatch("[0-9a-f]{32}", version(1).tags["promotion_id"])
+    assert version(1).tags == filled.first.tags | filled.first.identity | {
+        "promotion_id": version(1).tags["promotion_id"],
+        "replaces": "none",
+        "validation_accuracy": "0.600000",
+        "test_accuracy": "0.590000",
+        "mean_validation_accuracy": "0.580000",
+        "seeds": "1",
+        "promotion": reason,
+    }
+
+
+def test_better_model_takes_its_place_and_the_old_one_becomes_previous(filled: Registry) -> None:
+    assert filled.aliases[1] == {"champion": "2", "previous": "1"}
+    reason = "shallow has the highest validation accuracy, 0.6500; the champion before it had 0.6000"
+    assert filled.lines[1] == f"{NAME}: version 2 is champion: {reason}"
+    assert version(2).tags["promotion"] == reason
+    assert version(2).tags["replaces"] == version(1).tags["promotion_id"]
+    assert version(2).run_id == filled.better.run_id
+    run = mlflow.MlflowClient().get_run(str(filled.better.run_id))
+    assert (run.info.status, run.info.end_time) == ("FINISHED", ENDED)
+
+
+def test_same_model_again_changes_nothing(store: Registry) -> None:
+    before, again = state(), replace(store.better, run_id=new_run(), validation_accuracy=0.99)
+    outcome = registry.promote(again, MARGIN)
+    assert outcome.lines == [f"{NAME}: version 2 stays champion: it is the same model"]
+    assert outcome.as_json() == {"promoted": True, "reason": again.merit, "standing": None}
+    assert state() == before
+    assert tag_of_run(again) is None
+
+
+def test_refusal_is_written_on_the_run_and_changes_nothing(store: Registry) -> None:
+    before, worse = state(), replace(store.first, run_id=new_run())
+    outcome = registry.promote(worse, MARGIN)
+    reason = "validation accuracy 0.6000 is not better than the champion's 0.6500"
+    assert outcome.lines == [f"{NAME}: not promoted: {reason}"]
+    standing = {"variant": "shallow", "seed": 2, "validation_accuracy": 0.65, "test_accuracy": 0.64}
+    assert outcome.as_json() == {"promoted": False, "reason": reason, "standing": standing}
+    assert tag_of_run(worse) == f"refused: {reason}"
+    assert state() == before
+
+
+@pytest.mark.parametrize(("tag", "value"), [("validation_accuracy", "nan"), ("split_digest", None)])
+def test_champion_with_bad_tags_is_reported_and_counts_as_none(
+    store: Registry, tag: str, value: str | None
+) -> None:
+    """A model without a run takes its place at the next sync."""
+    client = mlflow.MlflowClient()
+    client.delete_model_version_tag(NAME, "2", tag)
+    if value is not None:
+        client.set_model_version_tag(NAME, "2", tag, value)
+    before, tags = state(), {"model_digest": "other", "split_digest": "split"}
+    outcome = registry.promote(replace(store.first, run_id=None, tags=store.first.tags | tags), MARGIN)
+    counts = f"{NAME}: version 2, the champion, counts as none: its tags are missing or invalid: {tag}"
+    assert outcome.lines[0] == counts
+    assert "run `make sync`" in outcome.lines[1]
+    assert outcome.verdict.accepted
+    assert outcome.as_json()["promoted"]
+    assert state() == before
+    client.set_model_version_tag(NAME, "1", "replaces", version(2).tags["replaces"])
+    assert repair(NAME) == []
+
+
+def test_a_champion_that_was_withdrawn_stays_withdrawn(store: Registry) -> None:
+    mlflow.MlflowClient().delete_registered_model_alias(NAME, registry.CHAMPION)
+    assert "version 1 is champion" in promote(replace(store.first, run_id=new_run()))
+    assert repair(NAME) == []
+    assert aliases()["champion"] == "1"
+
+
+def test_a_double_with_an_alias_of_the_users_own_is_kept(store: Registry) -> None:
+    client = mlflow.MlflowClient()
+    for alias in ("staging", ""):
+        double = client.create_model_version(NAME, str(store.better.model.parent), tags=store.better.identity)
+        if alias:
+            client.set_registered_model_alias(NAME, alias, double.version)
+    assert repair(NAME) == [f"{NAME}: deleted version 4: it duplicates version 2"]
+    assert aliases()["staging"] == "3"
+
+
+def test_version_with_the_tags_of_another_model_is_not_taken_for_it(store: Registry) -> None:
+    client = mlflow.MlflowClient()
+    raw = client.create_model_version(NAME, str(store.better.model.parent), tags=store.better.identity)
+    client.set_registered_model_alias(NAME, registry.CHAMPION, raw.version)
+    assert not is_version_of(raw, store.better)
+    reported, promoted = promote(replace(store.better, run_id=new_run())).splitlines()
+    assert f"version {raw.version}, the champion, counts as none" in reported
+    assert "version 2 is champion" in promoted
+    assert aliases() == {"champion": "2", "previous": str(raw.version)}
+
+
+def test_served_probabilities_may_differ_by_rounding_only(store: Registry) -> None:
+    stored = store.first.probabilities
+    serving_check.check(lambda *_: stored + 0.0005, "models:/m/1", store.first.images, stored)
+    with pytest.raises(
+        PipelineError, match=r"^models:/m/1: not promoted: .* up to 0\.002; must be at most 0\.001$"
+    ):
+        serving_check.check(lambda *_: stored + 0.002, "models:/m/1", store.first.images, stored)
+
+
+def with_other_answers(store: Registry, run_id: str) -> Candidate:
+    return replace(store.first, run_id=run_id, probabilities=store.first.probabilities[:, ::-1])
+
+
+def with_a_layer_of_its_own(store: Registry, run_id: str) -> Candidate:
+    layers = [OwnLayer(), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(len(CLASSES))]
+    model = keras.Sequential([keras.Input((32, 32, 3), dtype="uint8"), *layers])
+    return new_candidate(store.folder, 3, 0.9, run_id=run_id, model=model)
+
+
+def without_its_file(store: Registry, run_id: str) -> Candidate:
+    tags = store.first.tags | {"model_digest": "lost"}
+    return replace(store.first, run_id=run_id, model=store.folder / "lost.keras", tags=tags)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (with_other_answers, "not promoted: its probabilities differ from the stored ones"),
+        (with_a_layer_of_its_own, "cannot be served, so it is not promoted: .*OwnLayer"),
+        (without_its_file, r"lost\.keras"),
+    ],
+)
+def test_model_that_cannot_serve_leaves_the_champion_and_its_own_run_as_they_were(
+    store: Registry, monkeypatch: pytest.MonkeyPatch, make: Callable[[Registry, str], Candidate], reason: str
+) -> None:
+    if make is with_a_layer_of_its_own:  # which this process knows
+        monkeypatch.setattr(serving_check, "new_process", NEW_PROCESS)
+    run_id = new_run()
+    with pytest.raises(Exception, match=reason) as caught:
+        promote(make(store, run_id), force=True)
+    assert "\n" not in str(caught.value)
+    assert aliases() == store.aliases[-1]
+    assert mlflow.MlflowClient().get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(("name", "alias"), [(NAME, "champion"), (NAME, "previous"), ("another", "champion")])
+@pytest.mark.usefixtures("store")
+def test_rollback_without_an_alias_is_an_error(name: str, alias: str) -> None:
+    if name == NAME:
+        mlflow.MlflowClient().delete_registered_model_alias(NAME, alias)
+    with pytest.raises(PipelineError, match=f"'{name}' has no version with the alias '{alias}'$"):
+        registry.rollback(name)
+
+
+def test_rollback_to_a_version_that_cannot_be_loaded_is_refused(store: Registry, workplace: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", workplace)
+    client = mlflow.MlflowClient()
+    lost = client.create_model_version(NAME, str(store.better.model.parent))
+    client.set_registered_model_alias(NAME, registry.PREVIOUS, lost.version)
+    refused = call(workplace, "rollback", MLFLOW_TRACKING_URI=mlflow.get_tracking_uri()).refusal
+    assert refused.startswith(f"models:/{NAME}@previous: cannot be loaded: ")
+    assert aliases() == {"champion": "2", "previous": str(lost.version)}
+
+
+def test_champion_is_there_at_every_moment_of_a_forced_promotion_and_a_rollback(store: Registry) -> None:
+    done, seen, missing = threading.Event(), set[str](), list[str]()
+
+    def watch() -> None:
+        client = mlflow.MlflowClient()
+        while not done.is_set():
+            try:
+                seen.add(str(client.get_model_version_by_alias(NAME, registry.CHAMPION).version))
+            except Exception as error:
+                missing.append(str(error))
+            time.sleep(0.002)
+
+    watcher, before = threading.Thread(target=watch), len(versions())
+    watcher.start()
+    try:
+        wait_for(lambda: "2" in seen)  # it watches from the beginning
+        assert "version 1 is champion" in promote(replace(store.first, run_id=new_run()), force=True)
+        assert aliases() == {"champion": "1", "previous": "2"}
+        wait_for(lambda: "1" in seen)
+        rolled_back = registry.rollback(NAME)
+    finally:
+        done.set()
+        watcher.join()
+    assert not missing
+    assert rolled_back == f"{NAME}: version 2 is champion again, version 1 is previous"
+    assert seen == {"1", "2"}
+    assert aliases() == {"champion": "2", "previous": "1"}
+    assert len(versions()) == before  # a model that is a version already is not registered again
+
+
+@pytest.mark.usefixtures("store")
+def test_served_champion_names_its_classes_origin_and_requirements(filled: Registry) -> None:
+    path = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}@champion"))
+    served = mlflow.pyfunc.load_model(str(path))
+    metadata = {"classes": CLASSES, "git_commit": COMMIT} | filled.better.tags
+    assert served.metadata.metadata == metadata
+    pinned = (path / "requirements.txt").read_text().split()
+    assert pinned == packaging.requirements()
+    assert all(re.fullmatch(r"[a-z]+==[\d.]+", line) for line in pinned)
+
+
+def test_same_model_served_in_another_way_is_a_new_version(store: Registry) -> None:
+    """Although the gate would refuse another model of the same accuracy."""
+    changed = replace(store.better, batch_limit=store.better.batch_limit + 1)
+    line = promote(changed)
+    number = aliases()["champion"]
+    assert f"version {number} is champion: " in line
+    assert line.endswith("the same model as the champion before it, served in another way")
+    assert aliases()["previous"] == "2"
+    assert version(int(number)).tags["model_digest"] == version(2).tags["model_digest"]
+    assert promote(changed).endswith("it is the same model")
+
+
+@pytest.mark.usefixtures("store")
+def test_an_alias_that_another_machine_creates_at_that_moment_is_set_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With MLflow's error, since two real machines collide rarely."""
+    collision, real = (
+        MlflowException("UNIQUE constraint", BAD_REQUEST),
+        MlflowClient.set_registered_model_alias,
+    )
+    answers = iter([collision, collision, None, collision, collision, collision])
+
+    def collide(*arguments: Any) -> None:
+        if error := next(answers):
+            raise error
+        real(*arguments)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", collide)
+    registry.set_alias(NAME, registry.CHAMPION, "1")
+    assert aliases()["champion"] == "1"
+    with pytest.raises(MlflowException, match="UNIQUE"):
+        registry.set_alias(NAME, registry.CHAMPION, "2")

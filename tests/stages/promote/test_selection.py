@@ -1,0 +1,61 @@
+"""The choice of the champion: by mean validation accuracy, whatever the test images say."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.core.arrays import write_json
+from pipeline.shared.selection import choose, read_scores
+from pipeline.support.model_files import ModelFiles
+from tests.conftest import refusal
+
+accuracies = st.integers(0, 5000).map(lambda right: right / 5000)
+
+
+def scores_of(validation: dict[str, list[float]], test: float = 0.5) -> pd.DataFrame:
+    """A row for each seed of each variant."""
+    rows = [
+        {"variant": name, "seed": seed, "validation_accuracy": value, "test_accuracy": test}
+        for name, values in validation.items()
+        for seed, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("validation", "chosen", "runner_up"),
+    [
+        ({"lucky": [0.9, 0.5, 0.5], "steady": [0.7, 0.71, 0.7]}, ("steady", 1), "lucky"),
+        ({name: [0.5, 0.7, 0.7] for name in "bac"}, ("b", 1), "a"),  # among equals the first of params.yaml
+        ({"first": [0.1, 0.2, 0.6], "second": [0.6, 0.2, 0.1]}, ("first", 2), "second"),  # equals, too
+        ({"only": [0.6]}, ("only", 0), None),
+    ],
+)
+def test_choice(validation: dict[str, list[float]], chosen: tuple[str, int], runner_up: str | None) -> None:
+    decision = choose(scores_of(validation))
+    assert (decision["variant"], decision["seed"]) == chosen
+    assert (decision["runner_up"] or {}).get("variant") == runner_up
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(accuracies, accuracies, accuracies), min_size=1, max_size=5), st.data())
+def test_test_accuracies_never_matter(validation: list[tuple[float, ...]], data: st.DataObject) -> None:
+    scores = scores_of({f"variant{number}": list(values) for number, values in enumerate(validation)})
+    others = data.draw(st.lists(accuracies, min_size=len(scores), max_size=len(scores)))
+    one, other = choose(scores), choose(scores.assign(test_accuracy=others))
+    assert one | {"test_accuracy": None} == other | {"test_accuracy": None}
+
+
+@pytest.mark.usefixtures("workplace")
+def test_scores_of_the_named_models_are_read_in_their_order_unless_they_diverged() -> None:
+    for name, accuracy in {"named-0": 0.6, "named-1": 0.7, "former-0": 0.9}.items():
+        scores = {"validation": {"accuracy": accuracy}, "test": {"accuracy": accuracy - 0.1}}
+        write_json(Path(f"metrics/{name}.json"), scores)
+    write_json(Path("metrics/runaway-0.json"), {"status": "diverged", "reason": "loss"})
+    table = read_scores([ModelFiles("named", 1), ModelFiles("runaway", 0), ModelFiles("named", 0)])
+    expected = [["named", 1, 0.7, pytest.approx(0.6)], ["named", 0, 0.6, pytest.approx(0.5)]]
+    assert table[["variant", "seed", "validation_accuracy", "test_accuracy"]].to_numpy().tolist() == expected
+    assert "every training diverged" in refusal(read_scores, [ModelFiles("runaway", 0)])

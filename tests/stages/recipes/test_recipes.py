@@ -1,0 +1,194 @@
+"""The recipes stage: reproducible recipes from params.yaml, and one-line refusals that name the key."""
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.__main__ import main
+from pipeline.core import hardware
+from pipeline.core.arrays import write_arrays
+from pipeline.core.backend import keras
+from pipeline.core.recipe import Recipe
+from pipeline.core.variant import Network, Optimizer
+from pipeline.params import Params
+from pipeline.stages.recipes import architecture, networks, optimizers
+from pipeline.stages.train.augmentation import Cutout, RandomShift
+from tests.conftest import ROOT, contents, refusal
+from tests.projects import call, small_params
+
+layers = keras.layers
+SCHEDULE = {"name": "cosine_decay", "initial_learning_rate": 0.1, "decay_steps": 100}
+STOPPING = {"monitor": "val_loss", "patience": 2, "restore_best_weights": True}
+REDUCING = {"monitor": "val_loss", "factor": 0.5, "patience": 1}
+
+
+def write_inputs(params: str, images: int = 45_000) -> None:
+    """Write params.yaml, and the facts of so many prepared images of three classes."""
+    Path("params.yaml").write_text(params)
+    facts = {"classes": list("abc"), "image_shape": [32, 32, 3], "counts": {"train": images}}
+    write_arrays(Path("data/prepared/split"), {}, **facts)
+
+
+def params_of(**variants: dict[str, Any]) -> str:
+    return yaml.safe_dump(small_params(**variants))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the recipes of the repository's params.yaml."""
+    folder = tmp_path_factory.mktemp("recipes")
+    with contextlib.chdir(folder):
+        write_inputs((ROOT / "params.yaml").read_text())
+    assert call(folder, "recipes").error is None
+    return folder
+
+
+def test_the_repositorys_params_make_a_recipe_for_each_variant(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made)
+    blocks = Params.read().blocks
+    assert contents(Path("recipes")).keys() - {"_index.json"} == {f"{k.split('.')[-1]}.json" for k in blocks}
+    for key, block in blocks.items():
+        recipe = Recipe.read(key.rpartition(".")[2])
+        assert recipe.share_batches
+        assert recipe.init_from == ("batchnorm" if key.startswith("finetune.") else None)
+        assert recipe.settings == json.loads(block.model_dump_json(exclude_none=True))
+
+
+ADAM, SGD = ({"name": name, "learning_rate": 0.1} for name in ("adam", "sgd"))
+SHORT = {"name": "cosine_decay", "decay_steps": 3}
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"network": {"name": "shallow", "width": 3}}, "network.width: unknown argument; allowed: none"),
+    ({"optimizer": ADAM | {"name": "adamm"}}, "optimizer.name: allowed: Adadelta, "),
+    ({"optimizer": ADAM | {"beta": 1}}, "optimizer.beta: unknown argument; "),
+    ({"optimizer": SGD | {"momentum": 2}}, "optimizer: "),
+    ({"optimizer": SGD | {"learning_rate": {"name": "cosine"}}}, "optimizer.learning_rate.name: "),
+    ({"optimizer": SGD | {"learning_rate": SHORT}}, "optimizer.learning_rate.initial_learning_rate: missing"),
+    (
+        {"optimizer": SGD | {"learning_rate": SCHEDULE}, "reduce_learning_rate": REDUCING},
+        "reduce_learning_rate: cannot lower a learning rate that follows a schedule",
+    ),
+    (
+        {"optimizer": SGD | {"use_ema": True}, "early_stopping": STOPPING},
+        "early_stopping.restore_best_weights: must be false with optimizer.use_ema",
+    ),
+    ({"whitening": {"images": 10, "epochs": 1}}, "whitening: needs a list of layers in which a Conv2D named"),
+    ({"batch_size": 101}, "batch_size: must be at most 100, the number of training images; received 101"),
+    (
+        {"training_images": 101},
+        "training_images: must be at most 100, the number of training images; received 101",
+    ),
+]
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize(("changes", "reason"), REFUSED)
+def test_an_impossible_variant_is_refused_by_its_key(changes: dict[str, Any], reason: str) -> None:
+    write_inputs(params_of(shallow=changes), images=100)
+    Path("recipes").mkdir()
+    Path("recipes/kept.json").touch()
+    assert refusal(main, ["recipes"]).startswith(f"error: params.yaml: variants.shallow.{reason}")
+    assert contents(Path("recipes")) == {"kept.json": b""}
+
+
+def of_tensor(inputs: Any, width: int = 4) -> Any:
+    """Two branches that are added."""
+    one = layers.Conv2D(width, 3, padding="same")(inputs)
+    return layers.Flatten()(one + layers.Conv2D(width, 1)(inputs))
+
+
+class Doubled(layers.Layer):  # type: ignore[name-defined]
+    """A layer that is not Keras's."""
+
+    def call(self, inputs: Any) -> Any:
+        return 2 * inputs
+
+
+def raises() -> list[keras.Layer]:
+    raise RuntimeError("out of\nideas")
+
+
+BAD_NETWORKS: dict[str, tuple[Callable[..., Any], str]] = {
+    "raises": (raises, "pixels (data.image_size): out of ideas"),
+    "returns nothing": (lambda: None, "cannot be built for images of 32 pixels (data.image_size): "),
+    "does not fit": (lambda: [layers.Flatten(), layers.Conv2D(4, 3)], "cannot be built for images of 32 "),
+    "ends in an image": (lambda: [layers.Conv2D(4, 3)], "must end in one vector for each image"),
+    "own layer": (lambda: [Doubled(), layers.Flatten()], "'Doubled' is not Keras's own"),
+    "function": (lambda: [layers.Lambda(abs), layers.Flatten()], "is not Keras's own"),
+    "hole too large": (
+        lambda: [Cutout(33), layers.Flatten()],
+        "pixels: must be at most 32, the size of the images",
+    ),
+    "missing argument": (lambda width: [layers.Dense(width)], "width: missing"),
+}
+
+
+def configuration(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]) -> dict[str, Any]:
+    """The configuration of a network that is this function."""
+    monkeypatch.setattr(networks, "shallow", function)
+    return architecture.configuration("key", Network(name="shallow"), [32, 32, 3], 10, "shallow")
+
+
+@pytest.mark.parametrize(("function", "reason"), BAD_NETWORKS.values(), ids=BAD_NETWORKS)
+def test_a_network_that_cannot_be_trained_or_served_is_refused(
+    function: Callable[..., Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = refusal(configuration, monkeypatch, function)
+    assert line.startswith("key")
+    assert reason in line
+
+
+def test_a_network_may_be_a_function_of_a_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configuration(monkeypatch, of_tensor)
+    assert not architecture.can_share_batches(config)
+    model = keras.saving.deserialize_keras_object(config)
+    assert (model.input_shape, model.output_shape) == ((None, 32, 32, 3), (None, 10))
+
+
+def test_seeds_that_layers_draw_are_left_to_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def network() -> list[keras.Layer]:
+        return [layers.RandomCrop(30, 30), RandomShift(2), layers.Flatten(), layers.Dropout(0.5, seed=7)]
+
+    config = configuration(monkeypatch, network)
+    by_class = {part["class_name"]: part["config"] for part in config["config"]["layers"]}
+    assert by_class["RandomCrop"]["seed"] is None
+    assert by_class["Dropout"]["seed"] == 7
+
+
+def test_all_arguments_arrive_in_the_optimizer() -> None:
+    arguments = {"clipnorm": 1.0, "use_ema": True, "ema_momentum": 0.9, "weight_decay": 5e-4}
+    given = Optimizer.model_validate({"name": "adamw", "learning_rate": SCHEDULE} | arguments)
+    built = keras.saving.deserialize_keras_object(optimizers.configuration("key", given, steps=10))
+    assert arguments.items() <= built.get_config().items()
+    assert type(built._learning_rate).__name__ == "CosineDecay"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("precision", "mixed_bfloat16", "precision is mixed_bfloat16, but here it is float32"),
+        ("versions", {"keras": "2.0"}, "made with keras 2.0, but "),
+    ],
+)
+def test_another_machine_is_refused(
+    made: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: Any, reason: str
+) -> None:
+    monkeypatch.chdir(made)
+    assert reason in refusal(replace(Recipe.read("shallow"), **{key: value}).check_machine)
+
+
+@pytest.mark.parametrize(("flags", "precision"), [("fma avx512_bf16", "mixed_bfloat16"), ("fma", "float32")])
+def test_auto_is_bfloat16_if_the_cpu_has_it(
+    flags: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(hardware, "CPU", tmp_path / "cpuinfo")
+    assert hardware.resolve_precision("auto") == precision
+    assert hardware.resolve_precision("float32") == "float32"

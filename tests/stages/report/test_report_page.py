@@ -1,0 +1,178 @@
+"""The report as a page and the stage that writes it; the model card."""
+
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, fromstring
+
+import numpy as np
+import pandas as pd
+import pytest
+from huggingface_hub import ModelCard
+from matplotlib.figure import Figure
+
+from pipeline.core.arrays import write_arrays, write_json
+from pipeline.stages.evaluate import temperature
+from pipeline.stages.report import card
+from pipeline.stages.report.markdown import literal, markdown_table, to_html
+from pipeline.stages.report.report_text import write
+from pipeline.stages.report.results import read_results
+from pipeline.support.paths import PREDICTIONS, PREPARED
+from tests.conftest import refusal
+from tests.made_results import (
+    ODD_NAMES,
+    VALIDATION,
+    diagnosis_of,
+    history,
+    per_class,
+    results_of,
+    table_rows,
+)
+
+
+def parsed(page: str) -> tuple[Element, list[list[str]]]:
+    """A page, and the cells of the rows of its tables."""
+    tree = fromstring(page)
+    return tree, [["".join(cell.itertext()) for cell in row] for row in tree.iter("tr")]
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the figures that the report shows."""
+    folder = tmp_path_factory.mktemp("reports")
+    for name in re.findall(r"\]\((.+?)\)", write(results_of())):
+        Figure(figsize=(1, 1)).savefig(folder / name)
+    return folder
+
+
+def test_page_opens_by_itself_and_shows_tables_as_tables(reports: Path) -> None:
+    page, rows = parsed(to_html(write(results_of(3)), reports, "Results on <pets>"))
+    assert page.findtext("head/title") == "Results on <pets>"
+    sources = [image.attrib["src"] for image in page.iter("img")]
+    assert len(sources) == 10
+    assert all(source.startswith("data:image/png;base64,iVBORw0KGgo") for source in sources)
+    assert not [*page.iter("a"), *page.iter("link")]
+    assert [script.attrib for script in page.iter("script")] == [{}]
+    assert ["vgg3_early_stop", "550,571", "11", "0.7700 ± 0.0100"] in [row[:4] for row in rows]
+    assert ["dog", "cat", "12", "12", "0"] in rows
+
+
+@pytest.mark.system
+def test_a_table_sorts_and_a_figure_enlarges(reports: Path, page: Any) -> None:
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    numbers = ["1,000,000", "66,170", "+0.5", "-2.8"]
+    text = markdown_table(pd.DataFrame({"number": numbers[::-1]})) + "\n\n" + write(results_of())
+    page.set_content(to_html(text, reports, "Results"))
+    page.get_by_role("columnheader", name="number").click()
+    assert page.locator("table").first.locator("tbody td").all_inner_texts() == numbers
+    table = page.locator("table").nth(1)
+    best = sorted(VALIDATION, key=VALIDATION.__getitem__, reverse=True)
+    for order in (best, best[::-1]):
+        table.get_by_role("columnheader", name="validation").click()
+        assert table.locator("tbody td:first-child").all_inner_texts() == order
+    image = page.locator("img").first
+    small = image.bounding_box()["width"]
+    image.click()
+    assert image.bounding_box()["width"] > 2 * small
+    image.click()
+    assert image.bounding_box()["width"] == small
+    assert all(url.startswith("data:") for url in requested)
+
+
+def test_names_are_shown_as_they_are_written(reports: Path) -> None:
+    table = markdown_table(pd.DataFrame({"class": ODD_NAMES, "test": "5"}))
+    named = "\n\n".join(f"The class {literal(name)}, again." for name in ODD_NAMES)
+    page, rows = parsed(to_html(f"# Title\n\n{table}\n\n{named}\n", reports, ""))
+    assert rows == [["class", "test"], *([name, "5"] for name in ODD_NAMES)]
+    paragraphs = ["".join(paragraph.itertext()) for paragraph in page.iter("p")]
+    assert paragraphs == [f"The class {name}, again." for name in ODD_NAMES]
+    page, rows = parsed(to_html(write(results_of(classes=ODD_NAMES)), reports, ""))
+    assert [row[0] for row in rows if row[1:] == ["20", "5", "5"]] == ODD_NAMES
+    pair = f"{ODD_NAMES[1]} and {ODD_NAMES[0]}"
+    assert f"It confuses these most: {pair}, 12 images." in "".join(page.itertext())
+
+
+@pytest.fixture
+def project(workplace: Path) -> Path:
+    """A project with all that the report reads; one of its classes is called NA."""
+    classes = ["NA", "dog"]
+    results = results_of(classes=classes, counts={"train": 900, "validation": 100, "test": 100})
+    labels = np.arange(100) % 2
+    for part in ("validation", "test"):
+        write_arrays(PREPARED / part, {"labels": labels})
+    write_arrays(Path("data/prepared/split"), {}, **results.facts)
+    write_json(Path("recipes/_index.json"), [{"variant": v, "seed": 0} for v in ("vgg3", "vgg3_early_stop")])
+    results.balance.to_csv("data/prepared/class_balance.csv", index=False)
+    write_json(Path("champion.json"), results.champion)
+    for name, accuracy in {"vgg3_early_stop-0": 0.77, "vgg3-0": 0.76, "former-0": 0.9}.items():
+        scores = {"validation": {"accuracy": accuracy}, "test": {"accuracy": accuracy - 0.02}}
+        write_json(Path("metrics") / f"{name}.json", scores)
+        found = {
+            part: np.where(np.arange(100) < 100 * of["accuracy"], labels, 1 - labels)
+            for part, of in scores.items()
+        }
+        write_arrays(
+            PREDICTIONS / name, {part: np.eye(2, dtype=np.float32)[one] for part, one in found.items()}
+        )
+        ended = {"parameters": 7, "stopped_epoch": 3, "validation/accuracy": accuracy}
+        record = {"tags": {"status": "trained"}, "params": {}, "metrics": ended}
+        write_json(Path("models") / name / "training.json", record)
+        history(3).to_csv(Path("models") / name / "history.csv", index=False)
+        Path("evaluation", name).mkdir(parents=True)
+        per_class(classes).to_csv(Path("evaluation") / name / "per_class.csv")
+        results.confused.to_csv(Path("evaluation") / name / "most_confused.csv", index=False)
+        right = np.eye(2)[labels] * 0.8 + 0.1
+        temperature.effect(0.5, labels, right).to_csv(
+            Path("evaluation") / name / "temperature.csv", index=False
+        )
+    Path("diagnosis").mkdir()
+    for title, table in diagnosis_of("vgg3_early_stop-0").items():
+        table.to_csv(Path("diagnosis") / f"{title}.csv", index=False)
+    return workplace
+
+
+@pytest.mark.usefixtures("project")
+def test_report_reads_the_trainings_that_params_name_and_no_other() -> None:
+    results = read_results({"vgg3_early_stop": 0.7711, "vgg3": 0.7678})
+    assert list(results.table.index) == ["vgg3_early_stop", "vgg3"]
+    assert results.table["published"].tolist() == [0.7711, 0.7678]
+    assert results.table["training_accuracy"].tolist() == [0.5, 0.5]
+    assert list(results.per_class) == ["vgg3-0", "vgg3_early_stop-0"]
+    assert results.test.right.mean().to_dict() == {("vgg3", 0): 0.74, ("vgg3_early_stop", 0): 0.75}
+    assert "| NA | 20 | 5 | 5 |" in write(results)
+    write_arrays(Path("data/prepared/split"), {}, **results.facts | {"source": "directory"})
+    assert not re.search("published|document|CIFAR|2000s", write(read_results({"vgg3": 0.7678})))
+
+
+@pytest.mark.usefixtures("project")
+def test_the_card_of_the_chosen_model_has_its_figures_and_is_one_of_hugging_face() -> None:
+    results = read_results({})
+    text = card.write(results)
+    data = ModelCard(text).data.to_dict()
+    [model] = data["model-index"]
+    assert model["name"] == "vgg3_early_stop-0"
+    assert model["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.75}]
+    assert (data["library_name"], data["datasets"]) == ("keras", ["pets"])
+    assert "0.7500 on 100 test images (95 % interval 0.657 to 0.825)" in text
+    assert "**Calibration**: error 0.100, Brier score 0.020" in text
+    assert card.summary(results) in text
+    assert table_rows(text, "class")[1][0] == "NA"
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "problem"),
+    [
+        ("champion.json", '"seed": 0', '"seed": 7', "vgg3_early_stop-7: has no scores"),
+        ("evaluation/vgg3-0/per_class.csv", "f1", "F1", "f1: missing"),
+        ("evaluation/vgg3-0/per_class.csv", "dog", "cow", "its classes are not those of data/prepared/split"),
+        ("evaluation/vgg3_early_stop-0/most_confused.csv", "12", "many", "cannot be read"),
+        ("diagnosis/label_errors.csv", "label,", "lable,", "label: missing"),
+    ],
+)
+def test_a_broken_edit_is_one_line(project: Path, path: str, old: str, new: str, problem: str) -> None:
+    text = (project / path).read_text()
+    edited = re.sub(old, new, text, count=1)
+    assert edited != text
+    (project / path).write_text(edited)
+    assert re.match(f"{re.escape(path)}: .*{problem}", refusal(read_results, {}))
