@@ -73,10 +73,10 @@ def main() -> None:
         lay_out(arguments.folder, yaml.safe_dump(params, sort_keys=False))
         run(["dvc", "repro", "recipes"], arguments.folder, {})
         check_split(found, arguments.folder)
-    trained = Parallel(arguments.jobs, prefer="threads", return_as="generator_unordered")(
+    files = Parallel(arguments.jobs, prefer="threads", return_as="generator_unordered")(
         delayed(train)(arguments.folder, name, seed) for name, seed in todo
     )
-    for name, seed, record in trained:
+    for name, seed, record in files:
         found.setdefault(name, {})[str(seed)] = record
         write(found, whole)
         print(f"{name}-{seed}: {record}", flush=True)

@@ -34,7 +34,7 @@ class Empty(Job):
 
     def result(self) -> ModelFiles:
         """A model that does not exist."""
-        return self.trained
+        return self.files
 
 
 @one_line_errors
@@ -52,7 +52,7 @@ def measure(number: int, settings: params.Params) -> dict[str, str]:
     """Do a number of empty jobs, one for each core at a time."""
     first, driver = all_models()[0], psutil.Process()
     job = Empty(first, Recipe.read(first.variant), code_digests(), trains=False)
-    jobs = [replace(job, trained=ModelFiles(first.variant, seed)) for seed in range(number)]
+    jobs = [replace(job, files=ModelFiles(first.variant, seed)) for seed in range(number)]
     before, began, everyone = sum(driver.cpu_times()[:2]), time.monotonic(), sum(psutil.cpu_times()[:3])
     with View(Console(quiet=True), number) as view:
         cluster = repro.make_executor("ray", settings, jobs, None)

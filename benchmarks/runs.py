@@ -74,25 +74,25 @@ def records_in(folder: Path) -> dict[str, dict[str, Any]]:
         return {one.name: record_of(one) for one in all_models() if one.scores.is_file()}
 
 
-def record_of(trained: ModelFiles) -> dict[str, Any]:
+def record_of(files: ModelFiles) -> dict[str, Any]:
     """What is kept of a finished training of the job in this folder."""
     mlflow_store.check()
-    facts, kept = read_facts(PREPARED / "split"), trained.record()
-    run = mlflow_runs.find_run(facts["name"], trained.tags())
+    facts, kept = read_facts(PREPARED / "split"), files.record()
+    run = mlflow_runs.find_run(facts["name"], files.tags())
     if run is None or "cpu_seconds" not in run.data.metrics:
-        raise PipelineError(f"{trained.name}: MLflow has no run of it with its CPU seconds")
-    history = trained.epochs()
+        raise PipelineError(f"{files.name}: MLflow has no run of it with its CPU seconds")
+    history = files.epochs()
     return {
-        "variant": trained.variant,
-        "seed": trained.seed,
+        "variant": files.variant,
+        "seed": files.seed,
         "commit": run.data.tags["git_commit"],
         "machine": machine(),
         "params": kept["params"],
         "parameters": kept["metrics"]["parameters"],
-        "scores": trained.metrics(),
+        "scores": files.metrics(),
         "curves": {name: history[name].round(4).tolist() for name in CURVES},
         "seconds": {clock: round(run.data.metrics[f"{clock}_seconds"]) for clock in ("wall", "cpu")},
-        "digests": trained.tags() | {key: facts[key] for key in ("data_digest", "split_digest")},
+        "digests": files.tags() | {key: facts[key] for key in ("data_digest", "split_digest")},
     }
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.core.arrays import digest_of
 from pipeline.core.backend import keras
 from pipeline.core.hardware import make_deterministic
 from pipeline.core.recipe import Recipe
@@ -20,6 +19,7 @@ from pipeline.stages.recipes import stage as recipes
 from pipeline.stages.train import fitting
 from pipeline.stages.train.batches import Images
 from pipeline.stages.train.training import make_twin, starting_model
+from pipeline.support.digests import digest_of
 
 ROOT = Path(__file__).parents[1]  # conftest, which has it too, imports much
 FACTS = {"image_shape": [32, 32, 3], "classes": range(10), "counts": {"train": 1000}}

@@ -113,12 +113,12 @@ def jobs_ahead(stages: Stages, experiment: str, code: dict[str, str]) -> list[Jo
     known = earlier_wall_seconds(experiment) if stages else {}
     jobs: list[Job] = []
     restored: set[ModelFiles | None] = set()
-    for trained in all_models():
-        job = Job(trained, Recipe.read(trained.variant), code, seconds=known.get(trained.variant))
+    for files in all_models():
+        job = Job(files, Recipe.read(files.variant), code, seconds=known.get(files.variant))
         training, prediction = (stages.get(stage) for stage in job.stages)
         job = replace(job, trains=training is False, predicts=prediction is False)
         if training or job.base in restored:
-            restored.add(trained)
+            restored.add(files)
         elif job.trains or job.predicts:
             jobs.append(job)
     return jobs

@@ -36,7 +36,7 @@ def synchronize() -> None:
     check_inputs(RECIPES, CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS)
     mlflow_store.check()
     experiment = read_facts(PREPARED / "split")["name"]
-    done = [line for trained in all_models() for line in sync_run(trained, experiment)]
+    done = [line for files in all_models() for line in sync_run(files, experiment)]
     done += [f"{name}: ended its run, which was killed" for name in mlflow_runs.end_killed(experiment)]
     removed = remove_other_checkpoints(all_models())
     done += [f"{name}: removed its checkpoint, since params.yaml does not name it" for name in removed]
@@ -49,18 +49,18 @@ def synchronize() -> None:
     print("\n".join(f"sync: {line}" for line in done or ["nothing was missing"]))
 
 
-def sync_run(trained: ModelFiles, experiment: str) -> list[str]:
+def sync_run(files: ModelFiles, experiment: str) -> list[str]:
     """Log the run of a trained model and its evaluation if they are missing."""
-    if not trained.model.is_file():
+    if not files.model.is_file():
         return []
     done = []
-    if mlflow_runs.find_run(experiment, trained.tags()) is None:
+    if mlflow_runs.find_run(experiment, files.tags()) is None:
         from pipeline.support import mlflow_training
 
-        mlflow_training.complete_run(trained, experiment)
-        done.append(f"{trained.name}: logged its run")
-    if trained.scores.is_file() and trained.divergence() is None and log_evaluation(trained, experiment):
-        done.append(f"{trained.name}: logged its evaluation")
+        mlflow_training.complete_run(files, experiment)
+        done.append(f"{files.name}: logged its run")
+    if files.scores.is_file() and files.divergence() is None and log_evaluation(files, experiment):
+        done.append(f"{files.name}: logged its evaluation")
     return done
 
 

@@ -8,7 +8,6 @@ The same arrays and facts give the same bytes. `integrity` compares them with dv
 """
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.support.digests import digest_of, file_digest
 from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.reading import read_json
 
@@ -27,17 +27,6 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON in a canonical form: sorted keys, two spaces, a final newline."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
-
-
-def digest_of(content: Any) -> str:
-    """SHA-256, in hexadecimal, of a JSON-like value; the order of its keys does not matter."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_arrays(folder: Path, arrays: dict[str, np.ndarray], **facts: Any) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
-from pipeline.core.arrays import digest_of, file_digest, read_facts
+from pipeline.core.arrays import read_facts
+from pipeline.support.digests import digest_of, file_digest
 from pipeline.support.errors import PipelineError
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import PREPARED, RECIPES
@@ -91,7 +92,7 @@ class Recipe:
         return keras.saving.deserialize_keras_object(deepcopy(self.optimizer))
 
 
-def training_tags(trained: ModelFiles, recipe: Recipe, start: Path | None, code: str) -> dict[str, str]:
+def training_tags(files: ModelFiles, recipe: Recipe, start: Path | None, code: str) -> dict[str, str]:
     """The tags that identify what decides a training's weights; their digest is its key.
 
     `start` is the model file that a fine-tuning begins with, `code` the digest of the stage's modules.
@@ -99,8 +100,8 @@ def training_tags(trained: ModelFiles, recipe: Recipe, start: Path | None, code:
     facts = read_facts(PREPARED / "split")
     base = {} if start is None else {"init_from": file_digest(start)}
     return {
-        "variant": trained.variant,
-        "seed": str(trained.seed),
+        "variant": files.variant,
+        "seed": str(files.seed),
         "params_digest": digest_of(asdict(recipe) | base),
         "data_digest": facts["data_digest"],
         "split_digest": facts["split_digest"],

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.core.arrays import digest_of
 from pipeline.core.recipe import Recipe, prediction_key, training_tags
 from pipeline.running.view import report
 from pipeline.support import job_results
+from pipeline.support.digests import digest_of
 from pipeline.support.locks import locked
 from pipeline.support.model_files import ModelFiles
 
@@ -24,7 +24,7 @@ class Job:
     tags of the folder that asked for the job, and `tracks` says whether it logs to MLflow.
     """
 
-    trained: ModelFiles
+    files: ModelFiles
     recipe: Recipe
     code: dict[str, str]
     trains: bool = True
@@ -37,22 +37,22 @@ class Job:
     @property
     def base(self) -> ModelFiles | None:
         """The model that a fine-tuning begins with."""
-        return self.recipe.base(self.trained.seed) if self.trains else None
+        return self.recipe.base(self.files.seed) if self.trains else None
 
     @property
     def stages(self) -> tuple[str, str]:
         """DVC's names of its two stages."""
         kinds = ("finetune", "predict_finetuned") if self.recipe.init_from else ("train", "predict")
-        return f"{kinds[0]}@{self.trained.name}", f"{kinds[1]}@{self.trained.name}"
+        return f"{kinds[0]}@{self.files.name}", f"{kinds[1]}@{self.files.name}"
 
     def tags(self) -> dict[str, str]:
         """The tags of its training, whose digest is the key of the result."""
-        return training_tags(self.trained, self.recipe, self.start, self.code["train"])
+        return training_tags(self.files, self.recipe, self.start, self.code["train"])
 
     def result(self) -> ModelFiles:
         """Its model, which no stage has taken up yet if it trains."""
         return replace(
-            self.trained, ahead=job_results.folder_of(digest_of(self.tags())) if self.trains else None
+            self.files, ahead=job_results.folder_of(digest_of(self.tags())) if self.trains else None
         )
 
     def __call__(self, report: Report = report) -> None:
@@ -61,15 +61,15 @@ class Job:
         from pipeline.stages.train.training import train  # TensorFlow
 
         def training(folder: Path) -> None:
-            ahead = replace(self.trained, ahead=folder)
+            ahead = replace(self.files, ahead=folder)
             train(ahead, self.recipe, self.tags(), self.start, report, self.origin, self.tracks)
 
         report((0, self.recipe.settings["epochs"], 0.0))
         if self.trains:
-            with locked(f"train-{self.trained.name}"):
+            with locked(f"train-{self.files.name}"):
                 job_results.make(digest_of(self.tags()), training)
         if self.predicts:
             model = self.result().model
             key = prediction_key(model, self.recipe, self.code["predict"])
-            with locked(f"predict-{self.trained.name}"):
+            with locked(f"predict-{self.files.name}"):
                 job_results.make(key, partial(predict, model, self.recipe))

@@ -59,7 +59,7 @@ class Cluster:
 
     def run(self, job: Job, show: Callable[[str], None]) -> bool:
         """Do a job on a node, and take its results."""
-        name = job.trained.name
+        name = job.files.name
         with locked(f"train-{name}"):
             if self.stopped:
                 return False
@@ -128,7 +128,7 @@ def options(job: Job, needs: params.Cluster) -> dict[str, Any]:
     if not on_gpu:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     return {
-        "name": job.trained.name,
+        "name": job.files.name,
         "num_cpus": needs.cpus or recipe.threads,
         "num_gpus": on_gpu if needs.gpus is None else needs.gpus,
         "memory": int(needs.memory * GIB),
@@ -139,13 +139,13 @@ def options(job: Job, needs: params.Cluster) -> dict[str, Any]:
 
 def begins_with(job: Job) -> ray_node.Files:
     """The files of this folder that a job begins with: a model, a checkpoint."""
-    paths = [job.start, job.trained.checkpoint] if job.trains else [job.trained.model]
+    paths = [job.start, job.files.checkpoint] if job.trains else [job.files.model]
     return {path.as_posix(): path.read_bytes() for path in paths if path and path.is_file()}
 
 
-def complete(trained: ModelFiles, experiment: str) -> None:
+def complete(files: ModelFiles, experiment: str) -> None:
     """Log a training that could not be logged on its node."""
     from pipeline.support.mlflow_training import complete_run  # TensorFlow
 
     mlflow_store.check()
-    complete_run(trained, experiment)
+    complete_run(files, experiment)

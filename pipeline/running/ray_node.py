@@ -16,10 +16,10 @@ import ray
 from filelock import FileLock
 from ray.util.queue import Queue
 
-from pipeline.core.arrays import digest_of, file_digest
 from pipeline.running.job import Job
 from pipeline.running.view import line_of
 from pipeline.support import job_results, mlflow_store
+from pipeline.support.digests import digest_of, file_digest
 from pipeline.support.errors import PipelineError, one_line
 from pipeline.support.paths import PREPARED
 
@@ -44,15 +44,15 @@ def work(
     os.environ.update(settings)
 
     def send(line: str, checkpoint: bytes | None = None) -> None:
-        message = (job.trained.name, line, checkpoint)
+        message = (job.files.name, line, checkpoint)
         inbox.actor.put.remote(message)  # `put` waits, which frees the CPU
 
     def report(epoch: tuple[int, int, float]) -> None:
-        checkpoint = job.trained.checkpoint
+        checkpoint = job.files.checkpoint
         send(line_of(epoch), checkpoint.read_bytes() if checkpoint.is_file() else None)
 
     lines = Lines(send)
-    with workspace(job.trained.name, digest, data, files), redirect_stdout(lines), redirect_stderr(lines):
+    with workspace(job.files.name, digest, data, files), redirect_stdout(lines), redirect_stderr(lines):
         tracks = can_track()
         succeeded = succeeds(lambda: replace(job, tracks=tracks)(report))
         return succeeded, job_results.pack(), tracks

@@ -8,10 +8,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Protocol
 
-from pipeline.core.arrays import digest_of
 from pipeline.running.job import Job
 from pipeline.running.view import View
 from pipeline.support import job_results
+from pipeline.support.digests import digest_of
 from pipeline.support.model_files import ModelFiles
 
 ATTEMPTS = 3  # of a job whose worker dies
@@ -39,7 +39,7 @@ def run(jobs: Sequence[Job], executor: Executor, view: View) -> None:
     A fine-tuning waits for the model that it begins with, if that is among the jobs.
     """
     waiting = longest_first(jobs)
-    missing = {job.trained for job in jobs if job.trains}
+    missing = {job.files for job in jobs if job.trains}
     models: dict[ModelFiles | None, Path] = {}
     running: dict[Future[bool], Job] = {}
     tries: Counter[ModelFiles] = Counter()
@@ -49,7 +49,7 @@ def run(jobs: Sequence[Job], executor: Executor, view: View) -> None:
                 ready = [job for job in waiting if job.base not in missing]
                 for job in ready[: executor.slots - len(running)]:
                     waiting.remove(job)
-                    tries[job.trained] += 1
+                    tries[job.files] += 1
                     start = models.get(job.base, job.base.model) if job.base else None
                     started = replace(job, start=start)
                     running[threads.submit(_run, started, executor, view)] = started
@@ -59,10 +59,10 @@ def run(jobs: Sequence[Job], executor: Executor, view: View) -> None:
                     job = running.pop(future)
                     try:
                         if future.result():
-                            models[job.trained] = job.result().model
-                            missing.discard(job.trained)
+                            models[job.files] = job.result().model
+                            missing.discard(job.files)
                     except WorkerDied as death:
-                        if tries[job.trained] < ATTEMPTS:
+                        if tries[job.files] < ATTEMPTS:
                             waiting.insert(0, job)
                             continue
                         give_up(job, f"{death}, {ATTEMPTS} times")
@@ -73,7 +73,7 @@ def run(jobs: Sequence[Job], executor: Executor, view: View) -> None:
 
 def _run(job: Job, executor: Executor, view: View) -> bool:
     """Do a job, and show it."""
-    with view.bar(job.trained.name) as bar:
+    with view.bar(job.files.name) as bar:
         try:
             succeeded = executor.run(job, bar)
         except WorkerDied as death:
@@ -98,6 +98,6 @@ def longest_first(jobs: Sequence[Job]) -> list[Job]:
 
     def seconds(job: Job) -> float:
         own = job.trains * (mean if job.seconds is None else job.seconds)
-        return own + max((seconds(other) for other in jobs if other.base == job.trained), default=0)
+        return own + max((seconds(other) for other in jobs if other.base == job.files), default=0)
 
     return sorted(jobs, key=seconds, reverse=True)

@@ -15,11 +15,11 @@ def read_scores(models: list[ModelFiles]) -> pd.DataFrame:
     Models that diverged have no row. Raises PipelineError if all did.
     """
     rows = []
-    for trained in models:
-        if trained.divergence() is None:
-            scores = trained.metrics()
+    for files in models:
+        if files.divergence() is None:
+            scores = files.metrics()
             accuracies = {f"{part}_accuracy": scores[part]["accuracy"] for part in ("validation", "test")}
-            rows.append({"variant": trained.variant, "seed": trained.seed} | accuracies)
+            rows.append({"variant": files.variant, "seed": files.seed} | accuracies)
     if not rows:
         raise PipelineError(f"{METRICS}: every training diverged, so there is no champion to choose")
     return pd.DataFrame(rows)

@@ -30,15 +30,15 @@ PARTS = ("validation", "test")
 @click.argument("seed", type=SEED)
 def main(variant: str, seed: int) -> None:
     """Predict validation and test images with one model, or copy the predictions if `repro` has them."""
-    trained = ModelFiles(variant, seed)
-    check_inputs(RECIPES, trained.folder, PREPARED / "split")
-    trained.checkpoint.unlink(missing_ok=True)  # DVC has the model by now
-    recipe = Recipe.read(trained.variant)
-    key = prediction_key(trained.model, recipe, code_digest("predict"))
-    if not job_results.take(key, trained.predictions):
-        predict(trained.model, recipe, trained.predictions)
-    counts = (f"{len(rows):,} {part}" for part, rows in read_arrays(trained.predictions).items())
-    print(f"{trained.name}: {', '.join(counts)} images")
+    files = ModelFiles(variant, seed)
+    check_inputs(RECIPES, files.folder, PREPARED / "split")
+    files.checkpoint.unlink(missing_ok=True)  # DVC has the model by now
+    recipe = Recipe.read(files.variant)
+    key = prediction_key(files.model, recipe, code_digest("predict"))
+    if not job_results.take(key, files.predictions):
+        predict(files.model, recipe, files.predictions)
+    counts = (f"{len(rows):,} {part}" for part, rows in read_arrays(files.predictions).items())
+    print(f"{files.name}: {', '.join(counts)} images")
 
 
 def predict(path: Path, recipe: Recipe, folder: Path) -> None:

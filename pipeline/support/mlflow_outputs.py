@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 import mlflow
 from mlflow.entities import Run
 
-from pipeline.core.arrays import digest_of, file_digest, read_arrays, read_facts
+from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.stages.promote import registry
 from pipeline.support import mlflow_runs
+from pipeline.support.digests import digest_of, file_digest
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import PREPARED, REPORTS
 
@@ -23,27 +24,27 @@ WATTS = 10  # drawn by a busy core and its share of the server; an assumption, w
 LOGGED = "evaluation_digest"  # the tag of a run that has the evaluation with this digest
 
 
-def log_evaluation(trained: ModelFiles, experiment: str) -> bool:
+def log_evaluation(files: ModelFiles, experiment: str) -> bool:
     """Log a model's scores, tables and figures to its run. Returns whether that was necessary."""
-    run = mlflow_runs.find_run(experiment, trained.tags())
+    run = mlflow_runs.find_run(experiment, files.tags())
     if run is None:
-        print(f"{trained.name}: MLflow has no complete run of it: run `make sync`")
+        print(f"{files.name}: MLflow has no complete run of it: run `make sync`")
         return False
-    files = [trained.scores, *trained.evaluation.iterdir()]
-    digest = digest_of({path.name: file_digest(path) for path in files})
+    outputs = [files.scores, *files.evaluation.iterdir()]
+    digest = digest_of({path.name: file_digest(path) for path in outputs})
     if run.data.tags.get(LOGGED) == digest:
         return False
     client, run_id = mlflow.MlflowClient(), run.info.run_id
-    log_scores(trained, run)
-    client.log_artifacts(run_id, str(trained.evaluation), "evaluation")
+    log_scores(files, run)
+    client.log_artifacts(run_id, str(files.evaluation), "evaluation")
     client.set_tag(run_id, LOGGED, digest)
     return True
 
 
-def log_scores(trained: ModelFiles, run: Run) -> None:
+def log_scores(files: ModelFiles, run: Run) -> None:
     """Log what changed of a model's scores, each with the model and the images that it belongs to."""
-    facts, scores = read_facts(PREPARED / "split"), trained.metrics()
-    model = mlflow_runs.logged_model(run.info.run_id, trained.name)
+    facts, scores = read_facts(PREPARED / "split"), files.metrics()
+    model = mlflow_runs.logged_model(run.info.run_id, files.name)
     for part, values in scores.items():
         of_images = part.partition("_")[0]  # `test_mirror` is of the same images as `test`
         dataset = mlflow_runs.dataset(facts, of_images, read_arrays(PREPARED / of_images)["images"])
@@ -71,31 +72,31 @@ def log_report(experiment: str, frontier: "Figure | None" = None) -> None:
             mlflow.set_tags({"report_digest": digest, "git_commit": mlflow_runs.git_commit()})
 
 
-def describe_champion(name: str, trained: ModelFiles) -> None:
+def describe_champion(name: str, files: ModelFiles) -> None:
     """Describe the registered model, and the champion by its card if it is this model."""
     client = mlflow.MlflowClient()
     champion = registry.version_at(name, registry.CHAMPION)
-    if champion is not None and champion.tags.get("model_digest") == trained.tags()["model_digest"]:
+    if champion is not None and champion.tags.get("model_digest") == files.tags()["model_digest"]:
         card = (REPORTS / "model-card.md").read_text().partition("\n---\n")[2]
-        spent = cost(name, trained)
+        spent = cost(name, files)
         text = card.partition("\n## Results by class")[0].strip()[: LONGEST - len(spent)] + spent
         if champion.description != text:
             client.update_model_version(name, champion.version, description=text)
             client.update_registered_model(name, NOTE)
 
 
-def cost(experiment: str, trained: ModelFiles) -> str:
+def cost(experiment: str, files: ModelFiles) -> str:
     """A paragraph on what a training cost. Not in the card's file, whose bytes are reproducible."""
-    minutes = cpu_minutes(experiment, trained)
+    minutes = cpu_minutes(experiment, files)
     if minutes is None:
         return ""
     energy = f"an estimated {minutes / 60 * WATTS:.1f} Wh if a busy core takes {WATTS} W"
     return f"\n\n## Cost\n\nThe training took {minutes:.1f} CPU minutes, {energy}."
 
 
-def cpu_minutes(experiment: str, trained: ModelFiles) -> float | None:
+def cpu_minutes(experiment: str, files: ModelFiles) -> float | None:
     """The CPU minutes of a training, if MLflow has its run and it was trained on CPUs."""
-    run = mlflow_runs.find_run(experiment, trained.tags())
+    run = mlflow_runs.find_run(experiment, files.tags())
     if run is None or "cpu_seconds" not in run.data.metrics or run.data.params.get("device") != "cpu":
         return None
     return run.data.metrics["cpu_seconds"] / 60

@@ -23,8 +23,8 @@ from mlflow.entities import LoggedModel, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from pipeline.core.arrays import digest_of
 from pipeline.support import mlflow_store
+from pipeline.support.digests import digest_of
 from pipeline.support.errors import one_line
 from pipeline.support.locks import is_free, locked
 from pipeline.support.paths import WORKSPACE

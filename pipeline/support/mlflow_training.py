@@ -38,40 +38,40 @@ class EpochMetrics(mlflow.keras.MlflowCallback):  # type: ignore[name-defined]
         """Log no second name for the validation scores."""
 
 
-def complete_run(trained: ModelFiles, experiment: str) -> None:
+def complete_run(files: ModelFiles, experiment: str) -> None:
     """Complete the run that a training began, or log a new one, from the files that the training wrote."""
-    kept = trained.record()
-    model = model_file.load(trained.model)
+    kept = files.record()
+    model = model_file.load(files.model)
     train, validation = (read_arrays(PREPARED / part)["images"] for part in ("train", "validation"))
     origin = {key: value for key, value in kept["tags"].items() if key not in {"status", "reason"}}
-    with mlflow_runs.training_run(experiment, trained.name, origin, resumed=True) as run_id:
+    with mlflow_runs.training_run(experiment, files.name, origin, resumed=True) as run_id:
         mlflow.set_tag("recreated", "true")
         used = train[: kept["params"].get("training_images")]
-        record(trained, model, used, validation, run_id)
+        record(files, model, used, validation, run_id)
 
 
 def record(
-    trained: ModelFiles, model: keras.Model, train: np.ndarray, validation: np.ndarray, run_id: str
+    files: ModelFiles, model: keras.Model, train: np.ndarray, validation: np.ndarray, run_id: str
 ) -> None:
     """Log a training's history, data, parameters and model to the active run.
 
     `train` and `validation` are the images, uint8 (n, height, width, channels). The tags come last, with
     the model's digest, which identifies a complete run.
     """
-    kept, facts = trained.record(), read_facts(PREPARED / "split")
-    mlflow_runs.log_history(run_id, trained.epochs().drop(columns="epoch").to_dict("list"))
+    kept, facts = files.record(), read_facts(PREPARED / "split")
+    mlflow_runs.log_history(run_id, files.epochs().drop(columns="epoch").to_dict("list"))
     images = {"training": train, "validation": validation}
     datasets = {part: mlflow_runs.dataset(facts, part, these) for part, these in images.items()}
     for part, dataset in datasets.items():
         mlflow.log_input(dataset, part)
-    mlflow.log_params({"variant": trained.variant, "seed": trained.seed} | kept["params"])
+    mlflow.log_params({"variant": files.variant, "seed": files.seed} | kept["params"])
     mlflow.log_text(summary(model), "model_summary.txt")
     model_id = None
     if kept["tags"]["status"] == "trained":
-        logged = mlflow_runs.logged_model(run_id, trained.name)
-        model_id = logged.model_id if logged else log_model(trained, model, validation[:1], facts)
+        logged = mlflow_runs.logged_model(run_id, files.name)
+        model_id = logged.model_id if logged else log_model(files, model, validation[:1], facts)
     log_kept(kept["metrics"], run_id, model_id, datasets["validation"])
-    mlflow.set_tags(kept["tags"] | trained.tags() | {MLFLOW_RUN_NOTE: description(trained)})
+    mlflow.set_tags(kept["tags"] | files.tags() | {MLFLOW_RUN_NOTE: description(files)})
 
 
 def log_kept(metrics: dict[str, float], run_id: str, model_id: str | None, validation: Dataset) -> None:
@@ -83,17 +83,17 @@ def log_kept(metrics: dict[str, float], run_id: str, model_id: str | None, valid
     mlflow.log_metrics(scores, model_id=model_id, dataset=validation)
 
 
-def description(trained: ModelFiles) -> str:
+def description(files: ModelFiles) -> str:
     """What the pages of a run and of its model say, in Markdown."""
-    kept = trained.record()
+    kept = files.record()
     params, epochs = kept["params"], kept["metrics"]["stopped_epoch"]
     return (
-        f"The variant **{trained.variant}** with seed {trained.seed}: {epochs} of at most {params['epochs']} "
-        f"epochs, {kept['metrics']['parameters']:,.0f} parameters. {trained.outcome().capitalize()}."
+        f"The variant **{files.variant}** with seed {files.seed}: {epochs} of at most {params['epochs']} "
+        f"epochs, {kept['metrics']['parameters']:,.0f} parameters. {files.outcome().capitalize()}."
     )
 
 
-def log_model(trained: ModelFiles, model: keras.Model, example: np.ndarray, facts: dict[str, Any]) -> str:
+def log_model(files: ModelFiles, model: keras.Model, example: np.ndarray, facts: dict[str, Any]) -> str:
     """Log a model to the active run, signed for uint8 images, with an example (1, height, width, channels).
     Returns its id. Its metadata name its classes and its data, so that it can be tried out by itself.
 
@@ -106,12 +106,12 @@ def log_model(trained: ModelFiles, model: keras.Model, example: np.ndarray, fact
     with contextlib.redirect_stdout(io.StringIO()):  # MLflow tries the example, with a progress bar
         logged = mlflow.tensorflow.log_model(
             model,
-            name=trained.name,
+            name=files.name,
             signature=signature,
             input_example=example,
             pip_requirements=[f"{package}=={version(package)}" for package in ("tensorflow", "keras")],
             metadata={key: facts[key] for key in ("classes", "data_digest")},
-            tags={MLFLOW_RUN_NOTE: description(trained)},
+            tags={MLFLOW_RUN_NOTE: description(files)},
             step=AFTER_TRAINING,
         )
     return str(logged.model_id)

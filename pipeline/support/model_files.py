@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.arrays import file_digest
+from pipeline.support.digests import file_digest
 from pipeline.support.locks import is_free
 from pipeline.support.paths import CHAMPION, CHECKPOINTS, EVALUATION, METRICS, MODELS, PREDICTIONS, RECIPES
 from pipeline.support.reading import read_json, read_table
@@ -121,7 +121,7 @@ def read_champion() -> dict[str, Any]:
 
 def remove_other_checkpoints(models: list[ModelFiles]) -> list[str]:
     """Remove the checkpoints of all trainings but these, unless one is running; the names of the removed."""
-    kept = {trained.name for trained in models}
+    kept = {files.name for files in models}
     others = [path for path in sorted(CHECKPOINTS.glob("*.npz")) if path.stem not in kept]
     stopped = [path for path in others if is_free(f"train-{path.stem}")]
     for path in stopped:

@@ -56,7 +56,7 @@ def test_the_longest_work_starts_first(seconds: dict[str, float | None], order: 
         for name in ("short", "long", "base", "tuned")
         for made in [recipe(variant=name, init_from="base" if name == "tuned" else None)]
     ]
-    assert [one.trained.variant for one in longest_first(work)] == order.split()
+    assert [one.files.variant for one in longest_first(work)] == order.split()
 
 
 class OnGpu(Work):
@@ -66,10 +66,10 @@ class OnGpu(Work):
         gpu = Path(self.code["folder"], os.environ["CUDA_VISIBLE_DEVICES"])
         gpu.touch(exist_ok=False)
         time.sleep(0.2)
-        gpu.rename(gpu.with_name(f"{self.trained.name} on {gpu.name}"))
+        gpu.rename(gpu.with_name(f"{self.files.name} on {gpu.name}"))
 
     def result(self) -> ModelFiles:
-        return self.trained
+        return self.files
 
 
 def test_each_training_has_a_gpu_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,11 @@ from dataclasses import asdict
 
 import click
 
-from pipeline.core.arrays import digest_of, read_facts
+from pipeline.core.arrays import read_facts
 from pipeline.core.recipe import code_digest
 from pipeline.params import Params
 from pipeline.support import mlflow_runs, mlflow_store
+from pipeline.support.digests import digest_of
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.paths import PREPARED

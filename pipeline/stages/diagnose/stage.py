@@ -71,8 +71,7 @@ def try_models(
 
     make_deterministic(0, threads, share_batches=False)
     return pd.concat(
-        robustness(model_file.load(trained.model), images, labels).assign(model=trained.name)
-        for trained in models
+        robustness(model_file.load(files.model), images, labels).assign(model=files.name) for files in models
     )
 
 

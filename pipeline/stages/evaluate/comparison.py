@@ -13,28 +13,28 @@ from pipeline.support.reading import read_table
 def write_comparison(models: list[ModelFiles]) -> None:
     """Write evaluation/{curves,roc,confusion}.csv, with the rows of each model that has been evaluated."""
     evaluated = [one for one in models if one.evaluation.is_dir() and one.scores.is_file()]
-    scored = [trained for trained in evaluated if trained.divergence() is None]
+    scored = [files for files in evaluated if files.divergence() is None]
     for title, chosen, read in (
         ("curves", evaluated, ModelFiles.epochs),
         ("roc", scored, mean_roc),
         ("confusion", scored, confusion),
     ):
-        tables = [read(trained).assign(model=trained.name) for trained in chosen]
+        tables = [read(files).assign(model=files.name) for files in chosen]
         table = pd.concat(tables) if tables else pd.DataFrame(columns=["model"])
         table.to_csv(EVALUATION / f"{title}.csv", index=False, lineterminator="\n")
 
 
-def mean_roc(trained: ModelFiles) -> pd.DataFrame:
+def mean_roc(files: ModelFiles) -> pd.DataFrame:
     """The mean of the classes' ROC curves."""
     columns = {"class": str, "false_positive_rate": float, "true_positive_rate": float}
-    points = read_table(trained.evaluation / "roc.csv", columns)
+    points = read_table(files.evaluation / "roc.csv", columns)
     return points.groupby("false_positive_rate")[["true_positive_rate"]].mean().reset_index()
 
 
-def confusion(trained: ModelFiles) -> pd.DataFrame:
+def confusion(files: ModelFiles) -> pd.DataFrame:
     """The number of test images for each pair of an actual and a predicted class that occurs."""
     classes = np.array(read_facts(PREPARED / "split")["classes"])
-    predicted = read_probabilities(trained, "test").argmax(axis=1)
+    predicted = read_probabilities(files, "test").argmax(axis=1)
     labels = {"actual": read_arrays(PREPARED / "test")["labels"], "predicted": predicted}
     images = pd.DataFrame({name: classes[values] for name, values in labels.items()})
     return images.groupby(["actual", "predicted"], as_index=False).size().rename(columns={"size": "images"})

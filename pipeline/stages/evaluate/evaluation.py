@@ -20,44 +20,42 @@ from pipeline.support.paths import PREPARED
 PARTS = ("validation", "test")
 
 
-def evaluate(trained: ModelFiles) -> str:
+def evaluate(files: ModelFiles) -> str:
     """Write metrics/VARIANT-SEED.json and the files of evaluation/VARIANT-SEED.
 
     For a training that diverged, writes only its status, reason and curves. Returns the result in one line.
     """
     classes = read_facts(PREPARED / "split")["classes"]
-    history = trained.epochs()
-    ended = trained.record()["tags"]
-    trained.evaluation.mkdir(parents=True, exist_ok=True)
+    history = files.epochs()
+    ended = files.record()["tags"]
+    files.evaluation.mkdir(parents=True, exist_ok=True)
     if ended["status"] == "diverged":
-        write_json(trained.scores, {key: ended[key] for key in ("status", "reason")})
-        line = f"{trained.name}: {trained.outcome()}"
-        model_figures.training_curves(history, line).savefig(trained.evaluation / "curves.png", dpi=100)
+        write_json(files.scores, {key: ended[key] for key in ("status", "reason")})
+        line = f"{files.name}: {files.outcome()}"
+        model_figures.training_curves(history, line).savefig(files.evaluation / "curves.png", dpi=100)
         return line
 
     data = {part: read_arrays(PREPARED / part) for part in PARTS}
-    predicted = {part: read_probabilities(trained, part) for part in PARTS}
-    if views := views_of(trained):
-        predicted |= {f"{part}_{views}": read_probabilities(trained, part, views) for part in PARTS}
+    predicted = {part: read_probabilities(files, part) for part in PARTS}
+    if views := views_of(files):
+        predicted |= {f"{part}_{views}": read_probabilities(files, part, views) for part in PARTS}
     scores = {
         name: metrics.scores(data[name.partition("_")[0]]["labels"], rows) for name, rows in predicted.items()
     }
     for part, values in scores.items():
         if infinite := [name for name, value in values.items() if not math.isfinite(value)]:
-            raise PipelineError(
-                f"{trained.name}: {', '.join(infinite)} of {part} images: not a finite number"
-            )
+            raise PipelineError(f"{files.name}: {', '.join(infinite)} of {part} images: not a finite number")
     best = temperature.fit(data["validation"]["labels"], predicted["validation"])
     tables = make_tables(data["test"]["labels"], predicted["test"], classes, best)
-    drawn = make_figures(trained.name, history, tables, data["test"], predicted["test"], classes)
+    drawn = make_figures(files.name, history, tables, data["test"], predicted["test"], classes)
     report = metrics.report(data["test"]["labels"], predicted["test"], classes)
-    write(trained, scores, tables, drawn, report)
+    write(files, scores, tables, drawn, report)
     accuracies = (f"{part} accuracy {scores[part]['accuracy']:.4f}" for part in PARTS)
-    return f"{trained.name}: {', '.join(accuracies)}"
+    return f"{files.name}: {', '.join(accuracies)}"
 
 
 def write(
-    trained: ModelFiles,
+    files: ModelFiles,
     scores: dict[str, Any],
     tables: dict[str, pd.DataFrame],
     drawn: dict[str, Figure],
@@ -65,12 +63,12 @@ def write(
 ) -> None:
     """Write the scores and the report, and a file for each table and figure."""
     for title, table in tables.items():
-        path = trained.evaluation / f"{title}.csv"
+        path = files.evaluation / f"{title}.csv"
         table.to_csv(path, index=table.index.name is not None, lineterminator="\n")
-    (trained.evaluation / "classification_report.txt").write_text(report)
+    (files.evaluation / "classification_report.txt").write_text(report)
     for title, figure in drawn.items():
-        figure.savefig(trained.evaluation / f"{title}.png", dpi=100)
-    write_json(trained.scores, scores)
+        figure.savefig(files.evaluation / f"{title}.png", dpi=100)
+    write_json(files.scores, scores)
 
 
 def make_tables(

@@ -41,10 +41,10 @@ def score(variant: str | None, seed: int | None) -> None:
     """Score the chosen models, and write and log their scores."""
     check_inputs(RECIPES, MODELS, PREDICTIONS, *(PREPARED / part for part in ("split", "validation", "test")))
     models = chosen_models(variant, seed)
-    for trained in models:
-        if not trained.predictions.is_dir():
+    for files in models:
+        if not files.predictions.is_dir():
             raise PipelineError(
-                f"{trained.predictions}: missing: run `dvc repro predict@{trained.name}`, or score one model "
+                f"{files.predictions}: missing: run `dvc repro predict@{files.name}`, or score one model "
                 "with `python -m pipeline evaluate VARIANT SEED`"
             )
     mlflow_store.check()
@@ -56,10 +56,10 @@ def score(variant: str | None, seed: int | None) -> None:
         print(line, flush=True)
     write_comparison(all_models())
     experiment = read_facts(PREPARED / "split")["name"]
-    for trained in models:
-        if trained.divergence() is None:
-            with mlflow_runs.best_effort(trained.name):
-                log_evaluation(trained, experiment)
+    for files in models:
+        if files.divergence() is None:
+            with mlflow_runs.best_effort(files.name):
+                log_evaluation(files, experiment)
 
 
 def chosen_models(variant: str | None, seed: int | None) -> list[ModelFiles]:
@@ -69,7 +69,7 @@ def chosen_models(variant: str | None, seed: int | None) -> list[ModelFiles]:
         return models
     one = ModelFiles(variant, -1 if seed is None else seed)
     if one not in models:
-        known = ", ".join(f"{trained.variant} {trained.seed}" for trained in models)
+        known = ", ".join(f"{files.variant} {files.seed}" for files in models)
         received = variant if seed is None else f"{variant} {seed}"
         raise PipelineError(f"VARIANT SEED: allowed: {known}; received {received}")
     return [one]

@@ -18,7 +18,7 @@ import pooch
 import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from pipeline.core.arrays import file_digest
+from pipeline.support.digests import file_digest
 from pipeline.support.errors import PipelineError, in_a_line, masked
 
 LIMIT = 2**28  # bytes of the unpacked archive; CIFAR-10 has 186 million

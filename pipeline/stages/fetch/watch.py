@@ -10,8 +10,9 @@ from pathlib import Path
 
 import click
 
-from pipeline.core.arrays import file_digest, write_json
+from pipeline.core.arrays import write_json
 from pipeline.stages.fetch.folders import files_in
+from pipeline.support.digests import file_digest
 from pipeline.support.paths import LISTINGS
 
 

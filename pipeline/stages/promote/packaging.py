@@ -13,8 +13,8 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, DataType, Map, ParamSchema, ParamSpec, Schema
 
-from pipeline.core.arrays import digest_of, file_digest
 from pipeline.shared.images import encode_base64
+from pipeline.support.digests import digest_of, file_digest
 
 PACKAGE = Path(__file__).parents[2]
 SERVED_MODEL = Path(__file__).with_name("served_model.py")

@@ -12,9 +12,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from pipeline.core.arrays import file_digest
 from pipeline.stages.promote import packaging
 from pipeline.stages.promote.gate import Candidate
+from pipeline.support.digests import file_digest
 from pipeline.support.model_files import AFTER_TRAINING
 
 

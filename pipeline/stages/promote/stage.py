@@ -48,25 +48,25 @@ def main(force: bool) -> None:
 
 def promote_in_registry(chosen: dict[str, Any], params: Params, force: bool = False) -> Outcome:
     """Promote the chosen model in the registry, if the gate accepts it."""
-    trained = ModelFiles(chosen["variant"], chosen["seed"])
-    check_inputs(trained.model, trained.predictions, trained.scores, *(PREPARED / part for part in PARTS))
-    check_scores([trained])
-    scores, facts = trained.metrics(), read_facts(PREPARED / "split")
-    run = mlflow_runs.find_run(facts["name"], trained.tags())
-    logged = mlflow_runs.logged_model(run.info.run_id, trained.name) if run else None
+    files = ModelFiles(chosen["variant"], chosen["seed"])
+    check_inputs(files.model, files.predictions, files.scores, *(PREPARED / part for part in PARTS))
+    check_scores([files])
+    scores, facts = files.metrics(), read_facts(PREPARED / "split")
+    run = mlflow_runs.find_run(facts["name"], files.tags())
+    logged = mlflow_runs.logged_model(run.info.run_id, files.name) if run else None
     some = slice(min(CHECKED, params.serving.batch_limit))
-    views = views_of(trained)
+    views = views_of(files)
     candidate = Candidate(
         registered_name=facts["name"],
         run_id=run.info.run_id if run else None,
         model_id=logged.model_id if logged else None,
-        model=trained.model,
+        model=files.model,
         images=read_arrays(PREPARED / "validation")["images"][some],
-        probabilities=read_probabilities(trained, "validation", views)[some],
+        probabilities=read_probabilities(files, "validation", views)[some],
         classes=facts["classes"],
         batch_limit=params.serving.batch_limit,
         views=views,
-        tags=trained.tags() | {key: facts[key] for key in ("data_digest", "split_digest")},
+        tags=files.tags() | {key: facts[key] for key in ("data_digest", "split_digest")},
         validation_accuracy=scores["validation"]["accuracy"],
         test_accuracy=scores["test"]["accuracy"],
         mean_validation_accuracy=chosen["mean_validation_accuracy"],

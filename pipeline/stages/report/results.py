@@ -68,10 +68,10 @@ class Results:
 
 def read_results(published: dict[str, float]) -> Results:
     """Everything that the report shows, of the models that params.yaml asks for."""
-    trained, champion, facts = all_models(), read_champion(), read_facts(PREPARED / "split")
-    scores = read_scores(trained)
-    diverged = {one.name: reason for one in trained if (reason := one.divergence()) is not None}
-    models = [one for one in trained if one.name not in diverged]
+    files, champion, facts = all_models(), read_champion(), read_facts(PREPARED / "split")
+    scores = read_scores(files)
+    diverged = {one.name: reason for one in files if (reason := one.divergence()) is not None}
+    models = [one for one in files if one.name not in diverged]
     if (candidate := ModelFiles(champion["variant"], champion["seed"])) not in models:
         raise PipelineError(f"champion.json: {candidate.name}: has no scores; run `dvc repro promote`")
     histories = {one.name: one.epochs() for one in models}
@@ -119,9 +119,9 @@ def accuracy_with_views(scores: dict[str, Any]) -> float:
     return next((of["accuracy"] for part, of in scores.items() if part.startswith("test_")), float("nan"))
 
 
-def read_per_class(trained: ModelFiles, classes: list[str]) -> pd.DataFrame:
+def read_per_class(files: ModelFiles, classes: list[str]) -> pd.DataFrame:
     """A model's scores by class. Raises PipelineError if it has others than these classes."""
-    path = trained.evaluation / "per_class.csv"
+    path = files.evaluation / "per_class.csv"
     table = read_table(path, {"class": str, **dict.fromkeys(SCORES, float)})
     if table["class"].tolist() != classes:
         raise PipelineError(f"{path}: its classes are not those of {PREPARED / 'split'}; run `dvc repro`")

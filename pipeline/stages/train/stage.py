@@ -12,9 +12,9 @@ If `repro` has done this training already, its result is copied.
 
 import click
 
-from pipeline.core.arrays import digest_of
 from pipeline.core.recipe import Recipe, code_digest, training_tags
 from pipeline.support import job_results
+from pipeline.support.digests import digest_of
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SEED, SingleInstance
 from pipeline.support.model_files import ModelFiles
@@ -26,16 +26,16 @@ from pipeline.support.paths import PREPARED, RECIPES
 @click.argument("seed", type=SEED)
 def main(variant: str, seed: int) -> None:
     """Train one variant with one seed, or copy the result if `repro` has it."""
-    trained = ModelFiles(variant, seed)
+    files = ModelFiles(variant, seed)
     check_inputs(RECIPES, PREPARED / "split")
-    recipe = Recipe.read(trained.variant)
-    base = recipe.base(trained.seed)
+    recipe = Recipe.read(files.variant)
+    base = recipe.base(files.seed)
     start = base.model if base else None
     if start:
         check_inputs(start)
-    tags = training_tags(trained, recipe, start, code_digest("train"))
-    if not job_results.take(digest_of(tags), trained.folder):
+    tags = training_tags(files, recipe, start, code_digest("train"))
+    if not job_results.take(digest_of(tags), files.folder):
         from pipeline.stages.train.training import train  # TensorFlow and MLflow
 
-        train(trained, recipe, tags, start)
-    print(f"{trained.name}: {trained.outcome()}")
+        train(files, recipe, tags, start)
+    print(f"{files.name}: {files.outcome()}")

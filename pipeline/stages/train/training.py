@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core import model_file
-from pipeline.core.arrays import digest_of, read_arrays, read_facts, write_json
+from pipeline.core.arrays import read_arrays, read_facts, write_json
 from pipeline.core.backend import keras
 from pipeline.core.hardware import make_deterministic
 from pipeline.core.recipe import Recipe
@@ -23,6 +23,7 @@ from pipeline.stages.train.fitting import Fit
 from pipeline.stages.train.initial_weights import WHITENING, set_identity, set_whitening
 from pipeline.stages.train.twin import Twin
 from pipeline.support import mlflow_runs, mlflow_store, mlflow_training
+from pipeline.support.digests import digest_of
 from pipeline.support.integrity import check_inputs
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import PREPARED
@@ -31,7 +32,7 @@ PARTS = ("split", "train", "validation")
 
 
 def train(
-    trained: ModelFiles,
+    files: ModelFiles,
     recipe: Recipe,
     tags: dict[str, str],
     start: Path | None = None,
@@ -46,25 +47,23 @@ def train(
     `report` is called after each epoch, with its number, that of all epochs, and the validation accuracy.
     `origin` are the tags of the folder that asked for the training, by default this one.
     """
-    model, training, validation = begin(recipe, trained.seed, start)
+    model, training, validation = begin(recipe, files.seed, start)
     if tracks:
         mlflow_store.check()  # last, since it creates a missing store, which a refused training must not do
-    checkpoint = Checkpoint(trained.checkpoint, digest_of(tags))
+    checkpoint = Checkpoint(files.checkpoint, digest_of(tags))
     resumed = checkpoint.read() is not None
     experiment = read_facts(PREPARED / "split")["name"]
-    run = (
-        mlflow_runs.training_run(experiment, trained.name, tags, resumed, origin) if tracks else nullcontext()
-    )
+    run = mlflow_runs.training_run(experiment, files.name, tags, resumed, origin) if tracks else nullcontext()
     with run as run_id:
         watching = [mlflow_training.EpochMetrics()] if run_id else []
         watching += [report_epochs(report, recipe.settings["epochs"])] if report else []
-        fit = fit_model(model, recipe, training, validation, trained.seed, *watching, checkpoint=checkpoint)
+        fit = fit_model(model, recipe, training, validation, files.seed, *watching, checkpoint=checkpoint)
         model = without_training_only(model)
         record = make_record(tags, recipe, fit, measures(model, recipe, fit, validation))
-        write(trained, model, fit.history, record)
+        write(files, model, fit.history, record)
         if run_id:
-            with mlflow_runs.best_effort(trained.name):
-                mlflow_training.record(trained, model, training.images, validation.images, run_id)
+            with mlflow_runs.best_effort(files.name):
+                mlflow_training.record(files, model, training.images, validation.images, run_id)
                 mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
 
 
@@ -146,14 +145,14 @@ def measures(model: keras.Model, recipe: Recipe, fit: Fit, validation: Images) -
 
 
 def write(
-    trained: ModelFiles, model: keras.Model, history: dict[str, list[float]], record: dict[str, Any]
+    files: ModelFiles, model: keras.Model, history: dict[str, list[float]], record: dict[str, Any]
 ) -> None:
     """Write the model, its history (epochs count from 1) and the record of its training."""
-    model_file.save(model, trained.model)
+    model_file.save(model, files.model)
     epochs = pd.RangeIndex(1, len(history["loss"]) + 1, name="epoch")
     table = pd.DataFrame(history, index=epochs).sort_index(axis=1)
-    table.to_csv(trained.history, lineterminator="\n")
-    write_json(trained.folder / "training.json", record)
+    table.to_csv(files.history, lineterminator="\n")
+    write_json(files.folder / "training.json", record)
 
 
 def report_epochs(report: Callable[[tuple[int, int, float]], None], epochs: int) -> keras.callbacks.Callback:

@@ -95,7 +95,7 @@ def test_all_models_are_scored_and_logged_once() -> None:
     Path("metrics").mkdir()
     Path("metrics/former-0.json").touch()
     get_reusable_executor().shutdown()  # its processes may be in another folder
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "MODELS_PER_PROCESS", 1)
         run_stage()
     assert files(Path("metrics")) == {"good-0.json", "lost-0.json"}
@@ -110,7 +110,7 @@ def test_all_models_are_scored_and_logged_once() -> None:
     assert {f"evaluation/{name}" for name in TABLES | FIGURES} <= {artifact.path for artifact in artifacts}
 
     logged: list[Any] = []
-    monkeypatch.setattr(mlflow, "log_metrics", lambda *arguments, **_: logged.append(arguments))
+    patch.setattr(mlflow, "log_metrics", lambda *arguments, **_: logged.append(arguments))
     run_stage()
     assert not logged
     assert run_of_good().data.tags == run.data.tags

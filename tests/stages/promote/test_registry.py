@@ -18,12 +18,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from pipeline.core import model_file
-from pipeline.core.arrays import file_digest
 from pipeline.core.backend import keras
 from pipeline.stages.promote import packaging, registry, serving_check
 from pipeline.stages.promote.gate import Candidate, Standing, judge
 from pipeline.stages.promote.registration import is_version_of
 from pipeline.stages.promote.repair import repair
+from pipeline.support.digests import file_digest
 from pipeline.support.errors import PipelineError
 from tests.conftest import ROOT
 from tests.keras_models import network_model

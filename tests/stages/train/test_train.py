@@ -14,9 +14,10 @@ from mlflow.entities import LoggedModelStatus, Run
 from mlflow.models import Model as LoggedModel
 
 from pipeline.core import model_file
-from pipeline.core.arrays import file_digest, read_arrays, read_facts, write_json
+from pipeline.core.arrays import read_arrays, read_facts, write_json
 from pipeline.core.backend import keras
 from pipeline.support import mlflow_training
+from pipeline.support.digests import file_digest
 from tests import projects
 from tests.projects import Project, call, small_params
 
