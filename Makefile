@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SEED ?= 0
 PYTEST := pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 JUNK := quickstart .hypothesis .mypy_cache .pytest_cache .ruff_cache
-OUTS := data/raw data/download data/prepared recipes models predictions metrics evaluation champion.json diagnosis reports
+OUTS := data/raw data/download data/prepared recipes models predictions metrics evaluation selection.json diagnosis reports
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help

@@ -21,6 +21,7 @@ STAGES = {
     "train": ("stages.train.stage", "Train one variant with one seed."),
     "predict": ("stages.predict", "Store the probabilities that a model predicts."),
     "evaluate": ("stages.evaluate.stage", "Score all models, or one, and draw their figures."),
+    "select": ("stages.select", "Choose a model on validation data."),
     "promote": ("stages.promote.stage", "Make the chosen model champion."),
     "diagnose": ("stages.diagnose.stage", "Look for weak points of the data and the chosen model."),
     "report": ("stages.report.stage", "Write the report and the model card."),

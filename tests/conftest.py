@@ -144,7 +144,7 @@ class Evaluated:
 def evaluated(clone: Clone) -> Evaluated:
     """The probabilities as `predict` stored them."""
     folder = clone.folder / "quickstart"
-    decision = json.loads((folder / "champion.json").read_text())
+    decision = json.loads((folder / "selection.json").read_text())
     name = f"{decision['variant']}-{decision['seed']}"
     probabilities = read_arrays(folder / "predictions" / name)["test"]
     return Evaluated(**read_arrays(folder / "data/prepared/test"), probabilities=probabilities)

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.shared.selection import choose
+from pipeline.shared.selection import Selection
 from pipeline.stages.evaluate import metrics
 from pipeline.stages.report.report_text import write
 from pipeline.stages.report.results import Results, summarize
 from pipeline.stages.report.statistics import Resampled
+from pipeline.stages.select import choose
 from pipeline.support.model_files import ModelFiles
 
 CLASSES = ["cat", "dog"]
@@ -18,7 +19,7 @@ COUNTS = {"train": 45000, "validation": 5000, "test": 10000}
 PUBLISHED = {"vgg3": 0.7678, "model_s": 0.8155, "of_nobody": 0.5}
 VALIDATION = {"vgg3": 0.76, "vgg3_early_stop": 0.77, "batchnorm": 0.70}
 PARAMETERS = {"vgg3": 550570, "vgg3_early_stop": 550571}
-PROMOTED = {"promoted": True, "reason": "best", "standing": None}
+DIGEST = "0123" * 16  # of every model
 ODD = r"NA a|b a*b*c _a_ __b__ a__ <b>a a&amp;b `a` [a](b) a\b a\|b $5_to_$10 ~~a~~ ![a](b)"
 ODD_NAMES = [*ODD.split(), "variant", "a\nb", " a "]
 
@@ -96,9 +97,9 @@ def results_of(
         histories={name: history(3) for name in names},
         per_class={name: per_class(classes) for name in names},
         confused=pairs_of(12).assign(one=classes[1], other=classes[0]),
-        champion=(chosen := choose(scores) | PROMOTED),
+        selection=(chosen := Selection(**choose(scores), model_digest=DIGEST)),
         diverged={},
-        diagnosis=diagnosis_of(f"{chosen['variant']}-{chosen['seed']}"),
+        diagnosis=diagnosis_of(chosen.files.name),
         **{part: Resampled(right(scores, part, known["counts"][part])) for part in ("validation", "test")},
     )
 

@@ -3,25 +3,24 @@
     python -m pipeline sync
 
 A stage that DVC restores from its cache trains nothing and so logs no run. This logs what is missing from
-data/prepared, recipes, models, metrics, evaluation, champion.json and reports. It changes nothing that is
+data/prepared, recipes, models, metrics, evaluation, selection.json and reports. It changes nothing that is
 there, so running it twice is safe.
 """
-
-from typing import Any
 
 import click
 
 from pipeline.core.arrays import read_facts
 from pipeline.params import Params
+from pipeline.shared.selection import Selection, read_selection
 from pipeline.stages.promote import registry
 from pipeline.stages.promote.repair import repair
-from pipeline.stages.promote.stage import promote_in_registry
+from pipeline.stages.promote.stage import promote_selection
 from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.mlflow_outputs import describe_champion, log_evaluation, log_report
-from pipeline.support.model_files import ModelFiles, all_models, read_champion, remove_other_checkpoints
-from pipeline.support.paths import CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, RECIPES, REPORTS
+from pipeline.support.model_files import ModelFiles, all_models, remove_other_checkpoints
+from pipeline.support.paths import EVALUATION, METRICS, MODELS, PREPARED, RECIPES, REPORTS, SELECTION
 
 
 @click.command(cls=SingleInstance)
@@ -33,19 +32,19 @@ def main() -> None:
 def synchronize() -> None:
     """Log what is missing, and print a line for each thing."""
     params = Params.read()
-    check_inputs(RECIPES, CHAMPION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS)
+    check_inputs(RECIPES, SELECTION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS)
     mlflow_store.check()
     experiment = read_facts(PREPARED / "split")["name"]
     done = [line for files in all_models() for line in sync_run(files, experiment)]
     done += [f"{name}: ended its run, which was killed" for name in mlflow_runs.end_killed(experiment)]
     removed = remove_other_checkpoints(all_models())
     done += [f"{name}: removed its checkpoint, since params.yaml does not name it" for name in removed]
-    if CHAMPION.is_file():
-        decision = read_champion()
-        done += sync_champion(experiment, decision, params)
+    if SELECTION.is_file():
+        selection = read_selection()
+        done += sync_champion(experiment, selection, params)
         if (REPORTS / "model-card.md").is_file():
             log_report(experiment)
-            describe_champion(experiment, ModelFiles(decision["variant"], decision["seed"]))
+            describe_champion(experiment, selection.files)
     print("\n".join(f"sync: {line}" for line in done or ["nothing was missing"]))
 
 
@@ -64,13 +63,14 @@ def sync_run(files: ModelFiles, experiment: str) -> list[str]:
     return done
 
 
-def sync_champion(name: str, decision: dict[str, Any], params: Params) -> list[str]:
-    """Repair what two machines promoted at once. Promote the decision's model if the registry has no
+def sync_champion(name: str, selection: Selection, params: Params) -> list[str]:
+    """Repair what two machines promoted at once. Promote the chosen model if the registry has no
     champion or has never seen this model; a version that was rolled back stays rolled back.
     """
     done = repair(name)
-    digest = ModelFiles(decision["variant"], decision["seed"]).tags()["model_digest"]
-    known = any(version.tags.get("model_digest") == digest for version in registry.versions(name))
+    known = any(
+        version.tags.get("model_digest") == selection.model_digest for version in registry.versions(name)
+    )
     if known and registry.version_at(name, registry.CHAMPION) is not None:
         return done
-    return [*done, *promote_in_registry(decision, params).lines]
+    return [*done, *promote_selection(selection, params).lines]

@@ -1,12 +1,47 @@
-"""Chooses the best model from the files of `metrics/`, for `promote`."""
+"""The chosen model as `select` stores it in selection.json, and the scores that it is chosen from."""
 
-from typing import Any
+from typing import Annotated
 
 import pandas as pd
+from pydantic import BaseModel, Field
 
 from pipeline.support.errors import PipelineError
 from pipeline.support.model_files import ModelFiles
-from pipeline.support.paths import METRICS
+from pipeline.support.paths import METRICS, SELECTION
+from pipeline.support.reading import read_json
+from pipeline.support.validation import validated
+
+Accuracy = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class RunnerUp(BaseModel, frozen=True, strict=True):
+    """The second-best variant."""
+
+    variant: str
+    mean_validation_accuracy: Accuracy
+
+
+class Selection(BaseModel, frozen=True, strict=True):
+    """The chosen model. Its test accuracy is only reported; nothing is chosen by it."""
+
+    variant: str
+    seed: int
+    model_digest: str  # SHA-256 of its file
+    validation_accuracy: Accuracy
+    mean_validation_accuracy: Accuracy  # of its variant's seeds
+    seeds: int
+    test_accuracy: Accuracy
+    runner_up: RunnerUp | None  # None if there is only one variant
+
+    @property
+    def files(self) -> ModelFiles:
+        """The files of the chosen model."""
+        return ModelFiles(self.variant, self.seed)
+
+
+def read_selection() -> Selection:
+    """The content of selection.json. Raises PipelineError if it is missing or damaged."""
+    return validated(Selection, read_json(SELECTION, dict), f"{SELECTION}: cannot be read")
 
 
 def read_scores(models: list[ModelFiles]) -> pd.DataFrame:
@@ -21,32 +56,5 @@ def read_scores(models: list[ModelFiles]) -> pd.DataFrame:
             accuracies = {f"{part}_accuracy": scores[part]["accuracy"] for part in ("validation", "test")}
             rows.append({"variant": files.variant, "seed": files.seed} | accuracies)
     if not rows:
-        raise PipelineError(f"{METRICS}: every training diverged, so there is no champion to choose")
+        raise PipelineError(f"{METRICS}: every training diverged, so there is no model to choose")
     return pd.DataFrame(rows)
-
-
-def choose(scores: pd.DataFrame) -> dict[str, Any]:
-    """The champion: the variant with the best mean validation accuracy over its seeds, and its best seed.
-
-    Ties go to the first in the order of params.yaml.
-    """
-    means = scores.groupby("variant", sort=False)["validation_accuracy"].mean()
-    seeds = scores[scores["variant"] == means.idxmax()]
-    best = seeds.sort_values("validation_accuracy", ascending=False, kind="stable").iloc[0]
-    return {
-        "variant": str(best["variant"]),
-        "seed": int(best["seed"]),
-        "validation_accuracy": float(best["validation_accuracy"]),
-        "mean_validation_accuracy": float(means.max()),
-        "seeds": len(seeds),
-        "test_accuracy": float(best["test_accuracy"]),
-        "runner_up": runner_up(means),
-    }
-
-
-def runner_up(means: pd.Series) -> dict[str, Any] | None:
-    """The second-best variant and its mean validation accuracy; None if there is only one."""
-    others = means.drop(means.idxmax())
-    if others.empty:
-        return None
-    return {"variant": str(others.idxmax()), "mean_validation_accuracy": float(others.max())}

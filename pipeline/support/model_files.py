@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.support.digests import file_digest
 from pipeline.support.locks import is_free
-from pipeline.support.paths import CHAMPION, CHECKPOINTS, EVALUATION, METRICS, MODELS, PREDICTIONS, RECIPES
+from pipeline.support.paths import CHECKPOINTS, EVALUATION, METRICS, MODELS, PREDICTIONS, RECIPES
 from pipeline.support.reading import read_json, read_table
 
 if TYPE_CHECKING:
@@ -109,14 +109,6 @@ def all_models() -> list[ModelFiles]:
     """The models that params.yaml asks for, in its order, as `recipes` listed them."""
     models = read_json(INDEX, [{"variant": str, "seed": int}])
     return [ModelFiles(model["variant"], model["seed"]) for model in models]
-
-
-def read_champion() -> dict[str, Any]:
-    """The decision of `promote`, with the registry's answer."""
-    second = {"variant": str, "mean_validation_accuracy": float}
-    model = {"variant": str, "seed": int, "validation_accuracy": float, "test_accuracy": float}
-    answer = {"promoted": bool, "reason": str, "standing": (model,)}
-    return read_json(CHAMPION, second | model | {"seeds": int, "runner_up": (second,)} | answer)
 
 
 def remove_other_checkpoints(models: list[ModelFiles]) -> list[str]:

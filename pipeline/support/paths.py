@@ -16,7 +16,7 @@ PREDICTIONS = Path("predictions")
 EVALUATION = Path("evaluation")
 METRICS = Path("metrics")
 
-CHAMPION = Path("champion.json")
+SELECTION = Path("selection.json")
 DIAGNOSIS = Path("diagnosis")
 REPORTS = Path("reports")
 

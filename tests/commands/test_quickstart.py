@@ -51,7 +51,7 @@ def test_it_leaves_the_checkout_as_it_was_and_its_report_and_metrics_in_its_fold
     untracked = clone.run("git", "ls-files", "--others", "--exclude-standard").stdout.split()
     assert (unstaged, untracked) == (["README.md"], [])
     folder = clone.folder / "quickstart"
-    assert "The champion is" in (folder / "reports/report.md").read_text()
+    assert "The chosen model is" in (folder / "reports/report.md").read_text()
     assert "data:image/png;base64," in (folder / "reports/report.html").read_text()
     assert {path.stem for path in (folder / "metrics").iterdir()} == TRAINED
     assert not (clone.folder / "reports").exists()

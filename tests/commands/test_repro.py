@@ -244,6 +244,7 @@ def test_after_ctrl_c_and_a_failing_variant_all_is_as_if_nothing_had_happened(
     [left] = re.findall(r"error: not done: (.*)\. Run the same command to continue\.\n", printed)
     others = {
         "evaluate",
+        "select",
         "promote",
         "diagnose",
         "report",

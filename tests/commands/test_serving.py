@@ -83,7 +83,7 @@ def test_served_equals_evaluated_on_the_whole_test_split(
     found = [list(answer["probabilities"].values()) for answer in answers]
     assert np.allclose(found, evaluated.probabilities, atol=1e-5)
     accuracy = (np.array([answer["label"] for answer in answers]) == evaluated.labels.astype(str)).mean()
-    decision = json.loads((clone.folder / "quickstart/champion.json").read_text())
+    decision = json.loads((clone.folder / "quickstart/selection.json").read_text())
     assert accuracy == decision["test_accuracy"]
 
 

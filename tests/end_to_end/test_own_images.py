@@ -50,7 +50,7 @@ def test_photographs_become_a_served_champion_and_a_report(tmp_path: Path) -> No
     facts = read(made, "data/prepared/split/manifest.json")["facts"]
     assert (facts["image_shape"], facts["classes"]) == ([48, 48, 3], sorted(KINDS))
     assert facts["counts"] == {"train": 108, "validation": 27, "test": 45}
-    champion = read(made, "champion.json")
+    champion = read(made, "selection.json")
     scores = read(made, f"metrics/{champion['variant']}-{champion['seed']}.json")
     assert scores["test"]["accuracy"] > 0.6
     report = (made.folder / "reports/report.md").read_text()

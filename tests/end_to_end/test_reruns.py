@@ -48,9 +48,9 @@ def test_an_edit_reruns_the_stages_that_it_decides(
     edit(copy.folder, NEUTRAL)  # words, logs and commands; a comment among the networks
     assert_outdated_too()
     edit(copy.folder, "stages/promote/served_model")
-    assert_outdated_too("promote", "diagnose", "report")
+    assert_outdated_too("promote")
     edit(copy.folder, "stages/evaluate/metrics", example("def top3_accuracy"))
-    assert_outdated_too("evaluate")
+    assert_outdated_too("evaluate", "select", "diagnose", "report")
 
     params = YAML().load(copy.folder / "params.yaml")
     params["variants"]["speedrun"]["optimizer"]["learning_rate"] = 0.002

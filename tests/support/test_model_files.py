@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pipeline.core.arrays import write_json
-from pipeline.support.model_files import ModelFiles, all_models, read_champion
+from pipeline.shared.selection import read_selection
+from pipeline.support.model_files import ModelFiles, all_models
 from tests.conftest import MISSING, change, refusal
 
 ONE = ModelFiles("shallow", 0)
@@ -21,9 +22,9 @@ FILES: dict[str, Any] = {
         "metrics": {"validation/accuracy": 0.7, "parameters": 9, "stopped_epoch": 2},
     },
     "recipes/_index.json": [{"variant": "shallow", "seed": 0}],
-    "champion.json": SECOND
+    "selection.json": SECOND
     | {"seed": 0, "seeds": 1, "validation_accuracy": 0.7, "test_accuracy": 0.6, "runner_up": SECOND}
-    | {"promoted": True, "reason": "best", "standing": None},
+    | {"model_digest": "0123"},
 }
 HISTORY = "epoch,accuracy,loss,val_accuracy,val_loss\n1,0.1,2.25,0.1,2.5\n2,0.1234567890123456,1e-9,1.0,3\n"
 READERS: dict[str, Callable[[], Any]] = {
@@ -31,7 +32,7 @@ READERS: dict[str, Callable[[], Any]] = {
     "models/shallow-0/training.json": ONE.record,
     "models/shallow-0/history.csv": ONE.epochs,
     "recipes/_index.json": all_models,
-    "champion.json": read_champion,
+    "selection.json": read_selection,
 }
 
 
@@ -82,7 +83,6 @@ EDITS = [
         "metrics.validation/accuracy: must be a number from 0 to 1",
     ),
     ("recipes/_index.json", "0.seed", True, "0.seed: must be an integer; received True"),
-    ("champion.json", "runner_up.variant", 1, "runner_up.variant: must be a string; received 1"),
 ]
 
 

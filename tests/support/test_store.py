@@ -218,7 +218,7 @@ def test_every_command_refuses_another_mlflows_store_in_one_line(
     clone: Clone, old: str, tmp_path: Path
 ) -> None:
     folder, before = clone.copy_quickstart(tmp_path).folder, (tmp_path / "mlflow.db").read_bytes()
-    (folder / "champion.json").unlink()  # so `repro` has something to run
+    (folder / "selection.json").unlink()  # so `repro` has something to run
     commands = ["train shallow 0", "evaluate shallow 0", "promote", "report", "sync", "repro", "rollback"]
     for command in [*commands, "classify --index 0 --model models:/digits@champion"]:
         refused = call(folder, *command.split(), MLFLOW_TRACKING_URI=old).refusal

@@ -2,7 +2,7 @@
 
     python -m pipeline diagnose
 
-Reads params.yaml (published, training.threads), champion.json, data/prepared, models and predictions. Writes
+Reads params.yaml (published, training.threads), selection.json, data/prepared, models and predictions. Writes
 diagnosis/, a table and a figure each: `near_duplicates` between training, validation and test images;
 `label_errors`, test labels that the chosen model contradicts; `robustness` of the chosen model and of the
 best other variant, a published one if there is any, on corrupted test images. Nothing is chosen from its
@@ -18,14 +18,15 @@ from matplotlib.figure import Figure
 
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
+from pipeline.shared.selection import read_selection
 from pipeline.shared.stored import read_probabilities, read_right
 from pipeline.stages.diagnose import diagnosis_figures
 from pipeline.stages.diagnose.label_errors import label_errors
 from pipeline.stages.diagnose.near_duplicates import near_duplicates
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
-from pipeline.support.model_files import ModelFiles, all_models, read_champion
-from pipeline.support.paths import CHAMPION, DIAGNOSIS, MODELS, PREDICTIONS, PREPARED, RECIPES
+from pipeline.support.model_files import ModelFiles, all_models
+from pipeline.support.paths import DIAGNOSIS, MODELS, PREDICTIONS, PREPARED, RECIPES, SELECTION
 
 PARTS = ("train", "validation", "test")
 IMAGES = 2_000  # the test images on which robustness is measured
@@ -35,9 +36,8 @@ IMAGES = 2_000  # the test images on which robustness is measured
 def main() -> None:
     """Find near duplicates and suspicious labels, and measure robustness."""
     params = Params.read()
-    check_inputs(CHAMPION, MODELS, PREDICTIONS, RECIPES, *(PREPARED / part for part in ("split", *PARTS)))
-    decision, data = read_champion(), {part: read_arrays(PREPARED / part) for part in PARTS}
-    chosen = ModelFiles(decision["variant"], decision["seed"])
+    check_inputs(SELECTION, MODELS, PREDICTIONS, RECIPES, *(PREPARED / part for part in ("split", *PARTS)))
+    chosen, data = read_selection().files, {part: read_arrays(PREPARED / part) for part in PARTS}
     models = [chosen, *rival(chosen, params.published)]
     images, labels = {part: arrays["images"] for part, arrays in data.items()}, data["test"]["labels"]
     classes = read_facts(PREPARED / "split")["classes"]

@@ -7,7 +7,6 @@ import os
 import uuid
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
@@ -32,16 +31,6 @@ class Outcome:
     verdict: Verdict
     standing: Standing | None
     lines: list[str]
-
-    def as_json(self) -> dict[str, Any]:
-        """What champion.json says: `promoted`, the `reason`, and the `standing` champion of a refusal."""
-        shown = {"variant", "seed", "validation_accuracy", "test_accuracy"}
-        stays = None if self.verdict.accepted else self.standing
-        return {
-            "promoted": self.verdict.accepted,
-            "reason": self.verdict.reason,
-            "standing": stays and stays.model_dump(include=shown),
-        }
 
 
 def promote(candidate: Candidate, margin: float, force: bool = False) -> Outcome:

@@ -45,14 +45,15 @@ def write(results: Results) -> str:
 
 def metadata(results: Results) -> dict[str, Any]:
     """The header that `huggingface_hub.ModelCard` reads."""
-    name, chosen = results.facts["name"], results.champion
-    metric = {"type": "accuracy", "value": round(chosen["test_accuracy"], 4)}
+    name, chosen = results.facts["name"], results.selection
+    metric = {"type": "accuracy", "value": round(chosen.test_accuracy, 4)}
     found = {
         "task": {"type": "image-classification"},
         "dataset": {"type": name, "name": name, "split": "test"},
         "metrics": [metric],
     }
     return {
+        "model_digest": chosen.model_digest,
         "library_name": "keras",
         "pipeline_tag": "image-classification",
         "datasets": [name],
@@ -63,15 +64,15 @@ def metadata(results: Results) -> dict[str, Any]:
 
 def summary(results: Results) -> str:
     """What it is, what it is for, its accuracy and calibration: the description of the registered version."""
-    facts, chosen, counts = results.facts, results.champion, results.facts["counts"]
-    low, high = wilson(chosen["test_accuracy"], counts["test"])
+    facts, chosen, counts = results.facts, results.selection, results.facts["counts"]
+    low, high = wilson(chosen.test_accuracy, counts["test"])
     classes, size = facts["classes"], facts["image_shape"][0]
     named = ", ".join(literal(name) for name in classes[:NAMED]) + " ..." * (len(classes) > NAMED)
     sections = [
-        f"A network of {results.table['parameters'][chosen['variant']]:,.0f} parameters that classifies "
+        f"A network of {results.table['parameters'][chosen.variant]:,.0f} parameters that classifies "
         f"images of {size} x {size} pixels into {len(classes)} classes: {named}.",
-        f"**Accuracy**: {chosen['test_accuracy']:.4f} on {counts['test']:,} test images (95 % interval "
-        f"{low:.3f} to {high:.3f}), {chosen['validation_accuracy']:.4f} on the {counts['validation']:,} "
+        f"**Accuracy**: {chosen.test_accuracy:.4f} on {counts['test']:,} test images (95 % interval "
+        f"{low:.3f} to {high:.3f}), {chosen.validation_accuracy:.4f} on the {counts['validation']:,} "
         f"validation images on which it was chosen from {len(results.validation.right.columns)} models.",
         calibration(results),
         "## Intended use and limits",

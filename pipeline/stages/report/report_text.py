@@ -28,7 +28,7 @@ def write(results: Results) -> str:
     """The whole report in Markdown, with figures beside it."""
     facts = results.facts
     sections = {
-        f"# Results on {literal(facts['name'])}": _champion(results),
+        f"# Results on {literal(facts['name'])}": _chosen(results),
         "## All variants": all_variants(results),
         "## Which differences are real": differences(results),
         "## What the comparison shows": "\n".join(f"- {line}" for line in findings(results)),
@@ -54,43 +54,30 @@ def by_class(table: pd.DataFrame) -> pd.DataFrame:
     return shown.rename(columns={"f1": "F1", "auc": "AUC"})
 
 
-def _champion(results: Results) -> str:
-    """What the registry made of the candidate, and why it was chosen."""
-    decision = results.champion
-    reason, standing, second = literal(decision["reason"]), decision["standing"], decision["runner_up"]
-    if decision["promoted"]:
-        verdict = [f"The champion is {_scored(decision)}.", f"It was promoted: {reason}."]
-    else:
-        verdict = [
-            f"The best model of this comparison is {_scored(decision)}.",
-            f"**It was not promoted**: {reason}.",
-            f"The champion is still {_scored(standing)}." if standing else "There is no champion.",
-            "",
-        ]
-    mean = decision["mean_validation_accuracy"]
-    chosen = f"for the highest mean validation accuracy, {mean:.4f} over {_count(decision['seeds'], 'seed')}"
-    if second and second["mean_validation_accuracy"] == mean:
-        chosen += f"; {literal(second['variant'])} has the same, and comes later in params.yaml"
+def _chosen(results: Results) -> str:
+    """The chosen model, and why it was chosen."""
+    chosen, second = results.selection, results.selection.runner_up
+    mean = chosen.mean_validation_accuracy
+    why = f"for the highest mean validation accuracy, {mean:.4f} over {_count(chosen.seeds, 'seed')}"
+    if second and second.mean_validation_accuracy == mean:
+        why += f"; {literal(second.variant)} has the same, and comes later in params.yaml"
     elif second:
-        chosen += f"; {literal(second['variant'])} comes next with {second['mean_validation_accuracy']:.4f}"
-    verdict.append(f"It was chosen on validation images alone, {chosen}.")
+        why += f"; {literal(second.variant)} comes next with {second.mean_validation_accuracy:.4f}"
+    text = [
+        f"The chosen model is **{literal(chosen.variant)}** (seed {chosen.seed}): validation accuracy "
+        f"{chosen.validation_accuracy:.4f}, test accuracy {chosen.test_accuracy:.4f}.",
+        f"It was chosen on validation images alone, {why}.",
+    ]
     models = len(results.validation.right.columns)
     if models > 1:
         points = 100 * results.validation.overstatement()
         some = f"some {points:.1f}" if points >= 0.05 else "less than 0.1"
-        verdict.append(
+        text.append(
             f"Choosing the best of {models} models overstates its validation accuracy by {some} points, "
             "by a bootstrap estimate."
         )
-    verdict.append("Test images played no part in the choice.")
-    return "\n".join(verdict)
-
-
-def _scored(model: dict[str, Any]) -> str:
-    return (
-        f"**{literal(model['variant'])}** (seed {model['seed']}): validation accuracy "
-        f"{model['validation_accuracy']:.4f}, test accuracy {model['test_accuracy']:.4f}"
-    )
+    text.append("Test images played no part in the choice.")
+    return "\n".join(text)
 
 
 def _by_class(results: Results) -> str:

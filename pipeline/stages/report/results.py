@@ -6,12 +6,12 @@ from typing import Any
 import pandas as pd
 
 from pipeline.core.arrays import read_facts
-from pipeline.shared.selection import read_scores
+from pipeline.shared.selection import Selection, read_scores, read_selection
 from pipeline.shared.stored import read_right
 from pipeline.stages.report.statistics import Resampled
 from pipeline.support.errors import PipelineError
-from pipeline.support.model_files import ModelFiles, all_models, read_champion
-from pipeline.support.paths import DIAGNOSIS, PREPARED
+from pipeline.support.model_files import ModelFiles, all_models
+from pipeline.support.paths import DIAGNOSIS, PREPARED, SELECTION
 from pipeline.support.reading import read_table
 
 DIAGNOSIS_COLUMNS: dict[str, dict[str, type]] = {
@@ -35,9 +35,9 @@ class Results:
 
     `models` are those that have scores. `table` has a row for each variant (see `summarize`), `settings`
     its parameters; `histories` and `per_class` a table for each VARIANT-SEED; `validation` and `test` say
-    which images each model gets right. `champion` is the decision of `promote`, whose candidate the
-    registry may have refused; `confused` is the candidate's table, and `diagnosis` holds those of
-    `diagnose`. `diverged` holds the reason for each VARIANT-SEED that diverged, which no table has.
+    which images each model gets right. `selection` is the chosen model, `confused` its table, and
+    `diagnosis` holds the tables of `diagnose`. `diverged` holds the reason for each VARIANT-SEED that
+    diverged, which no table has.
     """
 
     facts: dict[str, Any]
@@ -48,7 +48,7 @@ class Results:
     histories: dict[str, pd.DataFrame]
     per_class: dict[str, pd.DataFrame]
     confused: pd.DataFrame
-    champion: dict[str, Any]
+    selection: Selection
     diverged: dict[str, str]
     diagnosis: dict[str, pd.DataFrame]
     validation: Resampled
@@ -57,7 +57,7 @@ class Results:
     @property
     def candidate(self) -> ModelFiles:
         """The model that was chosen."""
-        return ModelFiles(self.champion["variant"], self.champion["seed"])
+        return self.selection.files
 
     @property
     def f1(self) -> pd.DataFrame:
@@ -68,12 +68,12 @@ class Results:
 
 def read_results(published: dict[str, float]) -> Results:
     """Everything that the report shows, of the models that params.yaml asks for."""
-    files, champion, facts = all_models(), read_champion(), read_facts(PREPARED / "split")
+    files, selection, facts = all_models(), read_selection(), read_facts(PREPARED / "split")
     scores = read_scores(files)
     diverged = {one.name: reason for one in files if (reason := one.divergence()) is not None}
     models = [one for one in files if one.name not in diverged]
-    if (candidate := ModelFiles(champion["variant"], champion["seed"])) not in models:
-        raise PipelineError(f"champion.json: {candidate.name}: has no scores; run `dvc repro promote`")
+    if (candidate := selection.files) not in models:
+        raise PipelineError(f"{SELECTION}: {candidate.name}: has no scores; run `dvc repro select`")
     histories = {one.name: one.epochs() for one in models}
     scores["parameters"] = [one.record()["metrics"]["parameters"] for one in models]
     scores["epochs"] = [len(table) for table in histories.values()]
@@ -89,7 +89,7 @@ def read_results(published: dict[str, float]) -> Results:
         histories=histories,
         per_class={one.name: read_per_class(one, facts["classes"]) for one in models},
         confused=read_table(candidate.evaluation / "most_confused.csv", pairs),
-        champion=champion,
+        selection=selection,
         diverged=diverged,
         diagnosis=read_diagnosis(candidate),
         validation=Resampled(right_of(models, "validation")),

@@ -1,9 +1,9 @@
-"""Write the report: all variants, their published figures, the candidate, and what the registry made of it.
+"""Write the report: all variants, their published figures, and the chosen one.
 
     python -m pipeline report
 
 Reads params.yaml (published), recipes/_index.json, data/prepared, models, predictions, metrics, evaluation,
-champion.json and diagnosis. Writes reports/: report.md, its figures, report.html, a single file, and
+selection.json and diagnosis. Writes reports/: report.md, its figures, report.html, a single file, and
 model-card.md, of the chosen model. Logs them to the run `report`, with a figure of accuracy against training
 time; the card also describes the registered version.
 """
@@ -23,7 +23,6 @@ from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.mlflow_outputs import cpu_minutes, describe_champion, log_report
 from pipeline.support.paths import (
-    CHAMPION,
     DIAGNOSIS,
     EVALUATION,
     METRICS,
@@ -32,6 +31,7 @@ from pipeline.support.paths import (
     PREPARED,
     RECIPES,
     REPORTS,
+    SELECTION,
 )
 
 SHOWN = ("split", "validation", "test", "class_balance.csv", "samples.png")  # of the prepared data
@@ -42,7 +42,7 @@ def main() -> None:
     """Read, write and log."""
     params = Params.read()
     check_inputs(
-        *(RECIPES, CHAMPION, DIAGNOSIS, EVALUATION, METRICS, MODELS, PREDICTIONS),
+        *(RECIPES, SELECTION, DIAGNOSIS, EVALUATION, METRICS, MODELS, PREDICTIONS),
         *(PREPARED / name for name in SHOWN),
     )
     mlflow_store.check()

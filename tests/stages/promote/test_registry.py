@@ -235,7 +235,6 @@ def test_same_model_again_changes_nothing(store: Registry) -> None:
     before, again = state(), replace(store.better, run_id=new_run(), validation_accuracy=0.99)
     outcome = registry.promote(again, MARGIN)
     assert outcome.lines == [f"{NAME}: version 2 stays champion: it is the same model"]
-    assert outcome.as_json() == {"promoted": True, "reason": again.merit, "standing": None}
     assert state() == before
     assert tag_of_run(again) is None
 
@@ -245,8 +244,6 @@ def test_refusal_is_written_on_the_run_and_changes_nothing(store: Registry) -> N
     outcome = registry.promote(worse, MARGIN)
     reason = "validation accuracy 0.6000 is not better than the champion's 0.6500"
     assert outcome.lines == [f"{NAME}: not promoted: {reason}"]
-    standing = {"variant": "shallow", "seed": 2, "validation_accuracy": 0.65, "test_accuracy": 0.64}
-    assert outcome.as_json() == {"promoted": False, "reason": reason, "standing": standing}
     assert tag_of_run(worse) == f"refused: {reason}"
     assert state() == before
 
@@ -266,7 +263,6 @@ def test_champion_with_bad_tags_is_reported_and_counts_as_none(
     assert outcome.lines[0] == counts
     assert "run `make sync`" in outcome.lines[1]
     assert outcome.verdict.accepted
-    assert outcome.as_json()["promoted"]
     assert state() == before
     client.set_model_version_tag(NAME, "1", "replaces", version(2).tags["replaces"])
     assert repair(NAME) == []

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,27 +45,6 @@ def test_what_diagnose_found_is_told_with_its_effect() -> None:
     assert "**Suspicious labels**: 1 of 10,000, for which `vgg3_early_stop-0` confidently" in text
     assert "is 0.750 on the first 2,000 test images" in text
     assert "lowest with noise, 0.250, and highest with blur, 0.500." in text
-
-
-SECOND = {"variant": "second", "seed": 2, "validation_accuracy": 0.9, "test_accuracy": 0.89}
-SCORED = "**vgg3_early_stop** (seed 0): validation accuracy 0.7700, test accuracy 0.7500.\n"
-BEST = f"The best model of this comparison is {SCORED}"
-STILL = "The champion is still **second** (seed 2): validation accuracy"
-REFUSED = {"promoted": False, "reason": "it is worse"}
-
-
-@pytest.mark.parametrize(
-    ("answer", "begin"),
-    [
-        ({}, f"The champion is {SCORED}It was promoted: best.\nIt was chosen"),
-        (REFUSED | {"standing": SECOND}, f"{BEST}**It was not promoted**: it is worse.\n{STILL}"),
-        (REFUSED | {"standing": None}, f"{BEST}**It was not promoted**: it is worse.\nThere is no champion."),
-    ],
-)
-def test_report_says_what_the_registry_says(answer: dict[str, Any], begin: str) -> None:
-    results = results_of()
-    text = write(replace(results, champion=results.champion | answer))
-    assert text.startswith(f"# Results on pets\n\n{begin}")
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def project(workplace: Path) -> Path:
     write_arrays(Path("data/prepared/split"), {}, **results.facts)
     write_json(Path("recipes/_index.json"), [{"variant": v, "seed": 0} for v in ("vgg3", "vgg3_early_stop")])
     results.balance.to_csv("data/prepared/class_balance.csv", index=False)
-    write_json(Path("champion.json"), results.champion)
+    write_json(Path("selection.json"), results.selection.model_dump())
     for name, accuracy in {"vgg3_early_stop-0": 0.77, "vgg3-0": 0.76, "former-0": 0.9}.items():
         scores = {"validation": {"accuracy": accuracy}, "test": {"accuracy": accuracy - 0.02}}
         write_json(Path("metrics") / f"{name}.json", scores)
@@ -163,7 +163,7 @@ def test_the_card_of_the_chosen_model_has_its_figures_and_is_one_of_hugging_face
 @pytest.mark.parametrize(
     ("path", "old", "new", "problem"),
     [
-        ("champion.json", '"seed": 0', '"seed": 7', "vgg3_early_stop-7: has no scores"),
+        ("selection.json", '"seed": 0', '"seed": 7', "vgg3_early_stop-7: has no scores"),
         ("evaluation/vgg3-0/per_class.csv", "f1", "F1", "f1: missing"),
         ("evaluation/vgg3-0/per_class.csv", "dog", "cow", "its classes are not those of data/prepared/split"),
         ("evaluation/vgg3_early_stop-0/most_confused.csv", "12", "many", "cannot be read"),

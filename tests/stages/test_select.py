@@ -1,4 +1,4 @@
-"""The choice of the champion: by mean validation accuracy, whatever the test images say."""
+"""The choice of a model: by mean validation accuracy, whatever the test images say."""
 
 from pathlib import Path
 
@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.arrays import write_json
-from pipeline.shared.selection import choose, read_scores
+from pipeline.shared.selection import Selection, read_scores, read_selection
+from pipeline.stages.select import choose
 from pipeline.support.model_files import ModelFiles
 from tests.conftest import refusal
 
@@ -59,3 +60,16 @@ def test_scores_of_the_named_models_are_read_in_their_order_unless_they_diverged
     expected = [["named", 1, 0.7, pytest.approx(0.6)], ["named", 0, 0.6, pytest.approx(0.5)]]
     assert table[["variant", "seed", "validation_accuracy", "test_accuracy"]].to_numpy().tolist() == expected
     assert "every training diverged" in refusal(read_scores, [ModelFiles("runaway", 0)])
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_selection_is_read_as_it_was_written_and_a_damaged_one_is_a_line() -> None:
+    chosen = Selection(**choose(scores_of({"one": [0.5], "other": [0.4]})), model_digest="0123")
+    write_json(Path("selection.json"), chosen.model_dump())
+    assert read_selection() == chosen
+    assert read_selection().files == ModelFiles("one", 0)
+    write_json(Path("selection.json"), chosen.model_dump() | {"seed": "0", "test_accuracy": 1.5})
+    line = (
+        "selection.json: cannot be read: seed: must be a whole number; received '0'; test_accuracy: must be"
+    )
+    assert refusal(read_selection).startswith(line)
