@@ -55,7 +55,7 @@ class Results:
     test: Resampled
 
     @property
-    def candidate(self) -> ModelFiles:
+    def chosen(self) -> ModelFiles:
         """The model that was chosen."""
         return self.selection.files
 
@@ -72,8 +72,8 @@ def read_results(published: dict[str, float]) -> Results:
     scores = read_scores(files)
     diverged = {one.name: reason for one in files if (reason := one.divergence()) is not None}
     models = [one for one in files if one.name not in diverged]
-    if (candidate := selection.files) not in models:
-        raise PipelineError(f"{SELECTION}: {candidate.name}: has no scores; run `dvc repro select`")
+    if (chosen := selection.files) not in models:
+        raise PipelineError(f"{SELECTION}: {chosen.name}: has no scores; run `dvc repro select`")
     histories = {one.name: one.epochs() for one in models}
     scores["parameters"] = [one.record()["metrics"]["parameters"] for one in models]
     scores["epochs"] = [len(table) for table in histories.values()]
@@ -88,10 +88,10 @@ def read_results(published: dict[str, float]) -> Results:
         settings={one.variant: one.record()["params"] for one in models},
         histories=histories,
         per_class={one.name: read_per_class(one, facts["classes"]) for one in models},
-        confused=read_table(candidate.evaluation / "most_confused.csv", pairs),
+        confused=read_table(chosen.evaluation / "most_confused.csv", pairs),
         selection=selection,
         diverged=diverged,
-        diagnosis=read_diagnosis(candidate),
+        diagnosis=read_diagnosis(chosen),
         validation=Resampled(right_of(models, "validation")),
         test=Resampled(right_of(models, "test")),
     )
@@ -103,14 +103,14 @@ def right_of(models: list[ModelFiles], part: str) -> pd.DataFrame:
     return pd.DataFrame(right).rename_axis(columns=["variant", "seed"])
 
 
-def read_diagnosis(candidate: ModelFiles) -> dict[str, pd.DataFrame]:
+def read_diagnosis(chosen: ModelFiles) -> dict[str, pd.DataFrame]:
     """The tables of `diagnose`. Raises PipelineError if they are of another model."""
     tables = {
         name: read_table(DIAGNOSIS / f"{name}.csv", columns, finite=name != "robustness", empty=True)
         for name, columns in DIAGNOSIS_COLUMNS.items()
     }
-    if candidate.name not in set(tables["robustness"]["model"]):
-        raise PipelineError(f"{DIAGNOSIS}: is not of {candidate.name}; run `dvc repro diagnose`")
+    if chosen.name not in set(tables["robustness"]["model"]):
+        raise PipelineError(f"{DIAGNOSIS}: is not of {chosen.name}; run `dvc repro diagnose`")
     return tables
 
 

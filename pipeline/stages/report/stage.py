@@ -1,4 +1,4 @@
-"""Write the report: all variants, their published figures, and the chosen one.
+"""Write the report on all variants and the card of the chosen model.
 
     python -m pipeline report
 
@@ -15,8 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.params import Params
-from pipeline.stages.report import card, comparison_figures, report_text
-from pipeline.stages.report.markdown import to_html
+from pipeline.stages.report import comparison_figures, documents
 from pipeline.stages.report.results import DIAGNOSIS_COLUMNS, Results, read_results
 from pipeline.support import mlflow_store
 from pipeline.support.integrity import check_inputs
@@ -53,17 +52,17 @@ def main() -> None:
         REPORTS / "accuracies.png", dpi=100
     )
     for figure in ("confusion", "roc", "reliability", "examples"):
-        shutil.copyfile(results.candidate.evaluation / f"{figure}.png", REPORTS / f"{figure}.png")
+        shutil.copyfile(results.chosen.evaluation / f"{figure}.png", REPORTS / f"{figure}.png")
     for figure in DIAGNOSIS_COLUMNS:
         shutil.copyfile(DIAGNOSIS / f"{figure}.png", REPORTS / f"{figure}.png")
     shutil.copyfile(PREPARED / "samples.png", REPORTS / "samples.png")
 
-    text, title = report_text.write(results), f"Results on {results.facts['name']}"
+    text, title = documents.report(results), f"Results on {results.facts['name']}"
     (REPORTS / "report.md").write_text(text)
-    (REPORTS / "model-card.md").write_text(card.write(results))
-    (REPORTS / "report.html").write_text(to_html(text, REPORTS, title))
+    (REPORTS / "model-card.md").write_text(documents.model_card(results))
+    (REPORTS / "report.html").write_text(documents.html_page(text, REPORTS, title))
     log_report(results.facts["name"], accuracy_by_minutes(results))
-    describe_champion(results.facts["name"], results.candidate)
+    describe_champion(results.facts["name"], results.chosen)
     print(f"report: {REPORTS / 'report.md'} and {REPORTS / 'report.html'}")
 
 

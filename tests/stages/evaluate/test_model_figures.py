@@ -12,7 +12,7 @@ from pipeline.stages.evaluate import metrics, model_figures
 from pipeline.stages.prepare import sample_grid
 from pipeline.stages.report import comparison_figures as report_figures
 from pipeline.stages.report.results import summarize
-from tests.made_results import COUNTS, PUBLISHED, history, scores_of
+from tests.example_results import COUNTS, PUBLISHED, history, scores_of
 
 
 def drawn(figure: Figure, folder: Path) -> None:

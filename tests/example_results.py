@@ -1,4 +1,4 @@
-"""Results of trainings that never were, for the report."""
+"""Results of trainings that never ran, for the tests of the report."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline.shared.selection import Selection
 from pipeline.stages.evaluate import metrics
-from pipeline.stages.report.report_text import write
+from pipeline.stages.report import documents
 from pipeline.stages.report.results import Results, summarize
 from pipeline.stages.report.statistics import Resampled
 from pipeline.stages.select import choose
@@ -114,12 +114,13 @@ def right(scores: pd.DataFrame, part: str, images: int) -> pd.DataFrame:
     return pd.DataFrame(columns).rename_axis(columns=["variant", "seed"])
 
 
+def text_of(results: Results) -> str:
+    """The report as a reader sees it: its lines are one."""
+    return " ".join(documents.report(results).split())
+
+
 def table_rows(text: str, first: str) -> list[list[str]]:
-    """The rows of the Markdown table whose first column is called so."""
-    lines = text[text.index(f"| {first} |") :].split("\n\n")[0].splitlines()
+    """The rows of the first Markdown table whose first column is called so."""
+    table = re.search(rf"^\| {first} +\|.*?(?=\n\n)", text, re.MULTILINE | re.DOTALL)
+    lines = table[0].splitlines() if table else []
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "---" not in line]
-
-
-def sentence(results: Results, title: str) -> str | None:
-    found = re.search(rf"^- \*\*{title}\*\*: (.*)$", write(results), re.MULTILINE)
-    return found and found[1]

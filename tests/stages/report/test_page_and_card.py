@@ -1,4 +1,4 @@
-"""The report as a page and the stage that writes it; the model card."""
+"""The report as a page, the model card, and the files that they are made from."""
 
 import re
 from pathlib import Path
@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 
 from pipeline.core.arrays import write_arrays, write_json
 from pipeline.stages.evaluate import temperature
-from pipeline.stages.report import card
-from pipeline.stages.report.markdown import literal, markdown_table, to_html
-from pipeline.stages.report.report_text import write
+from pipeline.stages.report import documents
+from pipeline.stages.report.markdown import literal, markdown_table
 from pipeline.stages.report.results import read_results
 from pipeline.support.paths import PREDICTIONS, PREPARED
 from tests.conftest import refusal
-from tests.made_results import (
+from tests.example_results import (
+    DIGEST,
     ODD_NAMES,
     VALIDATION,
     diagnosis_of,
@@ -40,13 +40,13 @@ def parsed(page: str) -> tuple[Element, list[list[str]]]:
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the figures that the report shows."""
     folder = tmp_path_factory.mktemp("reports")
-    for name in re.findall(r"\]\((.+?)\)", write(results_of())):
+    for name in re.findall(r"\]\((.+?)\)", documents.report(results_of())):
         Figure(figsize=(1, 1)).savefig(folder / name)
     return folder
 
 
 def test_page_opens_by_itself_and_shows_tables_as_tables(reports: Path) -> None:
-    page, rows = parsed(to_html(write(results_of(3)), reports, "Results on <pets>"))
+    page, rows = parsed(documents.html_page(documents.report(results_of(3)), reports, "Results on <pets>"))
     assert page.findtext("head/title") == "Results on <pets>"
     sources = [image.attrib["src"] for image in page.iter("img")]
     assert len(sources) == 10
@@ -62,8 +62,8 @@ def test_a_table_sorts_and_a_figure_enlarges(reports: Path, page: Any) -> None:
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))
     numbers = ["1,000,000", "66,170", "+0.5", "-2.8"]
-    text = markdown_table(pd.DataFrame({"number": numbers[::-1]})) + "\n\n" + write(results_of())
-    page.set_content(to_html(text, reports, "Results"))
+    text = markdown_table(pd.DataFrame({"number": numbers[::-1]})) + "\n\n" + documents.report(results_of())
+    page.set_content(documents.html_page(text, reports, "Results"))
     page.get_by_role("columnheader", name="number").click()
     assert page.locator("table").first.locator("tbody td").all_inner_texts() == numbers
     table = page.locator("table").nth(1)
@@ -83,14 +83,14 @@ def test_a_table_sorts_and_a_figure_enlarges(reports: Path, page: Any) -> None:
 def test_names_are_shown_as_they_are_written(reports: Path) -> None:
     table = markdown_table(pd.DataFrame({"class": ODD_NAMES, "test": "5"}))
     named = "\n\n".join(f"The class {literal(name)}, again." for name in ODD_NAMES)
-    page, rows = parsed(to_html(f"# Title\n\n{table}\n\n{named}\n", reports, ""))
+    page, rows = parsed(documents.html_page(f"# Title\n\n{table}\n\n{named}\n", reports, ""))
     assert rows == [["class", "test"], *([name, "5"] for name in ODD_NAMES)]
     paragraphs = ["".join(paragraph.itertext()) for paragraph in page.iter("p")]
     assert paragraphs == [f"The class {name}, again." for name in ODD_NAMES]
-    page, rows = parsed(to_html(write(results_of(classes=ODD_NAMES)), reports, ""))
+    page, rows = parsed(documents.html_page(documents.report(results_of(classes=ODD_NAMES)), reports, ""))
     assert [row[0] for row in rows if row[1:] == ["20", "5", "5"]] == ODD_NAMES
     pair = f"{ODD_NAMES[1]} and {ODD_NAMES[0]}"
-    assert f"It confuses these most: {pair}, 12 images." in "".join(page.itertext())
+    assert f"It most often confuses {pair} (12 test images)." in " ".join("".join(page.itertext()).split())
 
 
 @pytest.fixture
@@ -140,23 +140,24 @@ def test_report_reads_the_trainings_that_params_name_and_no_other() -> None:
     assert results.table["training_accuracy"].tolist() == [0.5, 0.5]
     assert list(results.per_class) == ["vgg3-0", "vgg3_early_stop-0"]
     assert results.test.right.mean().to_dict() == {("vgg3", 0): 0.74, ("vgg3_early_stop", 0): 0.75}
-    assert "| NA | 20 | 5 | 5 |" in write(results)
+    assert ["NA", "20", "5", "5"] in table_rows(documents.report(results).split("## Data")[1], "class")
     write_arrays(Path("data/prepared/split"), {}, **results.facts | {"source": "directory"})
-    assert not re.search("published|document|CIFAR|2000s", write(read_results({"vgg3": 0.7678})))
+    assert not re.search("published|document|CIFAR|2000s", documents.report(read_results({"vgg3": 0.7678})))
 
 
 @pytest.mark.usefixtures("project")
 def test_the_card_of_the_chosen_model_has_its_figures_and_is_one_of_hugging_face() -> None:
     results = read_results({})
-    text = card.write(results)
+    text = documents.model_card(results)
     data = ModelCard(text).data.to_dict()
     [model] = data["model-index"]
     assert model["name"] == "vgg3_early_stop-0"
     assert model["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.75}]
     assert (data["library_name"], data["datasets"]) == ("keras", ["pets"])
-    assert "0.7500 on 100 test images (95 % interval 0.657 to 0.825)" in text
-    assert "**Calibration**: error 0.100, Brier score 0.020" in text
-    assert card.summary(results) in text
+    assert data["model_digest"] == DIGEST
+    shown = " ".join(text.split())
+    assert "0.7500 on 100 test images (95 % interval 0.657 to 0.825)" in shown
+    assert "expected calibration error 0.100, Brier score 0.020" in shown
     assert table_rows(text, "class")[1][0] == "NA"
 
 

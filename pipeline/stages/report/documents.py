@@ -1,0 +1,49 @@
+"""The documents of `report`: its data in the templates of this folder."""
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markdown_it import MarkdownIt
+
+from pipeline.stages.report import template_data
+from pipeline.stages.report.markdown import literal, markdown_table
+from pipeline.stages.report.results import Results
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=select_autoescape(["html.jinja"], default=False),  # Markdown has its own filter, `literal`
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters |= {"literal": literal, "number": format, "table": markdown_table}
+
+
+def report(results: Results) -> str:
+    """The report in Markdown, with figures beside it."""
+    return _markdown("report.md.jinja", template_data.report_variables(results))
+
+
+def model_card(results: Results) -> str:
+    """The card of the chosen model in Markdown, in Hugging Face's format, with figures beside it."""
+    return _markdown("model-card.md.jinja", template_data.card_variables(results))
+
+
+def html_page(text: str, folder: Path, title: str) -> str:
+    """Markdown as one HTML page, well-formed XML too, with the figures of `folder` in it."""
+
+    def embedded(match: re.Match[str]) -> str:
+        image = base64.b64encode((folder / match[1]).read_bytes()).decode()
+        return f'src="data:image/png;base64,{image}"'
+
+    body = MarkdownIt("commonmark").enable("table").render(text)
+    body = re.sub(r'src="([^"]+\.png)"', embedded, body)
+    return TEMPLATES.get_template("page.html.jinja").render(title=title, body=body)
+
+
+def _markdown(template: str, data: dict[str, Any]) -> str:
+    """A template's text, with at most one empty line in a row: a block that is left out leaves its own."""
+    return re.sub(r"\n{3,}", "\n\n", TEMPLATES.get_template(template).render(data).strip()) + "\n"

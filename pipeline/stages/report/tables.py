@@ -1,0 +1,88 @@
+"""The tables of the report and the model card as they are printed."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from pipeline.stages.report.markdown import in_digits
+from pipeline.stages.report.results import Results
+from pipeline.stages.report.statistics import wilson
+
+COLUMNS, ROWS = 12, 20  # of a table; of more classes, only the hardest are shown
+FEWER = 10
+SETTINGS = {
+    "network": "network",
+    "optimizer": "optimizer",
+    "optimizer.learning_rate": "learning rate",
+    "batch_size": "batch size",
+    "precision": "precision",
+}
+
+
+def variants(results: Results) -> pd.DataFrame:
+    """Parameters, epochs and accuracies of each variant, with views and as published where there are any."""
+    table, counts = results.table, results.facts["counts"]
+    shown = pd.DataFrame(
+        {
+            "parameters": table["parameters"].map("{:,.0f}".format),
+            "epochs": table["epochs"].map("{:.3g}".format),
+            "validation": list(_with_spread(table, "validation", counts["validation"])),
+            "test": list(_with_spread(table, "test", counts["test"])),
+        }
+    )
+    if table["views"].notna().any():
+        shown["with views"] = table["views"].map(in_digits(".4f"))
+    if table["published"].notna().any():
+        shown["published (test)"] = table["published"].map(in_digits(".4f"))
+        shown["difference"] = (100 * (table["test"] - table["published"])).map(in_digits("+.1f"))
+    return shown
+
+
+def _with_spread(table: pd.DataFrame, part: str, images: int) -> Iterator[str]:
+    for mean, sd in zip(table[part], table[f"{part}_sd"], strict=True):
+        low, high = wilson(mean, images)
+        yield f"{mean:.4f} " + (f"({low:.3f} to {high:.3f})" if pd.isna(sd) else f"± {sd:.4f}")
+
+
+def settings(results: Results) -> pd.DataFrame:
+    """The main settings of each variant; "" of those that it does not have."""
+    shown = {
+        title: [str(results.settings[variant].get(key, "")) for variant in results.table.index]
+        for key, title in SETTINGS.items()
+    }
+    return pd.DataFrame(shown, index=results.table.index)
+
+
+def differences(table: pd.DataFrame) -> pd.DataFrame:
+    """The result of `Resampled.compare` as it is printed, in percentage points."""
+    points = 100 * table[["difference", "low", "high"]]
+    return pd.DataFrame(
+        {
+            "difference": points["difference"].map("{:+.1f}".format),
+            "95 % interval": [f"{row.low:+.1f} to {row.high:+.1f}" for row in points.itertuples()],
+            "p": ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in table["p"]],
+            "real": ["yes" if real else "no" for real in table["real"]],
+        },
+        index=table.index.rename("compared with"),
+    )
+
+
+def f1_by_class(f1: pd.DataFrame) -> pd.DataFrame:
+    """F1 of each variant (rows) and class (columns); of many classes, of the hardest."""
+    shown = f1 if len(f1.columns) <= COLUMNS else f1[f1.mean().nsmallest(FEWER).index]
+    return shown.map("{:.3f}".format).rename_axis("variant")
+
+
+def by_class(table: pd.DataFrame) -> pd.DataFrame:
+    """The scores of each class."""
+    images = table["support"].map("{:.0f}".format)
+    shown = table.drop(columns="support").map("{:.3f}".format).assign(images=images)
+    return shown.rename(columns={"f1": "F1", "auc": "AUC"})
+
+
+def balance(table: pd.DataFrame) -> pd.DataFrame:
+    """The images of each class and part; of many classes, the smallest, median and largest number."""
+    if len(table) <= ROWS:
+        return table
+    spread = table.drop(columns="class").agg(["min", "median", "max"])
+    return spread.map("{:g}".format).rename_axis("images")

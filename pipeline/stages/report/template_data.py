@@ -1,0 +1,172 @@
+"""The variables of the templates: what the report and the model card show."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.stages.report import tables
+from pipeline.stages.report.results import Results
+from pipeline.stages.report.statistics import wilson
+from pipeline.support.reading import read_table
+
+CORRELATED = 10  # a rank correlation needs as many variants
+COMMON = 0.1  # of the test images; if more resemble others, they may be alike without being copies
+
+
+def report_variables(results: Results) -> dict[str, Any]:
+    """The variables of report.md.jinja."""
+    table, own = results.table, results.per_class[results.chosen.name]
+    f1 = results.f1.loc[table.index]
+    return {
+        **_shared_variables(results),
+        "overstatement": 100 * results.validation.overstatement(),
+        "most_seeds": int(table["seeds"].max()),
+        "fewest_seeds": int(table["seeds"].min()),
+        "variants": tables.variants(results),
+        "diverged": results.diverged,
+        "settings": tables.settings(results),
+        "comparison": comparison(results),
+        "overfitted": overfitted(table, results.facts["counts"]["validation"]),
+        "validation": table["validation"].to_dict(),
+        "difference": lambda one, other: [100 * end for end in results.validation.difference(one, other)],
+        "size_correlation": size_correlation(table),
+        "f1": tables.f1_by_class(f1),
+        "hardest": hardest(f1),
+        "by_class": tables.by_class(own if len(own) <= tables.ROWS else own.nsmallest(tables.FEWER, "f1")),
+        "confused": confused(results.confused),
+        "balance": tables.balance(results.balance),
+        "near_duplicates": near_duplicates(results),
+        "suspicious": len(results.diagnosis["label_errors"]),
+    }
+
+
+def card_variables(results: Results) -> dict[str, Any]:
+    """The variables of model-card.md.jinja."""
+    selection, facts, chosen = results.selection, results.facts, results.chosen
+    low, high = wilson(selection.test_accuracy, facts["counts"]["test"])
+    names = ("loss", "brier", "calibration_error", "temperature")
+    path = chosen.evaluation / "temperature.csv"
+    unscaled, scaled = read_table(path, dict.fromkeys(names, float)).to_dict("records")
+    params = chosen.record()["params"]
+    return {
+        **_shared_variables(results),
+        "parameters": results.table["parameters"][chosen.variant],
+        "low": low,
+        "high": high,
+        "unscaled": unscaled,
+        "scaled": scaled,
+        "by_class": tables.by_class(results.per_class[chosen.name]),
+        "training": pd.DataFrame({"setting": list(params), "value": list(map(str, params.values()))}),
+    }
+
+
+def _shared_variables(results: Results) -> dict[str, Any]:
+    return {
+        "facts": results.facts,
+        "selection": results.selection,
+        "model": results.chosen.name,
+        "models": len(results.models),
+        "corruptions": corruptions(results),
+    }
+
+
+def comparison(results: Results) -> dict[str, Any] | None:
+    """The chosen model against each other variant on test images; None if there is no other.
+
+    The names of the variants that it is `better` or `worse` than, and of those for which that is `unclear`.
+    Of these, the `closest` to being clear; how many images and seeds it would take if there are too few, or
+    None. The `table` as it is printed.
+    """
+    chosen, counts = results.chosen, results.facts["counts"]
+    best = results.validation.right.mean().groupby("variant", sort=False).idxmax()
+    others = {name: best[name][1] for name in results.table.index if name != chosen.variant}
+    if not others:
+        return None
+    table = results.test.compare((chosen.variant, chosen.seed), others)
+    real, unclear = table[table["real"]], table[~table["real"]]
+    closest = unclear[np.isfinite(unclear["images"])].nsmallest(1, "images")
+    images, seeds = closest["images"].sum(), closest["seeds"].sum()  # of one, or 0
+    return {
+        "better": list(real.index[real["difference"] > 0]),
+        "worse": list(real.index[real["difference"] < 0]),
+        "unclear": list(unclear.index),
+        "closest": closest.index.max(),
+        "images_needed": float(f"{images:.2g}") if images > counts["test"] else None,
+        "seeds_needed": np.ceil(seeds) if seeds > results.table["seeds"].min() else None,
+        "table": tables.differences(table),
+    }
+
+
+def overfitted(table: pd.DataFrame, images: int) -> dict[str, Any]:
+    """How many variants have a training accuracy above the interval of their validation accuracy.
+
+    Also the variant with the `widest` gap between its `training` and `validation` accuracy.
+    """
+    highest = [wilson(accuracy, images)[1] for accuracy in table["validation"]]
+    widest = str((table["training_accuracy"] - table["validation"]).idxmax())
+    return {
+        "variants": int((table["training_accuracy"] > highest).sum()),
+        "widest": widest,
+        "training": table.at[widest, "training_accuracy"],
+        "validation": table.at[widest, "validation"],
+    }
+
+
+def size_correlation(table: pd.DataFrame) -> float | None:
+    """The rank correlation of parameters and validation accuracy; None if there are too few variants."""
+    if len(table) < CORRELATED or table["parameters"].nunique() == 1 or table["validation"].nunique() == 1:
+        return None
+    return float(table["parameters"].corr(table["validation"], method="spearman"))
+
+
+def hardest(f1: pd.DataFrame) -> dict[str, float]:
+    """The classes with the lowest mean F1 over the variants (rows): at most three and less than half.
+
+    Empty if too many have the same.
+    """
+    means = f1.mean().round(3)
+    lowest = means.nsmallest(max(1, min(3, (len(means) - 1) // 2)), keep="all")
+    return {str(name): f1 for name, f1 in lowest.items()} if len(lowest) <= len(means) / 2 else {}
+
+
+def confused(pairs: pd.DataFrame) -> dict[str, Any]:
+    """The pairs of classes that are confused in `most` images, unless too many are, and the table."""
+    images = int(pairs["images"].max())
+    first = pairs[pairs["images"] == images]
+    names = {"one": "A", "other": "B", "one_as_other": "A taken for B", "other_as_one": "B taken for A"}
+    return {
+        "images": images,
+        "most": list(zip(first["one"], first["other"], strict=True)) if len(first) <= 3 else [],
+        "table": pairs[pairs["images"] > 0].rename(columns=names),
+    }
+
+
+def near_duplicates(results: Results) -> dict[str, Any]:
+    """How many `test` and `validation` images are near duplicates, and the `accuracy` without them.
+
+    `accuracy_without` is None if there are none, or no others.
+    """
+    table, chosen = results.diagnosis["near_duplicates"], results.chosen
+    found = {part: table.loc[table["part"] == part, "image"] for part in ("test", "validation")}
+    right = results.test.right[chosen.variant, chosen.seed]
+    some = 0 < len(found["test"]) < len(right)
+    return {
+        **{part: len(images) for part, images in found.items()},
+        "many": len(found["test"]) > COMMON * results.facts["counts"]["test"],
+        "accuracy": right.mean(),
+        "accuracy_without": right.drop(found["test"], errors="ignore").mean() if some else None,
+    }
+
+
+def corruptions(results: Results) -> dict[str, Any]:
+    """The chosen model's accuracy on the first images, and its extremes with the strongest corruptions."""
+    table = results.diagnosis["robustness"]
+    own = table[table["model"] == results.chosen.name]
+    last = own[own["level"] == own["level"].max()].set_index("corruption")["accuracy"].sort_values()
+    return {
+        "images": own["images"].iloc[0],
+        "accuracy": own["accuracy"].iloc[0],
+        "lowest": (last.index[0], last.iloc[0]),
+        "highest": (last.index[-1], last.iloc[-1]),
+    }
