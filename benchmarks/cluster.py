@@ -15,7 +15,8 @@ from rich.console import Console
 
 from pipeline import params
 from pipeline.commands import plan, repro
-from pipeline.core.recipe import Recipe, code_digests
+from pipeline.core.keys import code_digests
+from pipeline.core.recipe import Recipe
 from pipeline.running import scheduler
 from pipeline.running.job import Job, Report
 from pipeline.running.view import View, report

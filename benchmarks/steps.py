@@ -152,12 +152,12 @@ def take_turns(
         if chosen is None:
             notebook.fit(variant, epochs, folder, [Turns()])
             return
-        hardware.make_deterministic(0, chosen.threads, chosen.share_batches)
+        hardware.make_deterministic(0, chosen.threads)
         train, validation = (
             Images(np.load(folder / part / "images.npy"), np.load(folder / part / "labels.npy"))
             for part in ("train", "validation")
         )
-        model = make_twin(chosen.build(), chosen, train, validation)
+        model = make_twin(chosen.build(), chosen, train)
         fitting.fit(model, chosen, train, validation, 0, Turns())
 
 

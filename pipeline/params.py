@@ -1,16 +1,19 @@
 """Read params.yaml as one frozen object, and say what is wrong with it."""
 
+import ast
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from pipeline.core.variant import Section, Variant, text
+from pipeline.core.variant import NAME_ALONE, Network, Section, Variant
 from pipeline.support.errors import PipelineError
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import PARAMS
-from pipeline.support.validation import load_params, shortened
+from pipeline.support.validation import load_params, shortened, text
+
+NETWORKS = Path(__file__).with_name("stages") / "recipes/networks.py"
 
 # Names are parts of the names of files, which have at most 255 bytes, and of MLflow's registered models.
 VariantName = Annotated[
@@ -108,11 +111,28 @@ class Cluster(Section):
     memory: float = Field(default=2, gt=0)  # GiB
 
 
+class KnownNetwork(Network):
+    """A network that networks.py has."""
+
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        if name not in network_names():
+            raise ValueError(f"allowed: {', '.join(network_names())}")
+        return name
+
+
+class Block(Variant):
+    """A variant's block, whose network exists."""
+
+    network: Annotated[KnownNetwork, NAME_ALONE]
+
+
 class Finetune(Section):
     """Variants that start from the trained weights of another variant, seed by seed."""
 
     init_from: VariantName | None = None
-    variants: dict[VariantName, Variant] = Field(default_factory=dict)
+    variants: dict[VariantName, Block] = Field(default_factory=dict)
 
 
 class Promotion(Section):
@@ -134,7 +154,7 @@ class Params(Section):
     split: Split
     training: Training
     seeds: list[Seed] = Field(min_length=1)
-    variants: dict[VariantName, Variant] = Field(min_length=1)
+    variants: dict[VariantName, Block] = Field(min_length=1)
     finetune: Finetune = Field(default_factory=Finetune)
     cluster: Cluster = Field(default_factory=Cluster)
     promotion: Promotion
@@ -147,7 +167,7 @@ class Params(Section):
         return load_params(cls, path)
 
     @property
-    def blocks(self) -> dict[str, Variant]:
+    def blocks(self) -> dict[str, Block]:
         """All variants by the keys of their blocks, those that are fine-tuned last."""
         tables = {"variants": self.variants, "finetune.variants": self.finetune.variants}
         return {f"{key}.{name}": block for key, blocks in tables.items() for name, block in blocks.items()}
@@ -181,3 +201,10 @@ class Params(Section):
                     f"finetune.init_from; received {variant.network.model_dump()!r}"
                 )
         return self
+
+
+def network_names() -> list[str]:
+    """The functions of networks.py, read from its source, since importing it would import Keras."""
+    source = NETWORKS.read_text()
+    functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    return [name for name in functions if not name.startswith("_")]

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,8 @@ def recipe(settings: dict[str, Any] | None = None, **changes: Any) -> Recipe:
     """A recipe for two epochs, whose model is not used; `settings` are those that differ."""
     made = recipe_of("shallow")
     fields = {"variant": "tiny", "optimizer": optimizer()} | changes
-    return replace(made, settings=made.settings | {"batch_size": 4, "epochs": 2} | (settings or {}), **fields)
+    changed = made.settings.content() | {"batch_size": 4, "epochs": 2} | (settings or {})
+    return Recipe.model_validate(made.content() | fields | {"settings": changed})
 
 
 def listed(*hidden: keras.Layer, classes: int = 2, size: int = 8) -> keras.Sequential:
@@ -120,9 +120,9 @@ def recipe_of(variant: str) -> Recipe:
 
 def print_trained(made: Recipe) -> None:
     """Train a model for two steps, and print a digest of its weights."""
-    drawn, count = np.random.default_rng(0), 2 * made.settings["batch_size"]
+    drawn, count = np.random.default_rng(0), 2 * made.settings.batch_size
     learnt = Images(drawn.integers(0, 256, (count, 32, 32, 3), np.uint8), drawn.integers(0, 10, count))
-    make_deterministic(0, made.threads, made.share_batches)
-    model = make_twin(starting_model(made, learnt, None), made, learnt, learnt)
+    make_deterministic(0, made.threads)
+    model = make_twin(starting_model(made, learnt, None), made, learnt)
     fitting.fit(model, made, learnt, learnt, seed=0)
     print(digest_of([hashlib.sha256(weights.tobytes()).hexdigest() for weights in model.get_weights()]))

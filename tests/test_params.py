@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from pipeline.__main__ import main
-from pipeline.core.variant import network_names
-from pipeline.params import Params
+from pipeline.params import Params, network_names
 from pipeline.support.errors import PipelineError
 from pipeline.support.model_files import ModelFiles
 from tests.conftest import MISSING, ROOT, change, refusal

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import mlflow
 
-from pipeline.core.recipe import Recipe, code_digests
+from pipeline.core.keys import code_digests
+from pipeline.core.recipe import Recipe
 from pipeline.params import Params
 from pipeline.running.job import Job
 from pipeline.running.view import in_words

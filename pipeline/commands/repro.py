@@ -20,7 +20,7 @@ import mlflow
 from rich.console import Console
 
 from pipeline.commands import plan
-from pipeline.core.recipe import code_digests
+from pipeline.core.keys import code_digests
 from pipeline.params import Params
 from pipeline.running import dvc_repro, scheduler, worker
 from pipeline.running.job import Job

@@ -54,9 +54,9 @@ def sync_run(files: ModelFiles, experiment: str) -> list[str]:
         return []
     done = []
     if mlflow_runs.find_run(experiment, files.tags()) is None:
-        from pipeline.support import mlflow_training
+        from pipeline.running.complete_run import complete_run  # TensorFlow
 
-        mlflow_training.complete_run(files, experiment)
+        complete_run(files)
         done.append(f"{files.name}: logged its run")
     if files.scores.is_file() and files.divergence() is None and log_evaluation(files, experiment):
         done.append(f"{files.name}: logged its evaluation")

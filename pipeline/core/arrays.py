@@ -15,12 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from pipeline.support.digests import digest_of, file_digest
 from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.reading import read_json
 
 MANIFEST = "manifest.json"
+
+
+class Manifest(TypedDict):
+    """The content of manifest.json."""
+
+    arrays: dict[str, Any]
+    facts: dict[str, Any]
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -71,5 +79,6 @@ def arrays_digest(folder: Path) -> str:
     return digest_of({name: file_digest(folder / f"{name}.npy") for name in _manifest(folder)["arrays"]})
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    return dict(read_json(folder / MANIFEST, {"arrays": dict, "facts": dict}))
+def _manifest(folder: Path) -> Manifest:
+    manifest: Manifest = read_json(folder / MANIFEST, Manifest)
+    return manifest

@@ -10,19 +10,17 @@ BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # instructions that multiply bfloat16 ma
 AMPERE = (8, 0)  # the compute capability of the first GPUs that multiply bfloat16 matrices
 
 
-def make_deterministic(seed: int, threads: int, share_batches: bool) -> None:
+def make_deterministic(seed: int, threads: int) -> None:
     """Seed Python, NumPy and TensorFlow, and fix the threads, before TensorFlow does any work.
 
-    A GPU's operations become deterministic ones; the threads are those of a CPU.
-    With `share_batches` the threads run operations side by side, a part of the batch each, and none is shared
-    among them (see `stages.train.twin`). Otherwise TensorFlow shares each operation among them.
+    A GPU's operations become deterministic ones. On a CPU, the threads share each operation.
     """
     keras.utils.set_random_seed(seed)
     if device() == "gpu":
         tf.config.experimental.enable_op_determinism()
         return
-    tf.config.threading.set_intra_op_parallelism_threads(1 if share_batches else threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads if share_batches else 1)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 def device() -> str:

@@ -1,15 +1,12 @@
-"""A variant's block of params.yaml: a network and how it is trained.
+"""A variant: a network and how it is trained, as a block of params.yaml describes it.
 
-The arguments of networks, optimizers and schedules are not checked here, but by Keras, in `recipes`.
+The arguments of networks, optimizers and schedules are not checked here, but by Keras, in the stage
+`recipes`.
 """
 
-import ast
-import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,11 +14,11 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     Tag,
-    field_validator,
     model_serializer,
 )
 
-NETWORKS = Path(__file__).parents[1] / "stages/recipes/networks.py"
+# A network without arguments may be given by its name.
+NAME_ALONE = BeforeValidator(lambda network: {"name": network} if isinstance(network, str) else network)
 
 
 class Section(BaseModel):
@@ -44,14 +41,7 @@ class Named(BaseModel):
 
 
 class Network(Named):
-    """A function of networks.py; a name alone stands for a network with its default arguments."""
-
-    @field_validator("name")
-    @classmethod
-    def _exists(cls, name: str) -> str:
-        if name not in network_names():
-            raise ValueError(f"allowed: {', '.join(network_names())}")
-        return name
+    """A function of stages/recipes/networks.py and its arguments."""
 
     @model_serializer(mode="wrap")
     def _shortened(self, serialize: SerializerFunctionWrapHandler) -> Any:
@@ -102,9 +92,7 @@ class Lookahead(Section):
 class Variant(Section):
     """One system: a network and how it is trained."""
 
-    network: Annotated[
-        Network, BeforeValidator(lambda network: {"name": network} if isinstance(network, str) else network)
-    ]
+    network: Annotated[Network, NAME_ALONE]
     optimizer: Optimizer
     batch_size: int = Field(gt=0)
     epochs: int = Field(gt=0)
@@ -119,20 +107,10 @@ class Variant(Section):
     lookahead: Lookahead | None = None
     views: Literal["mirror", "mirror_shift"] | None = None
 
+    def content(self) -> dict[str, Any]:
+        """The block as JSON-like values, without the keys that are not used."""
+        return self.model_dump(mode="json", exclude_none=True)
 
-def text(pattern: str, described: str) -> AfterValidator:
-    """A check that a whole text matches a pattern, with its description in plain words for the error."""
-
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(f"must be {described}")
-        return value
-
-    return AfterValidator(check)
-
-
-def network_names() -> list[str]:
-    """The functions of networks.py, read from its source, since importing it would import Keras."""
-    source = NETWORKS.read_text()
-    functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
-    return [name for name in functions if not name.startswith("_")]
+    def steps(self, images: int) -> int:
+        """The number of training steps with so many images."""
+        return self.epochs * -(-(self.training_images or images) // self.batch_size)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.core.recipe import Recipe, prediction_key, training_tags
+from pipeline.core.keys import prediction_key, training_tags
+from pipeline.core.recipe import Recipe
 from pipeline.running.view import report
 from pipeline.support import job_results
 from pipeline.support.digests import digest_of
@@ -52,7 +53,7 @@ class Job:
     def result(self) -> ModelFiles:
         """Its model, which no stage has taken up yet if it trains."""
         return replace(
-            self.files, ahead=job_results.folder_of(digest_of(self.tags())) if self.trains else None
+            self.files, result=job_results.folder_of(digest_of(self.tags())) if self.trains else None
         )
 
     def __call__(self, report: Report = report) -> None:
@@ -61,10 +62,10 @@ class Job:
         from pipeline.stages.train.training import train  # TensorFlow
 
         def training(folder: Path) -> None:
-            ahead = replace(self.files, ahead=folder)
-            train(ahead, self.recipe, self.tags(), self.start, report, self.origin, self.tracks)
+            unfinished = replace(self.files, result=folder)
+            train(unfinished, self.recipe, self.tags(), self.start, report, self.origin, self.tracks)
 
-        report((0, self.recipe.settings["epochs"], 0.0))
+        report((0, self.recipe.settings.epochs, 0.0))
         if self.trains:
             with locked(f"train-{self.files.name}"):
                 job_results.make(digest_of(self.tags()), training)

@@ -13,7 +13,6 @@ from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import params
-from pipeline.core.arrays import read_facts
 from pipeline.running import ray_node, worker
 from pipeline.running.job import Job
 from pipeline.running.ray_connection import GIB, check_room, connect
@@ -22,7 +21,7 @@ from pipeline.support import job_results, mlflow_runs, mlflow_store
 from pipeline.support.errors import in_a_line, one_line
 from pipeline.support.locks import locked
 from pipeline.support.model_files import ModelFiles
-from pipeline.support.paths import CHECKPOINTS, PREPARED
+from pipeline.support.paths import CHECKPOINTS
 
 ROOM = ("num_cpus", "num_gpus", "memory")
 
@@ -43,7 +42,6 @@ class Cluster:
         self.work = ray.remote(ray_node.work)
         self.slots = slots or max(1, len(jobs))
         self.origin = mlflow_runs.origin()
-        self.experiment = read_facts(PREPARED / "split")["name"]
         self.settings = {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_")}
         if not ray_node.has_server(self.settings):
             worker.warm_up()  # for `complete`
@@ -82,7 +80,7 @@ class Cluster:
             job_results.unpack(files)
             if succeeded and job.trains and not tracked:
                 with self.completing:
-                    if worker.run(partial(complete, job.result(), self.experiment), show):
+                    if worker.run(partial(complete, job.result()), show):
                         show("its run is missing: `make sync` logs it")
         return succeeded
 
@@ -123,8 +121,7 @@ def options(job: Job, needs: params.Cluster) -> dict[str, Any]:
     recipe = job.recipe
     on_gpu = recipe.device == "gpu"
     # TensorFlow sets its threads once, so a worker only gets jobs with the same environment.
-    within, between = (1, recipe.threads) if recipe.share_batches else (recipe.threads, 1)
-    environment = {"TF_NUM_INTRAOP_THREADS": str(within), "TF_NUM_INTEROP_THREADS": str(between)}
+    environment = {"TF_NUM_INTRAOP_THREADS": str(recipe.threads), "TF_NUM_INTEROP_THREADS": "1"}
     if not on_gpu:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     return {
@@ -143,9 +140,9 @@ def begins_with(job: Job) -> ray_node.Files:
     return {path.as_posix(): path.read_bytes() for path in paths if path and path.is_file()}
 
 
-def complete(files: ModelFiles, experiment: str) -> None:
+def complete(files: ModelFiles) -> None:
     """Log a training that could not be logged on its node."""
-    from pipeline.support.mlflow_training import complete_run  # TensorFlow
+    from pipeline.running.complete_run import complete_run  # TensorFlow
 
     mlflow_store.check()
-    complete_run(files, experiment)
+    complete_run(files)

@@ -1,17 +1,12 @@
 """The chosen model as `select` stores it in selection.json, and the scores that it is chosen from."""
 
-from typing import Annotated
-
 import pandas as pd
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from pipeline.support.errors import PipelineError
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import METRICS, SELECTION
-from pipeline.support.reading import read_json
-from pipeline.support.validation import validated
-
-Accuracy = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+from pipeline.support.reading import Accuracy, read_json
 
 
 class RunnerUp(BaseModel, frozen=True, strict=True):
@@ -41,7 +36,8 @@ class Selection(BaseModel, frozen=True, strict=True):
 
 def read_selection() -> Selection:
     """The content of selection.json. Raises PipelineError if it is missing or damaged."""
-    return validated(Selection, read_json(SELECTION, dict), f"{SELECTION}: cannot be read")
+    selection: Selection = read_json(SELECTION, Selection)
+    return selection
 
 
 def read_scores(models: list[ModelFiles]) -> pd.DataFrame:

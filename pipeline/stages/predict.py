@@ -15,7 +15,8 @@ from pathlib import Path
 import click
 
 from pipeline.core.arrays import read_arrays, write_arrays
-from pipeline.core.recipe import Recipe, code_digest, prediction_key
+from pipeline.core.keys import code_digest, prediction_key
+from pipeline.core.recipe import Recipe
 from pipeline.support import job_results
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SEED, SingleInstance
@@ -47,10 +48,10 @@ def predict(path: Path, recipe: Recipe, folder: Path) -> None:
     from pipeline.core.hardware import make_deterministic
 
     check_inputs(*(PREPARED / part for part in PARTS))
-    make_deterministic(0, recipe.threads, recipe.share_batches)
+    make_deterministic(0, recipe.threads)
     model = model_file.load(path)
     images = {part: read_arrays(PREPARED / part)["images"] for part in PARTS}
     found = {part: model_file.probabilities(model, images[part]) for part in PARTS}
-    if views := recipe.settings.get("views"):
+    if views := recipe.settings.views:
         found |= {f"{part}_{views}": model_file.probabilities(model, images[part], views) for part in PARTS}
     write_arrays(folder, found)

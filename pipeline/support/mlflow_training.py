@@ -6,7 +6,7 @@ What the run already has is left unchanged, so logging again completes an interr
 import contextlib
 import io
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -15,12 +15,11 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from pipeline.core import model_file
-from pipeline.core.arrays import read_arrays, read_facts
-from pipeline.core.backend import keras
 from pipeline.support import mlflow_runs
 from pipeline.support.model_files import AFTER_TRAINING, ModelFiles
-from pipeline.support.paths import PREPARED
+
+if TYPE_CHECKING:
+    import keras
 
 
 class EpochMetrics(mlflow.keras.MlflowCallback):  # type: ignore[name-defined]
@@ -28,7 +27,7 @@ class EpochMetrics(mlflow.keras.MlflowCallback):  # type: ignore[name-defined]
 
     `mlflow.keras.autolog` would add this callback, and also log every argument of `fit` as a parameter
     (`batch_size None`, `shuffle False`), a second name for each validation score, and nothing of a resumed
-    training. `record` logs the parameters that decide the result instead.
+    training. `log_training` logs the parameters that decide the result instead.
     """
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -38,43 +37,37 @@ class EpochMetrics(mlflow.keras.MlflowCallback):  # type: ignore[name-defined]
         """Log no second name for the validation scores."""
 
 
-def complete_run(files: ModelFiles, experiment: str) -> None:
-    """Complete the run that a training began, or log a new one, from the files that the training wrote."""
-    kept = files.record()
-    model = model_file.load(files.model)
-    train, validation = (read_arrays(PREPARED / part)["images"] for part in ("train", "validation"))
-    origin = {key: value for key, value in kept["tags"].items() if key not in {"status", "reason"}}
-    with mlflow_runs.training_run(experiment, files.name, origin, resumed=True) as run_id:
-        mlflow.set_tag("recreated", "true")
-        used = train[: kept["params"].get("training_images")]
-        record(files, model, used, validation, run_id)
-
-
-def record(
-    files: ModelFiles, model: keras.Model, train: np.ndarray, validation: np.ndarray, run_id: str
+def log_training(
+    files: ModelFiles,
+    model: "keras.Model",
+    images: dict[str, np.ndarray],
+    facts: dict[str, Any],
+    run_id: str,
 ) -> None:
     """Log a training's history, data, parameters and model to the active run.
 
-    `train` and `validation` are the images, uint8 (n, height, width, channels). The tags come last, with
-    the model's digest, which identifies a complete run.
+    `images` are those of `training` and `validation`, uint8 (n, height, width, channels); `facts` are those
+    of the split. The tags come last, with the model's digest, which identifies a complete run.
     """
-    kept, facts = files.record(), read_facts(PREPARED / "split")
+    record = files.record()
     mlflow_runs.log_history(run_id, files.epochs().drop(columns="epoch").to_dict("list"))
-    images = {"training": train, "validation": validation}
     datasets = {part: mlflow_runs.dataset(facts, part, these) for part, these in images.items()}
     for part, dataset in datasets.items():
         mlflow.log_input(dataset, part)
-    mlflow.log_params({"variant": files.variant, "seed": files.seed} | kept["params"])
+    mlflow.log_params({"variant": files.variant, "seed": files.seed} | record.params)
     mlflow.log_text(summary(model), "model_summary.txt")
     model_id = None
-    if kept["tags"]["status"] == "trained":
+    if record.divergence is None:
         logged = mlflow_runs.logged_model(run_id, files.name)
-        model_id = logged.model_id if logged else log_model(files, model, validation[:1], facts)
-    log_kept(kept["metrics"], run_id, model_id, datasets["validation"])
-    mlflow.set_tags(kept["tags"] | files.tags() | {MLFLOW_RUN_NOTE: description(files)})
+        example = images["validation"][:1]
+        model_id = logged.model_id if logged else log_model(files, model, example, facts)
+    log_final_metrics(record.metrics, run_id, model_id, datasets["validation"])
+    mlflow.set_tags(record.tags | files.tags() | {MLFLOW_RUN_NOTE: description(files)})
 
 
-def log_kept(metrics: dict[str, float], run_id: str, model_id: str | None, validation: Dataset) -> None:
+def log_final_metrics(
+    metrics: dict[str, float], run_id: str, model_id: str | None, validation: Dataset
+) -> None:
     """Log what a training measured at its end; the validation accuracy with its model and its images."""
     known = mlflow.get_run(run_id).data.metrics
     missing = {name: value for name, value in metrics.items() if name not in known}
@@ -85,15 +78,16 @@ def log_kept(metrics: dict[str, float], run_id: str, model_id: str | None, valid
 
 def description(files: ModelFiles) -> str:
     """What the pages of a run and of its model say, in Markdown."""
-    kept = files.record()
-    params, epochs = kept["params"], kept["metrics"]["stopped_epoch"]
+    record = files.record()
+    epochs = record.metrics["stopped_epoch"]
     return (
-        f"The variant **{files.variant}** with seed {files.seed}: {epochs} of at most {params['epochs']} "
-        f"epochs, {kept['metrics']['parameters']:,.0f} parameters. {files.outcome().capitalize()}."
+        f"The variant **{files.variant}** with seed {files.seed}: {epochs} of at most "
+        f"{record.params['epochs']} epochs, {record.metrics['parameters']:,.0f} parameters. "
+        f"{record.outcome.capitalize()}."
     )
 
 
-def log_model(files: ModelFiles, model: keras.Model, example: np.ndarray, facts: dict[str, Any]) -> str:
+def log_model(files: ModelFiles, model: "keras.Model", example: np.ndarray, facts: dict[str, Any]) -> str:
     """Log a model to the active run, signed for uint8 images, with an example (1, height, width, channels).
     Returns its id. Its metadata name its classes and its data, so that it can be tried out by itself.
 
@@ -117,7 +111,7 @@ def log_model(files: ModelFiles, model: keras.Model, example: np.ndarray, facts:
     return str(logged.model_id)
 
 
-def summary(model: keras.Model) -> str:
+def summary(model: "keras.Model") -> str:
     """Keras's table of layers, shapes and parameters."""
     lines: list[str] = []
     model.summary(print_fn=lines.append)

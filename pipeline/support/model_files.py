@@ -1,28 +1,104 @@
-"""ModelFiles models: their files, records, scores and tags."""
+"""The files of a model, which one variant gives with one seed: their paths, its record and its scores."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, FiniteFloat, Tag, model_validator
 
 from pipeline.support.digests import file_digest
 from pipeline.support.locks import is_free
 from pipeline.support.paths import CHECKPOINTS, EVALUATION, METRICS, MODELS, PREDICTIONS, RECIPES
-from pipeline.support.reading import read_json, read_table
+from pipeline.support.reading import Accuracy, Number, read_json, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 AFTER_TRAINING = 1_000_000  # MLflow's step of a model; the metrics of an epoch's step would be its scores
 INDEX = RECIPES / "_index.json"  # no variant's name starts with an underscore
+ACCURACY = "validation/accuracy"
+
+
+class TrainingRecord(BaseModel):
+    """What training.json holds: tags, among them `status`, parameters and final metrics of a training."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tags: dict[str, str]
+    params: dict[str, Any]
+    metrics: dict[str, FiniteFloat]
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        required = {"status", "reason"} if self.tags.get("status") == "diverged" else {"status"}
+        missing = [f"tags.{key}" for key in required - self.tags.keys()]
+        if "reason" not in required:
+            missing += [f"metrics.{key}" for key in {ACCURACY, "parameters"} - self.metrics.keys()]
+        if missing:
+            raise ValueError(f"{', '.join(sorted(missing))}: missing")
+        if not 0 <= self.metrics.get(ACCURACY, 0) <= 1:
+            raise ValueError(f"metrics.{ACCURACY}: must be from 0 to 1")
+        return self
+
+    @property
+    def divergence(self) -> str | None:
+        """Why it has no scores, if the training diverged."""
+        return self.tags["reason"] if self.tags["status"] == "diverged" else None
+
+    @property
+    def outcome(self) -> str:
+        """How the training ended, in a line."""
+        if self.divergence is not None:
+            return f"diverged: {self.divergence}"
+        return f"validation accuracy {self.metrics[ACCURACY]:.4f}"
+
+
+class Part(BaseModel):
+    """The scores on one part of the images."""
+
+    model_config = ConfigDict(extra="allow")
+
+    __pydantic_extra__: dict[str, FiniteFloat]
+    accuracy: Accuracy
+
+
+class Scored(BaseModel):
+    """What metrics/VARIANT-SEED.json holds; with test-time views also `validation_VIEWS` and `test_VIEWS`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    __pydantic_extra__: dict[str, Part]
+    validation: Part
+    test: Part
+
+
+class Diverged(BaseModel):
+    """What it holds if the training diverged."""
+
+    status: Literal["diverged"]
+    reason: str
+
+
+Scores = Annotated[
+    Annotated[Scored, Tag("(scored)")] | Annotated[Diverged, Tag("(diverged)")],
+    Discriminator(lambda content: "(diverged)" if "status" in content else "(scored)"),
+]
+
+
+class _Model(BaseModel):
+    """An item of recipes/_index.json."""
+
+    variant: str
+    seed: int
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The model that one variant gives with one seed, whether it has been trained yet or not."""
+    """The files of the model that one variant gives with one seed."""
 
     variant: str
     seed: int
-    ahead: Path | None = field(default=None, compare=False)  # its folder until its stage takes it up
+    result: Path | None = field(default=None, compare=False)  # its folder until its stage copies it
 
     @property
     def name(self) -> str:
@@ -32,7 +108,7 @@ class ModelFiles:
     @property
     def folder(self) -> Path:
         """The folder that its training writes."""
-        return self.ahead or MODELS / self.name
+        return self.result or MODELS / self.name
 
     @property
     def model(self) -> Path:
@@ -64,37 +140,26 @@ class ModelFiles:
         """The file of its scores."""
         return METRICS / f"{self.name}.json"
 
-    def record(self) -> dict[str, Any]:
-        """The `tags`, `params` and `metrics` of its training."""
-        path, tags, metrics = self.folder / "training.json", {"status": str, ...: str}, {...: float}
-        record = read_json(path, {"tags": tags, "params": dict, "metrics": metrics})
-        if record["tags"]["status"] == "diverged":
-            return read_json(path, {"tags": {"reason": str}})
-        return read_json(path, {"metrics": {"validation/accuracy": float, "parameters": float}})
+    def record(self) -> TrainingRecord:
+        """The record of its training."""
+        return read_json(self.folder / "training.json", TrainingRecord)
 
     def epochs(self) -> "pd.DataFrame":
         """The metrics of each epoch: a row each, in which `epoch` counts from 1."""
-        diverged = self.record()["tags"]["status"] == "diverged"
-        names = ("accuracy", "loss", "val_accuracy", "val_loss")
-        return read_table(self.history, {"epoch": int} | dict.fromkeys(names, float), finite=not diverged)
+        kind = FiniteFloat if self.record().divergence is None else Number
+        losses, accuracies = ("loss", "val_loss"), ("accuracy", "val_accuracy")
+        columns = {"epoch": int} | dict.fromkeys(losses, kind) | dict.fromkeys(accuracies, Accuracy)
+        return read_table(self.history, columns)
 
-    def outcome(self) -> str:
-        """How its training ended, in a line."""
-        record = self.record()
-        if record["tags"]["status"] == "diverged":
-            return f"diverged: {record['tags']['reason']}"
-        return f"validation accuracy {record['metrics']['validation/accuracy']:.4f}"
-
-    def metrics(self) -> dict[str, Any]:
-        """Its scores on `validation` and `test` images, by name; if it diverged, `status` and `reason`."""
-        part = {"accuracy": float, ...: float}
-        diverged = "status" in read_json(self.scores, dict)
-        expected = {"status": str, "reason": str} if diverged else {"validation": part, "test": part}
-        return read_json(self.scores, expected)
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Its scores by part of the images and name; empty if its training diverged."""
+        scores = read_json(self.scores, Scores)
+        return scores.model_dump() if isinstance(scores, Scored) else {}
 
     def divergence(self) -> str | None:
         """Why it has no scores, if its training diverged."""
-        return self.metrics().get("reason")
+        scores = read_json(self.scores, Scores)
+        return scores.reason if isinstance(scores, Diverged) else None
 
     def tags(self) -> dict[str, str]:
         """The tags that identify its MLflow run."""
@@ -107,8 +172,8 @@ class ModelFiles:
 
 def all_models() -> list[ModelFiles]:
     """The models that params.yaml asks for, in its order, as `recipes` listed them."""
-    models = read_json(INDEX, [{"variant": str, "seed": int}])
-    return [ModelFiles(model["variant"], model["seed"]) for model in models]
+    models: list[_Model] = read_json(INDEX, list[_Model])
+    return [ModelFiles(model.variant, model.seed) for model in models]
 
 
 def remove_other_checkpoints(models: list[ModelFiles]) -> list[str]:

@@ -1,10 +1,11 @@
 """Read params.yaml and search.yaml, and say what is wrong with them."""
 
+import re
 import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
@@ -51,6 +52,28 @@ def validated(model: type[AnyModel], content: Any, where: str) -> AnyModel:
         raise PipelineError(f"{where}: {joined(problems, len(found))}") from error
 
 
+def text(pattern: str, described: str) -> AfterValidator:
+    """A check that a whole text matches a pattern, with its description in plain words for the error."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {described}")
+        return value
+
+    return AfterValidator(check)
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a file that a stage wrote, in a line: its key, what was expected and received."""
+    problem = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("("))
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    if problem["type"] == "value_error":  # a check of the whole file, which names its keys itself
+        return _rule(problem)
+    return f"{key or 'the file'}: {_rule(problem)}; received {shortened(problem['input'])}"
+
+
 class _Short(reprlib.Repr):
     def __init__(self) -> None:
         super().__init__()
@@ -76,6 +99,12 @@ def joined(problems: list[str], total: int | None = None) -> str:
     return in_a_line("; ".join(problems[:LIMIT]) + more)
 
 
+def _rule(problem: Any) -> str:
+    """What pydantic expected, in plain words."""
+    message: str = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return PLAIN.get(problem["type"], message)
+
+
 def _worded(model: type[BaseModel], content: Any, problem: Any) -> str:
     key = ".".join(_key(content, problem["loc"]))
     if problem["type"] == "extra_forbidden":
@@ -91,8 +120,7 @@ def _worded(model: type[BaseModel], content: Any, problem: Any) -> str:
         return f"{key}.{name}: allowed: {tag['expected_tags']}; received {shortened(problem['input'][name])}"
     if problem["type"] in {"model_type", "model_attributes_type"}:
         return f"{key or 'the file'}: must be a mapping of keys; received {received}"
-    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    message = PLAIN.get(problem["type"], message)
+    message = _rule(problem)
     if not key:  # a check of the whole file, which names its keys itself
         return message
     return f"{key}: {message}; received {received}"

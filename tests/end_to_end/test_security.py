@@ -92,7 +92,12 @@ pickle.loads(pickle.dumps(print))  # which shows that it would be seen
 """
 PROGRAMS = [  # TensorFlow's threads are set at the start of a process
     [RUN, "fetch", "prepare", "recipes"],
-    [RUN + SERVE, "train shallow 0", "predict shallow 0", *"evaluate select promote diagnose report".split()],
+    [
+        RUN + SERVE,
+        "train shallow 0",
+        "predict shallow 0",
+        *["evaluate", "select", "promote", "diagnose", "report"],
+    ],
 ]
 
 

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -75,7 +74,7 @@ def test_forks_train_all_variants_as_fresh_processes_do() -> None:
         assert worker.run(partial(print_trained, recipe_of(name)), lines.append) == 0, lines
         digests[name] = lines[-1]
     for name in FRESH:
-        recipe = json.dumps(asdict(recipe_of(name)))
+        recipe = json.dumps(recipe_of(name).content())
         command = [sys.executable, "-c", TRAIN]
         done = subprocess.run(command, cwd=ROOT, input=recipe, capture_output=True, text=True, check=True)
         assert done.stdout.split()[-1] == digests[name]

@@ -57,7 +57,7 @@ def test_a_training_that_diverged_has_a_reason_and_may_have_infinite_losses() ->
     write_json(ONE.folder / "training.json", {"tags": tags, "params": {}, "metrics": {}})
     ONE.history.write_text(HISTORY + "3,0.1,inf,0.1,\n")
     assert ONE.divergence() == "loss is inf"
-    assert ONE.outcome() == "diverged: loss is inf"
+    assert ONE.record().outcome == "diverged: loss is inf"
     assert ONE.epochs()["loss"].tolist()[-1] == float("inf")
 
 
@@ -70,7 +70,7 @@ def test_a_file_without_the_right_form_is_named(path: str, content: bytes | None
 
 SCORES, RECORD = "metrics/shallow-0.json", "models/shallow-0/training.json"
 EDITS = [
-    (SCORES, "validation.accuracy", 1e9, "validation.accuracy: must be a number from 0 to 1; received 1"),
+    (SCORES, "validation.accuracy", 1e9, "validation.accuracy: must be less than or equal to 1; received 1"),
     (SCORES, "test.accuracy", float("nan"), "test.accuracy: must be a finite number; received nan"),
     (SCORES, "validation", [0.7], "validation: must be an object; received [0.7]"),
     (SCORES, "test", MISSING, "test: missing"),
@@ -80,9 +80,9 @@ EDITS = [
         RECORD,
         "metrics.validation/accuracy",
         7,
-        "metrics.validation/accuracy: must be a number from 0 to 1",
+        "metrics.validation/accuracy: must be from 0 to 1",
     ),
-    ("recipes/_index.json", "0.seed", True, "0.seed: must be an integer; received True"),
+    ("recipes/_index.json", "0.seed", True, "0.seed: must be a whole number; received True"),
 ]
 
 
@@ -97,9 +97,9 @@ def test_an_impossible_edit_is_named_with_its_key(path: str, key: str, value: An
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("val_loss", "loss_of_validation", "val_loss: missing"),
-        ("2.25", "inf", "loss: must be finite numbers"),
-        ("1.0", "1.1", "val_accuracy: must be numbers from 0 to 1"),
+        ("val_loss", "loss_of_validation", "0.val_loss: missing"),
+        ("2.25", "inf", "0.loss: must be a finite number"),
+        ("1.0", "1.1", "1.val_accuracy: must be less than or equal to 1"),
     ],
 )
 def test_an_impossible_history_is_named_with_its_column(old: str, new: str, expected: str) -> None:

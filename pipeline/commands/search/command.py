@@ -15,7 +15,7 @@ from dataclasses import asdict
 import click
 
 from pipeline.core.arrays import read_facts
-from pipeline.core.recipe import code_digest
+from pipeline.core.keys import code_digest
 from pipeline.params import Params
 from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.digests import digest_of

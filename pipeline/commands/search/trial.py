@@ -36,7 +36,7 @@ def trial(
         tune.report({"accuracy": accuracy, "cpu_seconds": time.process_time() - started} | more)
 
     # Before Keras makes a recipe's model, after which TensorFlow's threads cannot change.
-    make_deterministic(seed, params.training.threads, share_batches=True)
+    make_deterministic(seed, params.training.threads)
     with ray_node.workspace(f"trial-{tune.get_context().get_trial_id()}", digest, data, {}):
         block = with_values(params, variant, values)
         facts = read_facts(PREPARED / "split")

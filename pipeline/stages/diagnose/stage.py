@@ -55,7 +55,7 @@ def main() -> None:
 
 def rival(chosen: ModelFiles, published: dict[str, float]) -> list[ModelFiles]:
     """The best model of another variant, by validation accuracy; published variants come first."""
-    models = [one for one in all_models() if one.record()["tags"]["status"] == "trained"]
+    models = [one for one in all_models() if one.record().divergence is None]
     others = [one for one in models if one.variant != chosen.variant]
     known = [one for one in others if one.variant in published] or others
     return sorted(known, key=lambda one: read_right(one, "validation").mean(), reverse=True)[:1]
@@ -69,7 +69,7 @@ def try_models(
     from pipeline.core.hardware import make_deterministic
     from pipeline.stages.diagnose.robustness import robustness  # TensorFlow
 
-    make_deterministic(0, threads, share_batches=False)
+    make_deterministic(0, threads)
     return pd.concat(
         robustness(model_file.load(files.model), images, labels).assign(model=files.name) for files in models
     )

@@ -27,11 +27,11 @@ def evaluate(files: ModelFiles) -> str:
     """
     classes = read_facts(PREPARED / "split")["classes"]
     history = files.epochs()
-    ended = files.record()["tags"]
+    record = files.record()
     files.evaluation.mkdir(parents=True, exist_ok=True)
-    if ended["status"] == "diverged":
-        write_json(files.scores, {key: ended[key] for key in ("status", "reason")})
-        line = f"{files.name}: {files.outcome()}"
+    if record.divergence is not None:
+        write_json(files.scores, {"status": "diverged", "reason": record.divergence})
+        line = f"{files.name}: {record.outcome}"
         model_figures.training_curves(history, line).savefig(files.evaluation / "curves.png", dpi=100)
         return line
 

@@ -62,20 +62,6 @@ def configuration(
     return _without_drawn_seeds(*made)
 
 
-def can_share_batches(config: dict[str, Any]) -> bool:
-    """Whether parts of a batch can go through the model side by side, to the same end (see `twin`).
-
-    The layers must form a list, and none but batch normalization may look at the batch as a whole.
-    """
-    model = keras.saving.deserialize_keras_object(deepcopy(config))  # Keras changes it
-    return isinstance(model, keras.Sequential) and not any(
-        isinstance(layer, keras.Model | keras.layers.Wrapper)
-        or getattr(layer, "activity_regularizer", None)
-        or (layer.non_trainable_weights and type(layer) is not keras.layers.BatchNormalization)
-        for layer in model.layers
-    )
-
-
 def check_whitening(key: str, config: dict[str, Any]) -> None:
     """Raise PipelineError, naming the `key`, unless a list of layers has a convolution that can whiten."""
     model = keras.saving.deserialize_keras_object(deepcopy(config))  # Keras changes it

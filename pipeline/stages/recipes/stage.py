@@ -8,7 +8,6 @@ A training depends on its own recipe only, so it runs again only if that file ch
 """
 
 import shutil
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -38,7 +37,7 @@ def main() -> None:
     recipes = [recipe(key, variant, params, facts) for key, variant in params.blocks.items()]
     shutil.rmtree(RECIPES, ignore_errors=True)
     for made in recipes:
-        write_json(RECIPES / f"{made.variant}.json", asdict(made))
+        write_json(RECIPES / f"{made.variant}.json", made.content())
     write_json(INDEX, [{"variant": model.variant, "seed": model.seed} for model in params.models])
     print(f"recipes: {len(recipes)} variants, {len(params.models)} trainings")
 
@@ -50,8 +49,7 @@ def recipe(key: str, variant: Variant, params: Params, facts: dict[str, Any]) ->
     where = f"{PARAMS}: {key}"
     optimizers.check_combination(where, variant)
     precision = variant.precision or params.training.precision
-    images = variant.training_images or facts["counts"]["train"]
-    steps = variant.epochs * -(-images // variant.batch_size)
+    steps = variant.steps(facts["counts"]["train"])
     config = architecture.configuration(
         f"{where}.network", variant.network, facts["image_shape"], len(facts["classes"]), name
     )
@@ -62,9 +60,8 @@ def recipe(key: str, variant: Variant, params: Params, facts: dict[str, Any]) ->
         init_from=params.finetune.init_from if key.startswith("finetune.") else None,
         model=config,
         optimizer=optimizers.configuration(f"{where}.optimizer", variant.optimizer, steps),
-        settings=variant.model_dump(exclude_none=True),
+        settings=variant,
         threads=params.training.threads,
-        share_batches=architecture.can_share_batches(config),
         precision=hardware.resolve_precision(precision),
         precision_setting=precision,
         device=hardware.device(),

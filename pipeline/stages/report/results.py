@@ -12,16 +12,16 @@ from pipeline.stages.report.statistics import Resampled
 from pipeline.support.errors import PipelineError
 from pipeline.support.model_files import ModelFiles, all_models
 from pipeline.support.paths import DIAGNOSIS, PREPARED, SELECTION
-from pipeline.support.reading import read_table
+from pipeline.support.reading import Number, read_table
 
-DIAGNOSIS_COLUMNS: dict[str, dict[str, type]] = {
+DIAGNOSIS_COLUMNS: dict[str, dict[str, Any]] = {
     "near_duplicates": {"part": str, "image": int, "of_part": str, "of_image": int, "similarity": float},
     "label_errors": {"image": int, "label": int, "predicted": int, "probability": float},
     "robustness": {
         "corruption": str,
         "model": str,
         "level": int,
-        "strength": float,
+        "strength": Number,
         "accuracy": float,
         "images": int,
     },
@@ -75,7 +75,7 @@ def read_results(published: dict[str, float]) -> Results:
     if (chosen := selection.files) not in models:
         raise PipelineError(f"{SELECTION}: {chosen.name}: has no scores; run `dvc repro select`")
     histories = {one.name: one.epochs() for one in models}
-    scores["parameters"] = [one.record()["metrics"]["parameters"] for one in models]
+    scores["parameters"] = [one.record().metrics["parameters"] for one in models]
     scores["epochs"] = [len(table) for table in histories.values()]
     scores["training_accuracy"] = [table["accuracy"].iloc[-1] for table in histories.values()]
     scores["views_accuracy"] = [accuracy_with_views(one.metrics()) for one in models]
@@ -85,7 +85,7 @@ def read_results(published: dict[str, float]) -> Results:
         models=models,
         balance=read_table(PREPARED / "class_balance.csv", {"class": str}),
         table=summarize(scores, published if facts["source"] == "cifar10" else {}),
-        settings={one.variant: one.record()["params"] for one in models},
+        settings={one.variant: one.record().params for one in models},
         histories=histories,
         per_class={one.name: read_per_class(one, facts["classes"]) for one in models},
         confused=read_table(chosen.evaluation / "most_confused.csv", pairs),
@@ -106,7 +106,7 @@ def right_of(models: list[ModelFiles], part: str) -> pd.DataFrame:
 def read_diagnosis(chosen: ModelFiles) -> dict[str, pd.DataFrame]:
     """The tables of `diagnose`. Raises PipelineError if they are of another model."""
     tables = {
-        name: read_table(DIAGNOSIS / f"{name}.csv", columns, finite=name != "robustness", empty=True)
+        name: read_table(DIAGNOSIS / f"{name}.csv", columns, empty=True)
         for name, columns in DIAGNOSIS_COLUMNS.items()
     }
     if chosen.name not in set(tables["robustness"]["model"]):

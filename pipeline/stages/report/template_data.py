@@ -48,7 +48,7 @@ def card_variables(results: Results) -> dict[str, Any]:
     names = ("loss", "brier", "calibration_error", "temperature")
     path = chosen.evaluation / "temperature.csv"
     unscaled, scaled = read_table(path, dict.fromkeys(names, float)).to_dict("records")
-    params = chosen.record()["params"]
+    params = chosen.record().params
     return {
         **_shared_variables(results),
         "parameters": results.table["parameters"][chosen.variant],

@@ -63,12 +63,6 @@ def flips(count: int, seed: int, epoch: tf.Variable, flip: str) -> tf.Tensor:
     return (tf.random.stateless_uniform([count], [seed, FLIP], 0, 2, tf.int64) + epoch) % 2 == 1
 
 
-def smallest_batch(batch_size: int, training: Images, validation: Images) -> int:
-    """The number of images in the smallest batch of an epoch, the last of training or of validation."""
-    sizes = ((len(training.labels), batch_size), (len(validation.labels), VALIDATION_BATCH))
-    return min(count % size or size for count, size in sizes)
-
-
 def validation_batches(data: Images) -> tf.data.Dataset:
     """All (images, labels) in order, in large batches."""
     batches = tf.data.Dataset.from_tensor_slices((data.images, data.labels)).batch(VALIDATION_BATCH)

@@ -5,10 +5,10 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.core.backend import keras, tf
 from pipeline.core.recipe import Recipe
+from pipeline.core.variant import Variant
 from pipeline.stages.train.batches import Images, training_batches, validation_batches
 from pipeline.stages.train.checkpoint import Checkpoint, Resumable
 from pipeline.stages.train.custom_optimizers import Freeze
@@ -55,10 +55,10 @@ def fit(
     chosen = list(_callbacks(settings))
     resumable = Resumable(checkpoint, chosen)
     model.fit(
-        training_batches(training, settings["batch_size"], seed, epoch, settings.get("flip")),
+        training_batches(training, settings.batch_size, seed, epoch, settings.flip),
         validation_data=validation_batches(validation),
         initial_epoch=resumable.epochs,
-        epochs=resumable.epochs if resumable.stopped else settings["epochs"],
+        epochs=resumable.epochs if resumable.stopped else settings.epochs,
         callbacks=[
             keras.callbacks.LambdaCallback(on_epoch_begin=lambda n, _: epoch.assign(n)),
             keras.callbacks.TerminateOnNaN(),
@@ -90,16 +90,16 @@ def compile_model(model: keras.Model, recipe: Recipe) -> None:
     model.reset_metrics()
 
 
-def _callbacks(settings: dict[str, Any]) -> Iterator[keras.callbacks.Callback]:
+def _callbacks(settings: Variant) -> Iterator[keras.callbacks.Callback]:
     """Fresh callbacks for one training. The learning rate is lowered before stopping is considered."""
-    if reducing := settings.get("reduce_learning_rate"):
-        yield keras.callbacks.ReduceLROnPlateau(**reducing)
-    if whitening := settings.get("whitening"):
-        yield Freeze(WHITENING, whitening["epochs"])
-    if stopping := settings.get("early_stopping"):
-        yield keras.callbacks.EarlyStopping(**stopping)
+    if reducing := settings.reduce_learning_rate:
+        yield keras.callbacks.ReduceLROnPlateau(**dict(reducing))
+    if whitening := settings.whitening:
+        yield Freeze(WHITENING, whitening.epochs)
+    if stopping := settings.early_stopping:
+        yield keras.callbacks.EarlyStopping(**dict(stopping))
     if not sys.stdout.isatty():
-        yield EpochLine(settings["epochs"])
+        yield EpochLine(settings.epochs)
 
 
 class EpochLine(keras.callbacks.Callback):

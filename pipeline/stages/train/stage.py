@@ -12,7 +12,8 @@ If `repro` has done this training already, its result is copied.
 
 import click
 
-from pipeline.core.recipe import Recipe, code_digest, training_tags
+from pipeline.core.keys import code_digest, training_tags
+from pipeline.core.recipe import Recipe
 from pipeline.support import job_results
 from pipeline.support.digests import digest_of
 from pipeline.support.integrity import check_inputs
@@ -38,4 +39,4 @@ def main(variant: str, seed: int) -> None:
         from pipeline.stages.train.training import train  # TensorFlow and MLflow
 
         train(files, recipe, tags, start)
-    print(f"{files.name}: {files.outcome()}")
+    print(f"{files.name}: {files.record().outcome}")

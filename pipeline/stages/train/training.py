@@ -16,7 +16,7 @@ from pipeline.core.hardware import make_deterministic
 from pipeline.core.recipe import Recipe
 from pipeline.stages.train import fitting
 from pipeline.stages.train.augmentation import without_training_only
-from pipeline.stages.train.batches import Images, smallest_batch
+from pipeline.stages.train.batches import Images
 from pipeline.stages.train.checkpoint import Checkpoint
 from pipeline.stages.train.custom_optimizers import Lookahead
 from pipeline.stages.train.fitting import Fit
@@ -52,18 +52,19 @@ def train(
         mlflow_store.check()  # last, since it creates a missing store, which a refused training must not do
     checkpoint = Checkpoint(files.checkpoint, digest_of(tags))
     resumed = checkpoint.read() is not None
-    experiment = read_facts(PREPARED / "split")["name"]
-    run = mlflow_runs.training_run(experiment, files.name, tags, resumed, origin) if tracks else nullcontext()
-    with run as run_id:
+    facts = read_facts(PREPARED / "split")
+    run = mlflow_runs.training_run(facts["name"], files.name, tags, resumed, origin)
+    with run if tracks else nullcontext() as run_id:
         watching = [mlflow_training.EpochMetrics()] if run_id else []
-        watching += [report_epochs(report, recipe.settings["epochs"])] if report else []
+        watching += [report_epochs(report, recipe.settings.epochs)] if report else []
         fit = fit_model(model, recipe, training, validation, files.seed, *watching, checkpoint=checkpoint)
         model = without_training_only(model)
         record = make_record(tags, recipe, fit, measures(model, recipe, fit, validation))
         write(files, model, fit.history, record)
         if run_id:
             with mlflow_runs.best_effort(files.name):
-                mlflow_training.record(files, model, training.images, validation.images, run_id)
+                images = {"training": training.images, "validation": validation.images}
+                mlflow_training.log_training(files, model, images, facts, run_id)
                 mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
 
 
@@ -72,9 +73,9 @@ def begin(recipe: Recipe, seed: int, start: Path | None = None) -> tuple[keras.M
     check_inputs(*(PREPARED / part for part in PARTS))
     recipe.check_machine()
     training, validation = (Images(**read_arrays(PREPARED / part)) for part in PARTS[1:])
-    training = training.first(recipe.settings.get("training_images"))
+    training = training.first(recipe.settings.training_images)
     keras.utils.clear_session()  # of what this process trained before
-    make_deterministic(seed, recipe.threads, recipe.share_batches)
+    make_deterministic(seed, recipe.threads)
     return starting_model(recipe, training, start), training, validation
 
 
@@ -84,10 +85,10 @@ def starting_model(recipe: Recipe, training: Images, start: Path | None) -> kera
     if start is not None:
         model.set_weights(model_file.load(start).get_weights())
         return model
-    if recipe.settings.get("identity_kernels"):
+    if recipe.settings.identity_kernels:
         set_identity(model)
-    if whitening := recipe.settings.get("whitening"):
-        set_whitening(model, training.images[: whitening["images"]])
+    if whitening := recipe.settings.whitening:
+        set_whitening(model, training.images[: whitening.images])
     return model
 
 
@@ -101,23 +102,20 @@ def fit_model(
     checkpoint: Checkpoint | None = None,
 ) -> Fit:
     """Train a model's fast twin, and give the model its weights."""
-    twin = make_twin(model, recipe, train, validation)
+    twin = make_twin(model, recipe, train)
     fit = fitting.fit(twin, recipe, train, validation, seed, *watching, checkpoint=checkpoint)
     model.set_weights(twin.get_weights())
     return fit
 
 
-def make_twin(model: keras.Model, recipe: Recipe, train: Images, validation: Images) -> Twin:
-    """The model that trains, with as many parts of a batch as there are threads to compute them."""
+def make_twin(model: keras.Model, recipe: Recipe, train: Images) -> Twin:
+    """The model that trains."""
     settings = recipe.settings
-    smallest = smallest_batch(settings["batch_size"], train, validation)
-    on_cpu = recipe.device == "cpu"
-    parts = min(recipe.threads, smallest) if recipe.share_batches and on_cpu else 1
-    twin = Twin(model, recipe.precision, parts, settings["label_smoothing"], fuses=on_cpu)
-    if lookahead := settings.get("lookahead"):
-        steps = settings["epochs"] * -(-len(train.labels) // settings["batch_size"])
-        twin.after_step.append(Lookahead(twin.weights, **lookahead, total=steps))
-    if settings.get("whitening"):
+    twin = Twin(model, recipe.precision, settings.label_smoothing, fuses=recipe.device == "cpu")
+    if lookahead := settings.lookahead:
+        total = settings.steps(len(train.labels))
+        twin.after_step.append(Lookahead(twin.weights, lookahead.every, lookahead.decay, total))
+    if settings.whitening:
         twin.network.get_layer(WHITENING).kernel.trainable = False
     return twin
 
@@ -126,7 +124,7 @@ def make_record(tags: dict[str, str], recipe: Recipe, fit: Fit, metrics: dict[st
     """The content of training.json; the status is `trained`, or `diverged` with a reason."""
     outcome = {"status": "diverged", "reason": fit.divergence} if fit.divergence else {"status": "trained"}
     resolved = ("threads", "precision", "device")
-    params = flat(recipe.settings) | {name: getattr(recipe, name) for name in resolved}
+    params = flat(recipe.settings.content()) | {name: getattr(recipe, name) for name in resolved}
     return {"tags": tags | outcome, "params": params, "metrics": metrics}
 
 
@@ -136,7 +134,8 @@ def measures(model: keras.Model, recipe: Recipe, fit: Fit, validation: Images) -
     measured = {"stopped_epoch": len(history["loss"]), "parameters": model.count_params()}
     if fit.divergence is not None:
         return measured
-    monitor = recipe.settings.get("early_stopping", {}).get("monitor", "val_loss")
+    stopping = recipe.settings.early_stopping
+    monitor = stopping.monitor if stopping else "val_loss"
     best = np.argmax if monitor == "val_accuracy" else np.argmin
     return measured | {
         "best_epoch": int(best(history[monitor])) + 1,

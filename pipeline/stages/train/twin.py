@@ -4,20 +4,14 @@ The plain model stays float32 Keras, and takes over the twin's weights after the
 """
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 from pipeline.core.backend import keras, tf
-from pipeline.stages.train.fused_layers import BatchNormalization, fused
+from pipeline.stages.train.fused_layers import fused
 
 
 class Twin(keras.Model):
-    """A copy of `model` with its weights that computes in `precision`, each batch in `parts`.
-
-    `precision` is a Keras dtype policy, "float32" or "mixed_bfloat16". Parts of a batch run side by side,
-    since sharing an operation on few images among threads costs more than it saves. Gradients are sums
-    over images, so the parts give the batch's. Only a list of layers can have more than one part
-    (`architecture.can_share_batches`), and no batch may have fewer images than parts.
+    """A copy of `model` with its weights that computes in `precision`, "float32" or "mixed_bfloat16".
 
     `fuses` replaces layers by those of `fused_layers`, which are made for a CPU.
 
@@ -28,14 +22,12 @@ class Twin(keras.Model):
         self,
         model: keras.Model,
         precision: str,
-        parts: int = 1,
         label_smoothing: float = 0.0,
         fuses: bool = True,
     ) -> None:
         super().__init__(name=model.name)
         self.network = _copy(model, precision, fused if fuses else type)
         self.network.set_weights(model.get_weights())
-        self.parts = parts
         self.label_smoothing = label_smoothing
         self.after_step: list[Callable[[tf.Tensor], None]] = []
         self.build(model.input_shape)
@@ -47,18 +39,7 @@ class Twin(keras.Model):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Probabilities (n, classes) of uint8 images (n, height, width, channels)."""
-        if self.parts == 1:
-            return self.network(inputs, training=training)
-        count = tf.shape(inputs)[0]
-        cuts = [count * part // self.parts for part in range(self.parts + 1)]
-        sizes = [end - start for start, end in pairwise(cuts)]
-        parts = tf.split(inputs, sizes, num=self.parts)
-        for layer in self.network.layers:  # Keras passes `training` on to them
-            if isinstance(layer, BatchNormalization):  # its statistics are those of the whole batch
-                parts = tf.split(layer(tf.concat(parts, axis=0)), sizes, num=self.parts)
-            else:
-                parts = [layer(part) for part in parts]
-        return tf.concat(parts, axis=0)
+        return self.network(inputs, training=training)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Keras's step, then each of `after_step`, which is called with the number of steps so far."""

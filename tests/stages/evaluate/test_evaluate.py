@@ -133,7 +133,7 @@ def test_one_model_is_scored_beside_the_others_files() -> None:
     assert files(Path("metrics")) == {"good-0.json", "other-0.json"}
     assert table("curves")["model"].tolist() == ["good-0"]
     run_stage("lost", "0")
-    assert LOST.metrics() == DIVERGED
+    assert LOST.divergence() == DIVERGED["reason"]
 
 
 def test_a_metric_that_is_not_a_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.backend import keras
-from pipeline.core.variant import network_names
-from pipeline.params import Params
+from pipeline.params import Params, network_names
 from pipeline.stages.recipes import networks
 from tests.conftest import ROOT
 from tests.keras_models import network_model

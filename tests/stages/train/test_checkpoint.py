@@ -34,7 +34,7 @@ def linear() -> keras.Sequential:
 
 
 def fit(make: Make, chosen: Recipe, kept: Checkpoint | None, interrupt: int | None = None) -> tuple[Fit, Any]:
-    twin = Twin(make(), "float32", label_smoothing=chosen.settings["label_smoothing"])
+    twin = Twin(make(), "float32", label_smoothing=chosen.settings.label_smoothing)
     done = fitting.fit(twin, chosen, LEARNT, CONTRARY, 0, Interrupt(interrupt), checkpoint=kept)
     return done, twin.get_weights()
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.backend import keras, tf
 from pipeline.stages.train import fitting
-from pipeline.stages.train.batches import Images, smallest_batch, training_batches, validation_batches
+from pipeline.stages.train.batches import Images, training_batches, validation_batches
 from tests.conftest import ROOT
 from tests.keras_models import contrary, images, layers, listed, recipe
 
@@ -56,15 +56,6 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     for number in (0, 1, 0):
         epoch.assign(number)
         assert [int(label) for _, labels in batches for label in labels] == orders[number]
-
-
-@pytest.mark.parametrize(
-    ("training_images", "validation_images", "smallest"), [(8, 500, 4), (9, 500, 1), (8, 503, 3)]
-)
-def test_smallest_batch_is_the_last_of_training_or_validation(
-    training_images: int, validation_images: int, smallest: int
-) -> None:
-    assert smallest_batch(4, numbered(training_images), numbered(validation_images)) == smallest
 
 
 def test_fit_trains_on_the_batches_of_each_epoch() -> None:
@@ -116,11 +107,11 @@ from pipeline.stages.train import fitting
 from pipeline.stages.train.twin import Twin
 from tests import keras_models
 
-hardware.make_deterministic(0, threads=2, share_batches=sys.argv[2] == "random")
+hardware.make_deterministic(0, threads=2)
 data, tiny = keras_models.images(48), keras_models.recipe({"batch_size": 16})
 for seed in map(int, sys.argv[3:]):
     model = getattr(keras_models, sys.argv[2] + "_model")()
-    twin = Twin(model, "float32", parts=2 if sys.argv[2] == "random" else 1)
+    twin = Twin(model, "float32")
     fitting.fit(twin, tiny, data, data, seed)
     model.set_weights(twin.get_weights())
     model_file.save(model, pathlib.Path(sys.argv[1]) / f"{seed}.keras")

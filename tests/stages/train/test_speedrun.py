@@ -205,7 +205,7 @@ def trained(chosen: Recipe, watch: Watch, checkpoint: Checkpoint | None = None) 
     """The weights after the training, as its stage trains."""
     keras.utils.set_random_seed(0)
     model = training.starting_model(chosen, DATA, None)
-    twin = training.make_twin(model, chosen, DATA, DATA)
+    twin = training.make_twin(model, chosen, DATA)
     fitting.fit(twin, chosen, DATA, DATA, 0, watch, checkpoint=checkpoint)
     return list(twin.get_weights())
 

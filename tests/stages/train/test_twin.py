@@ -44,24 +44,23 @@ def residual_without_dropout() -> keras.Model:
     return model
 
 
-CASES: dict[str, tuple[Callable[[], keras.Model], int, bool]] = {
-    "list": (plain_list, 1, False),
-    "list in parts": (plain_list, 2, False),
-    "normalized list in parts": (normalized_list, 2, True),
-    "residual": (residual_without_dropout, 1, True),
-    "normalized vectors": (vector_list, 1, True),
-    "normalized along an axis that the kernel cannot": (lambda: normalized_list(axis=1), 1, False),
-    "normalized without a scale": (lambda: normalized_list(scale=False), 1, True),
-    "normalized without a centre": (lambda: normalized_list(center=False), 1, False),
+CASES: dict[str, tuple[Callable[[], keras.Model], bool]] = {
+    "list": (plain_list, False),
+    "normalized list": (normalized_list, True),
+    "residual": (residual_without_dropout, True),
+    "normalized vectors": (vector_list, True),
+    "normalized along an axis that the kernel cannot": (lambda: normalized_list(axis=1), False),
+    "normalized without a scale": (lambda: normalized_list(scale=False), True),
+    "normalized without a centre": (lambda: normalized_list(center=False), False),
 }
 
 
-@pytest.mark.parametrize(("make", "parts", "fused"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("make", "fused"), CASES.values(), ids=CASES)
 def test_first_twenty_updates_are_those_of_the_plain_model(
-    make: Callable[[], keras.Model], parts: int, fused: bool
+    make: Callable[[], keras.Model], fused: bool
 ) -> None:
     plain = make()
-    twin = Twin(plain, "float32", parts)
+    twin = Twin(plain, "float32")
     assert any(isinstance(layer, BatchNormalization) for layer in twin.network._flatten_layers()) == fused
     for one, other in zip(updated(twin, 20), updated(plain, 20), strict=True):
         assert np.allclose(one, other, rtol=0, atol=2e-5)
@@ -73,7 +72,7 @@ def test_a_twin_takes_the_models_weights_and_gives_them_back(
     make: Callable[[], keras.Model], precision: str, tolerance: float
 ) -> None:
     model, some = make(), DATA.images[:7]
-    twin = Twin(model, precision, parts=2 if make is random_model else 1)
+    twin = Twin(model, precision)
     assert (twin.name, twin.count_params()) == (model.name, model.count_params())
     answer = twin(some, training=False)
     assert answer.dtype == tf.float32
@@ -115,14 +114,13 @@ def test_fused_gelu_equals_keras_in_value_and_gradient() -> None:
     assert any(isinstance(layer, GELU) for layer in network.layers)
 
 
-def test_a_gpu_gets_whole_batches_and_keras_own_layers() -> None:
+def test_a_gpu_gets_keras_own_layers() -> None:
     model = listed(
         layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Activation("gelu"), layers.Flatten()
     )
     kinds = {}
     for device in ("cpu", "gpu"):
-        twin = training.make_twin(model, recipe(device=device, threads=2, share_batches=True), DATA, DATA)
-        assert twin.parts == (2 if device == "cpu" else 1)
+        twin = training.make_twin(model, recipe(device=device), DATA)
         kinds[device] = {type(layer) for layer in twin.network.layers}
     assert {BatchNormalization, GELU} == kinds["cpu"] - kinds["gpu"]
 
