@@ -86,9 +86,10 @@ clean: setup  ## list what would be deleted; YES=1 deletes it (dvc checkout rest
 	@du -shc $(JUNK) $(OUTS) 2>/dev/null || true
 	@if [ -n "$(YES)" ]; then rm -rf $(JUNK) $(OUTS); echo "deleted"; else echo "nothing deleted yet: make clean YES=1"; fi
 
-lint: setup  ## format check, linter, type checker
+lint: setup  ## format check, linters, type checker
 	ruff format --check .
 	ruff check .
+	lint-imports --no-cache > /dev/null || lint-imports --no-cache
 	mypy
 
 format: setup  ## format, and fix what the linter can fix

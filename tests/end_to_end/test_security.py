@@ -90,14 +90,10 @@ print(model.predict(model.input_example)[0]["label"])
 import pickle
 pickle.loads(pickle.dumps(print))  # which shows that it would be seen
 """
+STAGES = ["evaluate", "select", "promote", "diagnose", "report"]
 PROGRAMS = [  # TensorFlow's threads are set at the start of a process
     [RUN, "fetch", "prepare", "recipes"],
-    [
-        RUN + SERVE,
-        "train shallow 0",
-        "predict shallow 0",
-        *["evaluate", "select", "promote", "diagnose", "report"],
-    ],
+    [RUN + SERVE, "train shallow 0", "predict shallow 0", *STAGES],
 ]
 
 
