@@ -1,19 +1,14 @@
-"""Saves and loads Keras models in files whose bytes depend only on the model, and predicts with them."""
+"""Saves and loads Keras models, in files whose bytes depend only on the model."""
 
 import json
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
-from pipeline.core.backend import keras, tf
-from pipeline.core.views import average
+from pipeline.core.backend import keras
 from pipeline.support.errors import PipelineError, in_a_line
 
-BATCH = 500  # images that are predicted at once
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip archive can hold
 
 
@@ -56,30 +51,3 @@ def load(path: Path) -> keras.Model:
     except Exception as error:  # Keras raises almost anything
         reason = in_a_line(error)
         raise PipelineError(f"{path}: not a readable Keras model: {reason}") from error
-
-
-def predictor(model: keras.Model, views: str | None = None) -> Callable[[np.ndarray], np.ndarray]:
-    """A function, traced once, from uint8 images (n, height, width, channels) to probabilities (n, classes).
-
-    The probabilities are float32, with `views` their mean over these test-time views. It calls the model on
-    each batch, since `Model.predict` also waits for tf.data's autotuning.
-    """
-    forward = tf.function(lambda batch: average(model, batch, views)).get_concrete_function(
-        tf.TensorSpec(model.input_shape, tf.uint8)
-    )
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-        return np.concatenate([forward(tf.constant(batch)).numpy() for batch in batches])
-
-    return predict
-
-
-def probabilities(model: keras.Model, images: np.ndarray, views: str | None = None) -> np.ndarray:
-    """The class probabilities of images: see `predictor`."""
-    return predictor(model, views)(images)
-
-
-def accuracy(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> float:
-    """The accuracy on uint8 images (n, height, width, channels)."""
-    return float((probabilities(model, images).argmax(axis=1) == labels).mean())

@@ -44,14 +44,14 @@ def main(variant: str, seed: int) -> None:
 
 def predict(path: Path, recipe: Recipe, folder: Path) -> None:
     """Write the probabilities that a model file gives to `folder`."""
-    from pipeline.core import model_file
+    from pipeline.core import model_file, prediction
     from pipeline.core.hardware import make_deterministic
 
     check_inputs(*(PREPARED / part for part in PARTS))
     make_deterministic(0, recipe.threads)
     model = model_file.load(path)
     images = {part: read_arrays(PREPARED / part)["images"] for part in PARTS}
-    found = {part: model_file.probabilities(model, images[part]) for part in PARTS}
+    found = {part: prediction.probabilities(model, images[part]) for part in PARTS}
     if views := recipe.settings.views:
-        found |= {f"{part}_{views}": model_file.probabilities(model, images[part], views) for part in PARTS}
+        found |= {f"{part}_{views}": prediction.probabilities(model, images[part], views) for part in PARTS}
     write_arrays(folder, found)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.core import model_file
+from pipeline.core import model_file, prediction
 from pipeline.core.backend import keras
 from tests.conftest import refusal
 from tests.keras_models import DAMAGES, layers, listed
@@ -34,7 +34,7 @@ def test_a_loaded_model_has_the_same_weights_and_plain_keras_loads_it_too(
     for loaded in (model_file.load(file), keras.saving.load_model(file, safe_mode=True)):
         for kept, weights in zip(model.get_weights(), loaded.get_weights(), strict=True):
             assert np.array_equal(kept, weights)
-        one, other = (model_file.probabilities(each, random_images(3)) for each in (loaded, model))
+        one, other = (prediction.probabilities(each, random_images(3)) for each in (loaded, model))
         assert np.array_equal(one, other)
 
 
@@ -50,7 +50,7 @@ def test_probabilities_are_those_of_the_model_whatever_the_batch(
 ) -> None:
     monkeypatch.setattr(model_file, "BATCH", 4)
     images = random_images(count)
-    found = model_file.probabilities(model, images)
+    found = prediction.probabilities(model, images)
     assert found.dtype == np.float32
     assert found.shape == (count, 10)
     assert np.allclose(found, keras.ops.convert_to_numpy(model(images, training=False)), atol=1e-6)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from pipeline.core import model_file
+from pipeline.core import prediction
 from pipeline.core.backend import keras
 from pipeline.stages.diagnose.corruptions import CORRUPTIONS, Corruption
 
@@ -16,7 +16,7 @@ def robustness(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> pd
     A row each: `corruption`, `level` from 0, unchanged, to 5, `strength` in the corruption's own unit,
     `accuracy`, and the number of `images`.
     """
-    predict = model_file.predictor(model)
+    predict = prediction.predictor(model)
 
     def accuracy(corruption: Corruption | None = None, strength: float = 0) -> float:
         right = 0

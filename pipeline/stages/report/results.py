@@ -26,6 +26,7 @@ DIAGNOSIS_COLUMNS: dict[str, dict[str, Any]] = {
         "images": int,
     },
 }
+PARTS = ("train", "validation", "test")
 SCORES = ("precision", "recall", "f1", "auc", "support")
 
 
@@ -83,7 +84,7 @@ def read_results(published: dict[str, float]) -> Results:
     return Results(
         facts=facts,
         models=models,
-        balance=read_table(PREPARED / "class_balance.csv", {"class": str}),
+        balance=read_table(PREPARED / "class_balance.csv", {"class": str} | dict.fromkeys(PARTS, int)),
         table=summarize(scores, published if facts["source"] == "cifar10" else {}),
         settings={one.variant: one.record().params for one in models},
         histories=histories,

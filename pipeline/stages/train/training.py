@@ -9,7 +9,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pipeline.core import model_file
+from pipeline.core import model_file, prediction
 from pipeline.core.arrays import read_arrays, read_facts, write_json
 from pipeline.core.backend import keras
 from pipeline.core.hardware import make_deterministic
@@ -25,7 +25,7 @@ from pipeline.stages.train.twin import Twin
 from pipeline.support import mlflow_runs, mlflow_store, mlflow_training
 from pipeline.support.digests import digest_of
 from pipeline.support.integrity import check_inputs
-from pipeline.support.model_files import ModelFiles
+from pipeline.support.model_files import ModelFiles, TrainingRecord
 from pipeline.support.paths import PREPARED
 
 PARTS = ("split", "train", "validation")
@@ -43,7 +43,7 @@ def train(
     """Train, score and write the weights that are kept, and log all this in an MLflow run if `tracks`.
 
     Begins with the weights of the model file `start`, if there is one. `tags` identify what decides the
-    weights (`core.recipe`); they are logged, and their digest is the key of the checkpoint.
+    weights (`core.keys`); they are logged, and their digest is the key of the checkpoint.
     `report` is called after each epoch, with its number, that of all epochs, and the validation accuracy.
     `origin` are the tags of the folder that asked for the training, by default this one.
     """
@@ -120,12 +120,12 @@ def make_twin(model: keras.Model, recipe: Recipe, train: Images) -> Twin:
     return twin
 
 
-def make_record(tags: dict[str, str], recipe: Recipe, fit: Fit, metrics: dict[str, float]) -> dict[str, Any]:
-    """The content of training.json; the status is `trained`, or `diverged` with a reason."""
+def make_record(tags: dict[str, str], recipe: Recipe, fit: Fit, metrics: dict[str, float]) -> TrainingRecord:
+    """The record of the training; the status is `trained`, or `diverged` with a reason."""
     outcome = {"status": "diverged", "reason": fit.divergence} if fit.divergence else {"status": "trained"}
     resolved = ("threads", "precision", "device")
     params = flat(recipe.settings.content()) | {name: getattr(recipe, name) for name in resolved}
-    return {"tags": tags | outcome, "params": params, "metrics": metrics}
+    return TrainingRecord(tags=tags | outcome, params=params, metrics=metrics)
 
 
 def measures(model: keras.Model, recipe: Recipe, fit: Fit, validation: Images) -> dict[str, float]:
@@ -139,19 +139,19 @@ def measures(model: keras.Model, recipe: Recipe, fit: Fit, validation: Images) -
     best = np.argmax if monitor == "val_accuracy" else np.argmin
     return measured | {
         "best_epoch": int(best(history[monitor])) + 1,
-        "validation/accuracy": model_file.accuracy(model, validation.images, validation.labels),
+        "validation/accuracy": prediction.accuracy(model, validation.images, validation.labels),
     }
 
 
 def write(
-    files: ModelFiles, model: keras.Model, history: dict[str, list[float]], record: dict[str, Any]
+    files: ModelFiles, model: keras.Model, history: dict[str, list[float]], record: TrainingRecord
 ) -> None:
     """Write the model, its history (epochs count from 1) and the record of its training."""
     model_file.save(model, files.model)
     epochs = pd.RangeIndex(1, len(history["loss"]) + 1, name="epoch")
     table = pd.DataFrame(history, index=epochs).sort_index(axis=1)
     table.to_csv(files.history, lineterminator="\n")
-    write_json(files.folder / "training.json", record)
+    write_json(files.folder / "training.json", record.model_dump())
 
 
 def report_epochs(report: Callable[[tuple[int, int, float]], None], epochs: int) -> keras.callbacks.Callback:

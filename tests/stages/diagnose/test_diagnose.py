@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline.core import model_file
+from pipeline.core import prediction
 from pipeline.stages.diagnose import diagnosis_figures
 from pipeline.stages.diagnose.corruptions import CORRUPTIONS, jpeg, translation
 from pipeline.stages.diagnose.label_errors import label_errors
@@ -84,10 +84,10 @@ def test_robustness_begins_with_the_accuracy_on_unchanged_images() -> None:
     model, images, labels = network_model("shallow", 3), pictures(30, 0), np.arange(30) % 3
     table = robustness(model, images, labels)
     assert len(table) == len(CORRUPTIONS) * 6
-    accuracy = model_file.accuracy(model, images, labels)
+    accuracy = prediction.accuracy(model, images, labels)
     assert set(table.loc[table["level"] == 0, "accuracy"]) == {accuracy}
     noisy = CORRUPTIONS["noise"].function(images, 25)
     worst = table[(table["corruption"] == "noise") & (table["level"] == 5)]
-    assert worst["accuracy"].tolist() == [model_file.accuracy(model, noisy, labels)]
+    assert worst["accuracy"].tolist() == [prediction.accuracy(model, noisy, labels)]
     legend = diagnosis_figures.robustness(pd.concat([table.assign(model=one) for one in "ab"])).legends[0]
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]

@@ -17,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
-from pipeline.core import model_file
+from pipeline.core import model_file, prediction
 from pipeline.core.backend import keras
 from pipeline.stages.promote import packaging, registry, serving_check
 from pipeline.stages.promote.gate import Candidate, Standing, judge
@@ -72,7 +72,7 @@ def new_candidate(
         model_id=None,
         model=file,
         images=IMAGES,
-        probabilities=model_file.probabilities(model, IMAGES),
+        probabilities=prediction.probabilities(model, IMAGES),
         classes=CLASSES,
         batch_limit=4,
         views=None,

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 from PIL import Image
 
-from pipeline.core import model_file
+from pipeline.core import model_file, prediction
 from pipeline.core.backend import keras
 from pipeline.shared import images
 from pipeline.stages.fetch import folders
@@ -98,7 +98,7 @@ def test_answers_are_means_over_the_views(tmp_path: Path) -> None:
     model = network_model("translate", len(CLASSES))
     answers = answers_of(save(tmp_path, model, IMAGES[0], "mirror_shift"), *IMAGES)
     found = [list(answer["probabilities"].values()) for answer in answers]
-    assert np.allclose(found, model_file.probabilities(model, IMAGES, "mirror_shift"), atol=1e-6)
+    assert np.allclose(found, prediction.probabilities(model, IMAGES, "mirror_shift"), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.core import model_file
+from pipeline.core import prediction
 from pipeline.core.backend import keras, tf
 from pipeline.core.recipe import Recipe
 from pipeline.core.variant import Network, Optimizer
@@ -181,13 +181,13 @@ def test_probabilities_are_averaged_over_views(views: str) -> None:
     model, some = network_model("shallow"), images(6, size=32).images
 
     def mirrored(pixels: np.ndarray) -> np.ndarray:
-        both = (model_file.probabilities(model, np.array(one)) for one in (pixels, pixels[:, :, ::-1]))
+        both = (prediction.probabilities(model, np.array(one)) for one in (pixels, pixels[:, :, ::-1]))
         return np.mean(list(both), axis=0)
 
     padded = np.pad(some, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="reflect")
     shifts = [mirrored(padded[:, :-2, :-2]), mirrored(padded[:, 2:, 2:])]
     expected = mirrored(some) if views == "mirror" else (mirrored(some) + np.mean(shifts, axis=0)) / 2
-    assert np.allclose(model_file.probabilities(model, some, views), expected, atol=1e-6)
+    assert np.allclose(prediction.probabilities(model, some, views), expected, atol=1e-6)
 
 
 class Watch(Interrupt):

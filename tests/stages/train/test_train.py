@@ -13,7 +13,7 @@ import pytest
 from mlflow.entities import LoggedModelStatus, Run
 from mlflow.models import Model as LoggedModel
 
-from pipeline.core import model_file
+from pipeline.core import model_file, prediction
 from pipeline.core.arrays import read_arrays, read_facts, write_json
 from pipeline.core.backend import keras
 from pipeline.support import mlflow_training
@@ -109,7 +109,7 @@ def test_metrics_of_every_epoch_and_of_the_kept_weights_are_logged(trained: Mode
     assert metrics["best_epoch"] == history.val_loss.idxmin()
     assert metrics["parameters"] == 66_170
     assert min(metrics["wall_seconds"], metrics["cpu_seconds"]) > 0
-    accuracy = model_file.accuracy(trained.load("shallow-0"), validation["images"], validation["labels"])
+    accuracy = prediction.accuracy(trained.load("shallow-0"), validation["images"], validation["labels"])
     assert metrics["validation/accuracy"] == pytest.approx(accuracy)
     named_twice = {name for name in metrics if name.startswith("validation_")}
     assert not named_twice
@@ -137,7 +137,7 @@ def test_logged_model_is_signed_for_pixels_has_an_example_and_answers_as_the_mod
     assert (probabilities.type, probabilities.shape) == (np.dtype("float32"), (-1, 10))
     assert info.saved_input_example_info is not None
     images = np.array(trained.validation()["images"][:5])
-    expected = model_file.probabilities(trained.load("shallow-0"), images)
+    expected = prediction.probabilities(trained.load("shallow-0"), images)
     assert np.allclose(mlflow.pyfunc.load_model(folder).predict(images), expected, atol=1e-6)
     summary = Path(shallow.info.artifact_uri.removeprefix("file://")) / "model_summary.txt"
     assert "66,170" in summary.read_text()
@@ -170,7 +170,7 @@ def test_speedrun_is_scored_by_one_view_and_predicted_with_all(trained: ModelFil
     predictions = read_arrays(trained.folder / "predictions/speedrun-0")
     assert set(predictions) == {"validation", "test", "validation_mirror_shift", "test_mirror_shift"}
     for name, views in (("", None), ("_mirror_shift", "mirror_shift")):
-        expected = model_file.probabilities(model, validation["images"], views)
+        expected = prediction.probabilities(model, validation["images"], views)
         assert np.allclose(predictions[f"validation{name}"], expected, atol=1e-6)
     accuracy = (predictions["validation"].argmax(axis=1) == validation["labels"]).mean()
     assert trained.record("speedrun-0")["metrics"]["validation/accuracy"] == pytest.approx(accuracy)
