@@ -31,7 +31,6 @@ COMMANDS = {
     "check": ("commands.check", "Check params.yaml."),
     "plan": ("commands.plan", "Print which stages would run."),
     "repro": ("commands.repro", "Run all stages, trainings side by side."),
-    "integrity": ("support.integrity", "Check files against dvc.lock."),
     "sync": ("commands.sync", "Log to MLflow what it lacks."),
     "rollback": ("commands.rollback", "Make the previous champion champion again."),
     "classify": ("commands.classify", "Classify images."),

@@ -44,7 +44,7 @@ def main(jobs: str, executor: str) -> None:
 
 
 def reproduce(params: Params, jobs: int | None = None, executor: str = "local") -> int:
-    """Restore damaged files, print the plan, and bring all stages up to date. Returns the exit status.
+    """Check all files, print the plan, and bring all stages up to date. Returns the exit status.
 
     At most `jobs` trainings run at a time, by default as many as the cores have room for; one on each GPU.
     """
@@ -52,7 +52,7 @@ def reproduce(params: Params, jobs: int | None = None, executor: str = "local") 
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
             signal.signal(number, signal.default_int_handler)
     try:
-        integrity.mend_everything()
+        integrity.check_everything()
         stages, code = plan.outdated_stages(), code_digests()
         if executor == "local" and any("@" in stage for stage in stages):  # a training or a prediction
             worker.warm_up()

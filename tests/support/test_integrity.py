@@ -1,4 +1,4 @@
-"""Damage that leaves size and times as they were is found before a stage uses it, and restored."""
+"""Damage that leaves size and times as they were is found, and the printed command repairs it."""
 
 import fcntl
 import os
@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from dvc.repo import Repo
 
 from pipeline.__main__ import main
-from pipeline.support.dvc_lock import Out, file_md5, locked_outs
-from pipeline.support.integrity import check_everything, check_inputs
-from pipeline.support.paths import MODELS, PREPARED, RAW, REPORTS
+from pipeline.support.integrity import Out, check_everything, check_inputs, file_md5, locked_outs
+from pipeline.support.paths import PREPARED, RAW, REPORTS
 from tests.conftest import Clone, refusal
 from tests.projects import Project, copied, make, small_params
 
 CACHE = Path(".dvc/cache/files/md5")
-IMAGES = RAW / "train_images.npy"
-LABELS = RAW / "train_labels.npy"
+LABELS, SAMPLES = RAW / "train_labels.npy", PREPARED / "samples.png"
 
 
 def flip(path: Path, seed: int = 0) -> None:
@@ -51,14 +50,8 @@ def outs() -> list[Path]:
 
 def cached(path: Path) -> Path:
     """DVC's copy of an intact file, or its listing of a folder."""
-    md5 = file_md5(path) if path.is_file() else next(out.md5 for out in locked_outs() if out.path == path)
+    md5 = file_md5(path) or next(out.md5 for out in locked_outs() if out.path == path)
     return CACHE / md5[:2] / md5[2:]
-
-
-def check_out(*targets: str) -> None:
-    """What `dvc checkout --force` does."""
-    with Repo() as repo:
-        repo.checkout(list(targets), force=True)
 
 
 def everything() -> dict[Path, bytes]:
@@ -73,13 +66,23 @@ class Whole:
     job: Project
     content: dict[Path, bytes]
 
-    def assert_unchanged(self) -> None:
+    def repair(self, line: str, *damaged: Path) -> str:
+        """Run the command of a refusal that names exactly these files. Returns the command."""
+        found = re.fullmatch(r"(?:error: )?(.*); run `(.*)` in (.*)", line)
+        assert found
+        named, command, folder = found.groups()
+        assert sorted(re.findall(r"(\S+): damaged: expected MD5 \w{32}, received \w{32}", named)) == sorted(
+            map(str, damaged)
+        )
+        assert folder == str(self.job.folder)
+        self.job.run("sh", "-c", command)
         assert everything() == self.content
+        check_everything()
+        return command
 
 
 def opened(job: Project, monkeypatch: pytest.MonkeyPatch) -> Whole:
     monkeypatch.chdir(job.folder)
-    monkeypatch.setattr(sys, "argv", ["prepare"])
     with Repo() as repo:
         repo.status()  # which DVC needs in a copy, to know its files
     return Whole(job, everything())
@@ -87,8 +90,13 @@ def opened(job: Project, monkeypatch: pytest.MonkeyPatch) -> Whole:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A folder in which the stages `fetch` and `prepare` have run."""
-    return make(tmp_path_factory.mktemp("finished"), small_params(shallow={}), "prepare")
+    """A folder in which `fetch` and `prepare` have run, and whose dvc.yaml has no other stages."""
+    job = make(tmp_path_factory.mktemp("finished"), small_params(shallow={}))
+    stages = yaml.safe_load((job.folder / "dvc.yaml").read_text())["stages"]
+    kept = {"stages": {name: stages[name] for name in ("fetch", "prepare")}}
+    (job.folder / "dvc.yaml").write_text(yaml.safe_dump(kept, sort_keys=False))
+    job.run("dvc", "repro")
+    return job
 
 
 @pytest.fixture
@@ -102,89 +110,103 @@ def whole(clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Whol
     return opened(copied(Project(clone.folder / "quickstart"), tmp_path / "copy"), monkeypatch)
 
 
-def error_of(*paths: Path) -> str:
-    """The error about files without an intact copy."""
-    error = refusal(check_inputs, *paths)
-    assert re.search(r"removed because .*: run `dvc repro` to make it again$", error)
-    return error
+# The printed command
 
 
-# Many changes
+def test_a_stage_refuses_damaged_files_until_they_are_checked_out_again(project: Whole) -> None:
+    check_inputs(*outs())
+    check_everything()
+    for seed in range(2):  # a restored file can be damaged again
+        for file in (LABELS, SAMPLES):  # in a folder and of its own
+            flip(file, seed)
+        check_inputs(PREPARED / "split")
+        line = refusal(check_inputs, RAW, SAMPLES)
+        checked_out = f"dvc checkout {LABELS} && dvc checkout {SAMPLES}"
+        assert project.repair(line, LABELS, SAMPLES) == f"rm -f {LABELS} {SAMPLES} && {checked_out}"
+        flip(LABELS)
+        project.repair(refusal(main, ["prepare"]), LABELS)
+        main(["prepare"])
+        project.job.run("dvc", "commit", "--force", "prepare")  # its files have new times
 
 
-@pytest.mark.parametrize(
-    ("fixture", "flips"), [("project", 30), pytest.param("whole", 200, marks=pytest.mark.faults)]
-)
-def test_flips_in_the_workspace_and_in_the_cache_are_restored(
-    fixture: str, flips: int, request: pytest.FixtureRequest
-) -> None:
-    project: Whole = request.getfixturevalue(fixture)
-    chance = random.Random(flips)
-    for seed in range(0, flips, 10):  # ten at a time
-        damaged = chance.sample(files_of(*chance.choice([outs(), [CACHE]])), 10)
-        for number, path in enumerate(damaged):
-            flip(path, seed + number)
-            assert path.read_bytes() != project.content[path]
-        assert check_everything() == []
-        project.assert_unchanged()
+def test_damaged_files_without_an_intact_copy_are_made_again(project: Whole) -> None:
+    damaged = [LABELS, cached(LABELS), SAMPLES, cached(SAMPLES)]
+    for path in damaged:
+        flip(path)
+    line = refusal(check_inputs, LABELS, SAMPLES)
+    assert project.repair(line, *damaged) == f"rm -f {' '.join(map(str, damaged))} && dvc repro"
 
 
-def test_files_that_dvc_restored_from_damaged_copies_are_named_and_removed(project: Whole) -> None:
+def test_a_damaged_copy_is_copied_from_the_workspace(project: Whole) -> None:
+    flip(copy := cached(LABELS))
+    check_inputs(*outs())
+    assert project.repair(refusal(check_everything), copy) == f"rm -f {copy} && cp {LABELS} {copy}"
+
+
+def test_a_damaged_copy_of_a_missing_file_and_a_damaged_listing_are_made_again(project: Whole) -> None:
+    copy, listing = cached(SAMPLES), cached(RAW)
+    for path in (copy, listing):
+        flip(path)
+    SAMPLES.unlink()
+    line = refusal(check_everything)
+    assert project.repair(line, copy, listing) == f"rm -f {listing} {copy} && dvc repro"
+
+
+def test_files_that_dvc_restored_from_damaged_copies_are_made_again(project: Whole) -> None:
     files = files_of(*outs())
     copies = {cached(path) for path in files}
     for path in copies:
         flip(path)
     for path in files:
         path.unlink()
-    check_out("fetch", "prepare")
+    with Repo() as repo:
+        repo.checkout(force=True)
     assert all(path.read_bytes() != project.content[path] for path in files)
-    error = error_of(*outs())
-    assert all(f"{path}: damaged: expected MD5 " in error for path in files)
-    assert not any(path.exists() for path in [*files, *copies])
+    project.repair(refusal(check_inputs, *outs()), *files, *copies)
 
 
-# Single changes
+@pytest.mark.faults
+def test_a_folder_that_dvc_restored_by_a_damaged_listing_is_made_again(project: Whole) -> None:
+    listing = cached(RAW)
+    listing.chmod(0o644)
+    listing.write_bytes(project.content[listing].replace(b"test_labels", b"test_label5"))
+    listing.chmod(0o444)
+    shutil.rmtree(RAW)
+    with Repo() as repo:
+        repo.checkout(force=True)
+    assert (RAW / "test_label5.npy").is_file()
+    project.repair(refusal(check_inputs, RAW), listing)
 
 
-def test_restoring_a_file_is_reported_when_it_is_an_input(
-    project: Whole, capsys: pytest.CaptureFixture[str]
-) -> None:
-    check_inputs(*outs())
-    assert check_everything() == []
-    for seed in range(2):  # a restored file can be damaged again
-        flip(IMAGES, seed)
-        check_inputs(PREPARED)
-        assert capsys.readouterr().out == ""
-        check_inputs(IMAGES)
-        assert capsys.readouterr().out == f"{IMAGES}: damaged, restored from DVC's cache\n"
-        project.assert_unchanged()
+@pytest.mark.faults
+def test_random_damage_is_found_and_repaired(whole: Whole) -> None:
+    chance = random.Random(0)
+    for seed in range(0, 100, 10):  # ten at a time
+        damaged = chance.sample(files_of(*chance.choice([outs(), [CACHE]])), 10)
+        for number, path in enumerate(damaged):
+            flip(path, seed + number)
+        whole.repair(refusal(check_everything), *damaged)
 
 
-def test_an_edit_is_reported_and_left_alone_and_damage_beside_it_restored(
-    project: Whole, capsys: pytest.CaptureFixture[str]
-) -> None:
-    balance = PREPARED / "class_balance.csv"
-    balance.write_text("class\n")
+# What is not refused
+
+
+def test_edits_and_the_objects_of_other_projects_in_a_shared_cache_are_left_alone(project: Whole) -> None:
+    LABELS.unlink()
+    os.truncate(RAW / "train_batches.npy", 5000)
+    SAMPLES.write_text("edited")
     (RAW / "notes.txt").write_text("mine")
-    flip(LABELS)
-    check_inputs(PREPARED, RAW)
-    assert set(capsys.readouterr().out.splitlines()) == {
-        f"{LABELS}: damaged, restored from DVC's cache",
-        f"{RAW}: changed since dvc.lock was written; `dvc checkout --force {RAW}` restores it",
-        f"{balance}: changed since dvc.lock was written; `dvc checkout --force {balance}` restores it",
-    }
-    assert everything() == project.content | {balance: b"class\n", RAW / "notes.txt": b"mine"}
-
-
-@pytest.mark.parametrize("size", [None, 5000], ids=["missing", "cut off"])
-def test_a_missing_or_truncated_file_is_an_edit_and_the_printed_command_restores_it(
-    project: Whole, size: int | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    LABELS.unlink() if size is None else os.truncate(LABELS, size)
-    check_inputs(RAW)
-    assert f"`dvc checkout --force {RAW}`" in capsys.readouterr().out
-    check_out(str(RAW))
-    project.assert_unchanged()
+    other = CACHE / "00" / ("0" * 30)
+    other.parent.mkdir(exist_ok=True)
+    other.write_text("damaged")
+    edited = everything()
+    check_inputs(*outs())
+    check_everything()
+    flip(file := RAW / "test_labels.npy")  # beside them
+    command = re.findall("`(.*)`", refusal(check_inputs, RAW))[0]
+    assert command == f"rm -f {file} && dvc checkout {file}"
+    project.job.run("sh", "-c", command)
+    assert everything() == edited
 
 
 # dvc.lock
@@ -217,62 +239,16 @@ def test_reading_dvc_lock_waits_while_dvc_writes_it() -> None:
     assert len(expected) > 5
 
 
-# Commands and stages
+# make repro
 
 
-def test_the_command_restores_workspace_and_cache(project: Whole, capsys: pytest.CaptureFixture[str]) -> None:
-    damaged = [PREPARED / "samples.png", cached(IMAGES), cached(RAW)]
+@pytest.mark.faults
+def test_make_repro_refuses_damage_before_it_plans(whole: Whole) -> None:
+    balance, report = PREPARED / "class_balance.csv", REPORTS / "report.html"
+    damaged = (cached(balance), balance, report)
     for path in damaged:
         flip(path)
-    main(["integrity"])
-    *restored, last = capsys.readouterr().out.splitlines()
-    assert sorted(line.partition(":")[0] for line in restored) == sorted(map(str, damaged))
-    assert last == "integrity: all files are intact"
-    project.assert_unchanged()
-
-
-def test_a_stage_refuses_a_lost_input_and_the_printed_command_makes_it_again(project: Whole) -> None:
-    for path in (cached(IMAGES), IMAGES):
-        flip(path)
-    assert re.match(f"error: {IMAGES}: damaged: expected MD5 .*: run `dvc repro`", refusal(main, ["prepare"]))
-    assert "Running stage 'fetch'" in project.job.run("dvc", "repro", "prepare")
-    project.assert_unchanged()
-
-
-@pytest.mark.faults
-def test_a_folder_that_dvc_restored_by_a_damaged_listing_is_named_and_made_again(project: Whole) -> None:
-    listing = cached(RAW)
-    listing.chmod(0o644)
-    listing.write_bytes(project.content[listing].replace(b"test_labels", b"test_label5"))
-    listing.chmod(0o444)
-    shutil.rmtree(RAW)
-    project.job.run("dvc", "checkout", "--force", "fetch")
-    assert (RAW / "test_label5.npy").is_file()
-    assert f"{listing}: damaged: expected MD5 " in error_of(RAW)
-    project.job.run("dvc", "repro", "prepare")
-    project.assert_unchanged()
-
-
-@pytest.mark.faults
-def test_a_model_that_dvc_restored_damaged_is_named_and_trained_again(whole: Whole) -> None:
-    model = MODELS / "shallow-0" / "model.keras"
-    flip(cached(model))
-    shutil.rmtree(model.parent)
-    whole.job.run("dvc", "checkout", "--force", "train@shallow-0")
-    assert model.read_bytes() != whole.content[model]
-    refused = whole.job.run("dvc", "repro", "--force", "--single-item", "predict@shallow-0", check=False)
-    assert f"error: {model}: damaged: expected MD5 " in refused
-    assert "Running stage 'train@shallow-0'" in whole.job.run("dvc", "repro", "predict@shallow-0")
-    assert model.read_bytes() == whole.content[model]
-
-
-@pytest.mark.faults
-def test_make_repro_restores_files_and_makes_lost_ones_again(whole: Whole) -> None:
-    balance, report = PREPARED / "class_balance.csv", REPORTS / "report.html"
-    for path in (cached(balance), balance, report):
-        flip(path)
+    line = whole.job.run(sys.executable, "-m", "pipeline", "repro", "--jobs=1", check=False).rstrip()
+    whole.repair(line, *damaged)
     printed = whole.job.run(sys.executable, "-m", "pipeline", "repro", "--jobs=1")
-    assert f"{report}: damaged, restored from DVC's cache\n" in printed
-    assert f"{balance}: damaged: expected MD5 " in printed
-    assert "prepare: 1,293 training, 144 validation images\n" in printed
-    assert balance.read_bytes() == whole.content[balance]
+    assert "plan: nothing to run: everything is up to date" in printed
