@@ -1,14 +1,12 @@
 """Read params.yaml as one frozen object, and say what is wrong with it."""
 
 import ast
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.core.variant import NAME_ALONE, Network, Section, Variant
-from pipeline.support.errors import PipelineError
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import PARAMS
 from pipeline.support.validation import load_params, shortened, text
@@ -17,15 +15,13 @@ NETWORKS = Path(__file__).with_name("stages") / "recipes/networks.py"
 
 # Names are parts of the names of files, which have at most 255 bytes, and of MLflow's registered models.
 VariantName = Annotated[
-    str, text("[a-z][a-z0-9_]{,99}", "a lower-case letter and at most 99 lower-case letters, digits or _")
+    str, text("[a-z][a-z0-9_]{,99}", "a lower-case letter and up to 99 of a-z, 0-9 and _")
 ]
 DatasetName = Annotated[
     str, text("[A-Za-z0-9][A-Za-z0-9_.-]{,99}", "a letter or digit and at most 99 letters, digits, _, . or -")
 ]
 Sha256 = Annotated[str, text("[0-9a-f]{64}", "64 of the digits 0-9 and a-f")]
-PartName = Annotated[
-    str, text("test|train[A-Za-z0-9_]{,99}", "test, train, or train and letters, digits or _")
-]
+PartName = Annotated[str, text("test|train[A-Za-z0-9_]{,99}", "test, or train and letters, digits or _")]
 FolderPath = Annotated[str, text(r"[^'\n]+", "a path without ' and line breaks")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -93,14 +89,10 @@ class Training(Section):
     tensorflow: str
     keras: str
 
-    def check_versions(self) -> None:
-        """Raise PipelineError if the installed TensorFlow or Keras is not the one of params.yaml."""
-        for package, expected in (("tensorflow", self.tensorflow), ("keras", self.keras)):
-            if (installed := version(package)) != expected:
-                raise PipelineError(
-                    f"{PARAMS}: training.{package} is {expected!r}, but {installed!r} is "
-                    "installed: run `make setup`, or change it (which retrains every variant)"
-                )
+    @property
+    def versions(self) -> dict[str, str]:
+        """The required versions by package."""
+        return {"keras": self.keras, "tensorflow": self.tensorflow}
 
 
 class Cluster(Section):

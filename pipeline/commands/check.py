@@ -7,6 +7,7 @@ Reads params.yaml. Writes nothing.
 
 import click
 
+from pipeline.core.recipe import check_versions
 from pipeline.params import Params
 from pipeline.support.paths import PARAMS
 
@@ -15,5 +16,5 @@ from pipeline.support.paths import PARAMS
 def main() -> None:
     """Check params.yaml."""
     params = Params.read()
-    params.training.check_versions()
+    check_versions(params.training.versions, f"{PARAMS}: training")
     print(f"{PARAMS}: OK: {len(params.models)} trainings on {params.data.dataset}")

@@ -16,7 +16,7 @@ import click
 import mlflow
 
 from pipeline.core.keys import code_digests
-from pipeline.core.recipe import Recipe
+from pipeline.core.recipe import Recipe, check_versions
 from pipeline.params import Params
 from pipeline.running.job import Job
 from pipeline.running.view import in_words
@@ -24,6 +24,7 @@ from pipeline.stages.fetch.folders import files_in
 from pipeline.support import mlflow_store
 from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.model_files import ModelFiles, all_models
+from pipeline.support.paths import PARAMS
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -43,7 +44,7 @@ def checked_params() -> Params:
     """params.yaml. Raises PipelineError if the installed versions are not those that it names, or if a folder
     of images holds a pipe, on which DVC would wait for ever."""
     params = Params.read()
-    params.training.check_versions()
+    check_versions(params.training.versions, f"{PARAMS}: training")
     for folder in params.data.folders.values():
         files_in(Path(folder))
     return params

@@ -56,12 +56,7 @@ class Recipe(BaseModel):
         """Raise PipelineError if versions, device or precision here are not those of the recipe."""
         from pipeline.core import hardware
 
-        for package, expected in self.versions.items():
-            if (installed := version(package)) != expected:
-                raise PipelineError(
-                    f"recipes/{self.variant}.json: made with {package} {expected}, but {installed} is "
-                    "installed: run `make setup`, or change training in params.yaml"
-                )
+        check_versions(self.versions, f"recipes/{self.variant}.json: versions")
         here = {"device": hardware.device(), "precision": hardware.resolve_precision(self.precision_setting)}
         for key, found in here.items():
             if found != (expected := getattr(self, key)):
@@ -80,3 +75,13 @@ class Recipe(BaseModel):
         from pipeline.core.backend import keras
 
         return keras.saving.deserialize_keras_object(deepcopy(self.optimizer))
+
+
+def check_versions(expected: dict[str, str], where: str) -> None:
+    """Raise PipelineError if a package has another version than `expected`; the line begins with `where`."""
+    for package, wanted in expected.items():
+        if (installed := version(package)) != wanted:
+            raise PipelineError(
+                f"{where}.{package} is {wanted!r}, but {installed!r} is installed: run `make setup`, or "
+                "change `training` in params.yaml, which retrains every variant"
+            )

@@ -48,7 +48,7 @@ def test_a_damaged_file_is_named(damage: Callable[[bytes], bytes], file: Path) -
 def test_probabilities_are_those_of_the_model_whatever_the_batch(
     model: keras.Sequential, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_file, "BATCH", 4)
+    monkeypatch.setattr(prediction, "BATCH", 4)
     images = random_images(count)
     found = prediction.probabilities(model, images)
     assert found.dtype == np.float32

@@ -16,12 +16,13 @@ import click
 
 from pipeline.core.arrays import read_facts
 from pipeline.core.keys import code_digest
+from pipeline.core.recipe import check_versions
 from pipeline.params import Params
 from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.digests import digest_of
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
-from pipeline.support.paths import PREPARED
+from pipeline.support.paths import PARAMS, PREPARED
 
 try:
     from pipeline.commands.search import findings
@@ -46,7 +47,7 @@ def main(variant: str, trials: int, sampler: str, seed: int) -> None:
 def run(search: Search) -> None:
     """Run a search in its run, and write what it found."""
     params = one_thread(Params.read())
-    params.training.check_versions()
+    check_versions(params.training.versions, f"{PARAMS}: training")
     ranges = read_ranges(search.variant, params)
     check_inputs(PREPARED)
     mlflow_store.check()

@@ -14,7 +14,7 @@ import click
 
 from pipeline.core import hardware
 from pipeline.core.arrays import read_facts, write_json
-from pipeline.core.recipe import Recipe
+from pipeline.core.recipe import Recipe, check_versions
 from pipeline.core.variant import Variant
 from pipeline.params import Params
 from pipeline.stages.recipes import architecture, optimizers
@@ -30,7 +30,7 @@ from pipeline.support.validation import joined
 def main() -> None:
     """Make all recipes, then write them."""
     params = Params.read()
-    params.training.check_versions()
+    check_versions(params.training.versions, f"{PARAMS}: training")
     check_inputs(PREPARED / "split")
     facts = read_facts(PREPARED / "split")
     check_sizes(params, facts["counts"]["train"])
@@ -65,7 +65,7 @@ def recipe(key: str, variant: Variant, params: Params, facts: dict[str, Any]) ->
         precision=hardware.resolve_precision(precision),
         precision_setting=precision,
         device=hardware.device(),
-        versions={"keras": params.training.keras, "tensorflow": params.training.tensorflow},
+        versions=params.training.versions,
     )
 
 

@@ -170,7 +170,7 @@ def test_all_arguments_arrive_in_the_optimizer() -> None:
     ("key", "value", "reason"),
     [
         ("precision", "mixed_bfloat16", "precision is mixed_bfloat16, but here it is float32"),
-        ("versions", {"keras": "2.0"}, "made with keras 2.0, but "),
+        ("versions", {"keras": "2.0"}, "versions.keras is '2.0', but "),
     ],
 )
 def test_another_machine_is_refused(
