@@ -88,7 +88,7 @@ def test_the_commands_that_the_quickstart_prints_work(
     label = str(evaluated.probabilities[0].argmax())
     assert json.loads(run("bash", "-c", curl))["predictions"][0]["label"] == label
     assert f"'label': '{label}'" in run("bash", "-c", python)
-    words = classify.removeprefix("python -m pipeline.").split()
+    words = classify.removeprefix("python -m pipeline ").split()
     assert "%" in call(clone.folder, *words, MLFLOW_TRACKING_URI=clone.store).out
 
 
