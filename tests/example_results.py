@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.shared.selection import Selection
-from pipeline.stages.evaluate import metrics
-from pipeline.stages.report import documents
+from pipeline.stages.evaluate import metrics, temperature
 from pipeline.stages.report.results import Results, summarize
 from pipeline.stages.report.statistics import Resampled
 from pipeline.stages.select import choose
@@ -97,6 +96,7 @@ def results_of(
         histories={name: history(3) for name in names},
         per_class={name: per_class(classes) for name in names},
         confused=pairs_of(12).assign(one=classes[1], other=classes[0]),
+        calibration=temperature.effect(0.5, np.arange(2), np.eye(2) * 0.8 + 0.1),
         selection=(chosen := Selection(**choose(scores), model_digest=DIGEST)),
         diverged={},
         diagnosis=diagnosis_of(chosen.files.name),
@@ -114,9 +114,7 @@ def right(scores: pd.DataFrame, part: str, images: int) -> pd.DataFrame:
     return pd.DataFrame(columns).rename_axis(columns=["variant", "seed"])
 
 
-def text_of(results: Results) -> str:
-    """The report as a reader sees it: its lines are one."""
-    return " ".join(documents.report(results).split())
+EXAMPLE = results_of()  # of one seed; its bootstrap is drawn once
 
 
 def table_rows(text: str, first: str) -> list[list[str]]:

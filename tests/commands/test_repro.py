@@ -184,7 +184,7 @@ def test_with_several_seeds_means_are_ranked_and_the_best_seed_is_champion(
     assert tags["seed"] == max(seeds, key=lambda row: (row["accuracy"], -int(row["seed"])))["seed"]
     assert float(tags["mean_validation_accuracy"]) == pytest.approx(means.max(), abs=1e-6)
     report = (job.folder / "reports/report.md").read_text()
-    assert "Mean and standard deviation of 2 seeds." in report
+    assert "means and standard deviations over 2 seeds" in report
     assert "a paired bootstrap over the images and the seeds" in report
     logged = next(run for run in job.runs() if run.data.tags.get("stage") == "report")
     files = [file.path for file in job.client.list_artifacts(logged.info.run_id, "report")]

@@ -45,5 +45,11 @@ def html_page(text: str, folder: Path, title: str) -> str:
 
 
 def _markdown(template: str, data: dict[str, Any]) -> str:
-    """A template's text, with at most one empty line in a row: a block that is left out leaves its own."""
-    return re.sub(r"\n{3,}", "\n\n", TEMPLATES.get_template(template).render(data).strip()) + "\n"
+    """A template's text, with each paragraph and item of a list in one line: MLflow shows line breaks."""
+    blocks = re.split(r"\n{2,}", TEMPLATES.get_template(template).render(data).strip())
+    return "\n\n".join(map(_in_one_line, blocks)) + "\n"
+
+
+def _in_one_line(block: str) -> str:
+    is_table_or_header = block.startswith(("|", "---"))
+    return block if is_table_or_header else re.sub(r"\n(?!- )\s*", " ", block)

@@ -27,6 +27,7 @@ DIAGNOSIS_COLUMNS: dict[str, dict[str, Any]] = {
     },
 }
 PARTS = ("train", "validation", "test")
+CALIBRATION = ("loss", "brier", "calibration_error", "temperature")
 SCORES = ("precision", "recall", "f1", "auc", "support")
 
 
@@ -36,9 +37,9 @@ class Results:
 
     `models` are those that have scores. `table` has a row for each variant (see `summarize`), `settings`
     its parameters; `histories` and `per_class` a table for each VARIANT-SEED; `validation` and `test` say
-    which images each model gets right. `selection` is the chosen model, `confused` its table, and
-    `diagnosis` holds the tables of `diagnose`. `diverged` holds the reason for each VARIANT-SEED that
-    diverged, which no table has.
+    which images each model gets right. `selection` is the chosen model, `confused` its pairs of classes,
+    `calibration` its scores without and with temperature scaling, and `diagnosis` holds the tables of
+    `diagnose`. `diverged` holds the reason for each VARIANT-SEED that diverged, which no table has.
     """
 
     facts: dict[str, Any]
@@ -49,6 +50,7 @@ class Results:
     histories: dict[str, pd.DataFrame]
     per_class: dict[str, pd.DataFrame]
     confused: pd.DataFrame
+    calibration: pd.DataFrame
     selection: Selection
     diverged: dict[str, str]
     diagnosis: dict[str, pd.DataFrame]
@@ -90,6 +92,7 @@ def read_results(published: dict[str, float]) -> Results:
         histories=histories,
         per_class={one.name: read_per_class(one, facts["classes"]) for one in models},
         confused=read_table(chosen.evaluation / "most_confused.csv", pairs),
+        calibration=read_table(chosen.evaluation / "temperature.csv", dict.fromkeys(CALIBRATION, float)),
         selection=selection,
         diverged=diverged,
         diagnosis=read_diagnosis(chosen),

@@ -8,7 +8,6 @@ import pandas as pd
 from pipeline.stages.report import tables
 from pipeline.stages.report.results import Results
 from pipeline.stages.report.statistics import wilson
-from pipeline.support.reading import read_table
 
 CORRELATED = 10  # a rank correlation needs as many variants
 COMMON = 0.1  # of the test images; if more resemble others, they may be alike without being copies
@@ -45,9 +44,7 @@ def card_variables(results: Results) -> dict[str, Any]:
     """The variables of model-card.md.jinja."""
     selection, facts, chosen = results.selection, results.facts, results.chosen
     low, high = wilson(selection.test_accuracy, facts["counts"]["test"])
-    names = ("loss", "brier", "calibration_error", "temperature")
-    path = chosen.evaluation / "temperature.csv"
-    unscaled, scaled = read_table(path, dict.fromkeys(names, float)).to_dict("records")
+    unscaled, scaled = results.calibration.to_dict("records")
     params = chosen.record().params
     return {
         **_shared_variables(results),
@@ -134,7 +131,12 @@ def confused(pairs: pd.DataFrame) -> dict[str, Any]:
     """The pairs of classes that are confused in `most` images, unless too many are, and the table."""
     images = int(pairs["images"].max())
     first = pairs[pairs["images"] == images]
-    names = {"one": "A", "other": "B", "one_as_other": "A taken for B", "other_as_one": "B taken for A"}
+    names = {
+        "one": "class A",
+        "other": "class B",
+        "one_as_other": "A taken for B",
+        "other_as_one": "B taken for A",
+    }
     return {
         "images": images,
         "most": list(zip(first["one"], first["other"], strict=True)) if len(first) <= 3 else [],

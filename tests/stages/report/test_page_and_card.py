@@ -12,7 +12,6 @@ from huggingface_hub import ModelCard
 from matplotlib.figure import Figure
 
 from pipeline.core.arrays import write_arrays, write_json
-from pipeline.stages.evaluate import temperature
 from pipeline.stages.report import documents
 from pipeline.stages.report.markdown import literal, markdown_table
 from pipeline.stages.report.results import read_results
@@ -20,6 +19,7 @@ from pipeline.support.paths import PREDICTIONS, PREPARED
 from tests.conftest import refusal
 from tests.example_results import (
     DIGEST,
+    EXAMPLE,
     ODD_NAMES,
     VALIDATION,
     diagnosis_of,
@@ -40,7 +40,7 @@ def parsed(page: str) -> tuple[Element, list[list[str]]]:
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the figures that the report shows."""
     folder = tmp_path_factory.mktemp("reports")
-    for name in re.findall(r"\]\((.+?)\)", documents.report(results_of())):
+    for name in re.findall(r"\]\((.+?)\)", documents.report(EXAMPLE)):
         Figure(figsize=(1, 1)).savefig(folder / name)
     return folder
 
@@ -62,7 +62,7 @@ def test_a_table_sorts_and_a_figure_enlarges(reports: Path, page: Any) -> None:
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))
     numbers = ["1,000,000", "66,170", "+0.5", "-2.8"]
-    text = markdown_table(pd.DataFrame({"number": numbers[::-1]})) + "\n\n" + documents.report(results_of())
+    text = markdown_table(pd.DataFrame({"number": numbers[::-1]})) + "\n\n" + documents.report(EXAMPLE)
     page.set_content(documents.html_page(text, reports, "Results"))
     page.get_by_role("columnheader", name="number").click()
     assert page.locator("table").first.locator("tbody td").all_inner_texts() == numbers
@@ -90,7 +90,7 @@ def test_names_are_shown_as_they_are_written(reports: Path) -> None:
     page, rows = parsed(documents.html_page(documents.report(results_of(classes=ODD_NAMES)), reports, ""))
     assert [row[0] for row in rows if row[1:] == ["20", "5", "5"]] == ODD_NAMES
     pair = f"{ODD_NAMES[1]} and {ODD_NAMES[0]}"
-    assert f"It most often confuses {pair} (12 test images)." in " ".join("".join(page.itertext()).split())
+    assert f"It most often confuses {pair} (12 test images)." in "".join(page.itertext())
 
 
 @pytest.fixture
@@ -122,10 +122,7 @@ def project(workplace: Path) -> Path:
         Path("evaluation", name).mkdir(parents=True)
         per_class(classes).to_csv(Path("evaluation") / name / "per_class.csv")
         results.confused.to_csv(Path("evaluation") / name / "most_confused.csv", index=False)
-        right = np.eye(2)[labels] * 0.8 + 0.1
-        temperature.effect(0.5, labels, right).to_csv(
-            Path("evaluation") / name / "temperature.csv", index=False
-        )
+        results.calibration.to_csv(Path("evaluation") / name / "temperature.csv", index=False)
     Path("diagnosis").mkdir()
     for title, table in diagnosis_of("vgg3_early_stop-0").items():
         table.to_csv(Path("diagnosis") / f"{title}.csv", index=False)
@@ -155,9 +152,8 @@ def test_the_card_of_the_chosen_model_has_its_figures_and_is_one_of_hugging_face
     assert model["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.75}]
     assert (data["library_name"], data["datasets"]) == ("keras", ["pets"])
     assert data["model_digest"] == DIGEST
-    shown = " ".join(text.split())
-    assert "0.7500 on 100 test images (95 % interval 0.657 to 0.825)" in shown
-    assert "expected calibration error 0.100, Brier score 0.020" in shown
+    assert "0.7500 on 100 test images (95 % interval 0.657 to 0.825)" in text
+    assert "expected calibration error 0.100, Brier score 0.020" in text
     assert table_rows(text, "class")[1][0] == "NA"
 
 
