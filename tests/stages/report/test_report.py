@@ -122,7 +122,7 @@ def test_real_differences_are_told_from_chance() -> None:
     for seeds in (1, 3):
         text = documents.report(results_of(seeds, close))
         verdict = "On test images, `vgg3_early_stop` is better than `batchnorm`. "
-        unclear = "The difference between `vgg3_early_stop` and `same` and `vgg3` may be chance. "
+        unclear = "`vgg3_early_stop` may differ from `same` and `vgg3` only by chance. "
         assert f"{verdict}{unclear}It would take about " in text
         assert ("With one seed" in text, "seeds of each." in text) == (seeds == 1, seeds > 1)
         table = table_rows(text, "compared with")
@@ -146,11 +146,11 @@ def test_the_best_of_all_and_the_only_variant_are_called_so(
 
 def test_overfitting_is_named_only_where_it_is() -> None:
     assert sentence(EXAMPLE, "Overfitting") == (
-        "for 1 of 3 variants, training accuracy exceeds the interval of validation accuracy. "
+        "for 1 of 3 variants, training accuracy exceeds the 95 % interval of validation accuracy. "
         "The gap is widest for `vgg3`: 0.990 in the last epoch, 0.760 on validation images."
     )
     others = results_of(1, {"a": 0.7, "b": 0.6})
-    expected = "no training accuracy exceeds the interval of the validation accuracy."
+    expected = "no training accuracy exceeds the 95 % interval of the validation accuracy."
     assert sentence(others, "Overfitting") == expected
     assert sentence(others, "Early stopping") is None
 
