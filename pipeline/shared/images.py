@@ -6,13 +6,13 @@ it imports nothing of the pipeline.
 
 import base64
 import io
-import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -27,7 +27,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the colour type in a PNG's header
 
 
 class ImageError(ValueError):
@@ -42,8 +42,8 @@ def decode(content: bytes, size: int) -> np.ndarray:
     before its pixels take memory.
     """
     with _opened(content) as image:
-        if image.format == "PNG":
-            _check_rows(content)
+        if isinstance(image, PngImageFile):
+            _check_rows(image, *content[24:26])
         square = ImageOps.fit(_rgb(image), (size, size), Image.Resampling.BILINEAR)
         turn = TURNS.get(_orientation(image))
     return np.asarray(square if turn is None else square.transpose(turn))
@@ -107,30 +107,14 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _check_rows(png: bytes) -> None:
+def _check_rows(image: PngImageFile, depth: int, colours: int) -> None:
     """Raise ImageError if the data of a PNG end before its last row: Pillow would leave the rest black."""
-    width, height, depth, colours, *_, interlaced = struct.unpack(">IIBBBBB", png[16:29])
-    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colours]
-    expected = 0
-    for left, top, across, down in ADAM7 if interlaced else [(0, 0, 1, 1)]:
-        columns, rows = -((left - width) // across), -((top - height) // down)  # rounded up
-        expected += rows * (1 + -(-columns * bits // 8)) if columns > 0 else 0
-    data, inflate, received = b"".join(_first_data(png)), zlib.decompressobj(), 0
-    while received < expected:
-        block = inflate.decompress(data, 2**24)
+    missing = image.height * (1 + -(-image.width * depth * CHANNELS[colours] // 8))  # more if interlaced
+    image.load_prepare()
+    inflate = zlib.decompressobj()
+    while missing > 0:
+        block = image.load_read(2**16)
         if not block:
             raise ImageError("the image is damaged or cut off")
-        received, data = received + len(block), inflate.unconsumed_tail
-
-
-def _first_data(png: bytes) -> Iterator[bytes]:
-    """The contents of the first chunks with pixels, one after another, which is all that Pillow reads."""
-    start, found = 8, False
-    while start + 8 <= len(png):
-        length, kind = struct.unpack_from(">I4s", png, start)
-        if kind == b"IDAT":
-            yield png[start + 8 : start + 8 + length]
-            found = True
-        elif found:
-            return
-        start += 12 + length
+        missing -= len(inflate.decompress(block))
+    image.decoderconfig = ()  # or Pillow, which prepares again, would set it twice
