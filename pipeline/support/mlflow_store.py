@@ -1,23 +1,21 @@
 """Check that MLflow's store answers and has the schema of the installed MLflow.
 
-MLflow retries for minutes if nothing answers. It upgrades an older store silently as soon as a table is
-missing, and calls a newer one out of date. So the stages check the store before they open it.
+MLflow retries for minutes if nothing answers, and upgrades an older store silently as soon as a table is
+missing. So the stages check the store before they open it.
 """
 
 import logging
 import os
 import re
-import time
-from contextlib import chdir, closing, suppress
-from importlib.metadata import version
+from contextlib import chdir, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import mlflow
 import sqlalchemy
-from alembic.script import ScriptDirectory
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.store.db.utils import _get_schema_version, _verify_schema
 from mlflow.store.tracking import DEFAULT_TRACKING_URI
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
@@ -26,10 +24,8 @@ from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.locks import locked_on_this_machine
 
 SECONDS_TO_ANSWER = 10
-SECONDS_FOR_A_MIGRATION = 2
-MIGRATIONS = Path(mlflow.__file__).parent / "store/db_migrations"
 
-# Loggers whose messages are replaced by one line, here and in `tracking.best_effort`.
+# Loggers whose messages are replaced by one line, here and in `mlflow_runs.best_effort`.
 NOISY = (
     "mlflow.store.db.utils",
     "mlflow.system_metrics",
@@ -67,17 +63,12 @@ def checkout() -> Path | None:
 
 
 def anchor(root: Path) -> None:
-    """Let MLFLOW_TRACKING_URI name the same store in every folder: a relative path starts at `root`."""
+    """Let MLFLOW_TRACKING_URI name the same store in every folder: a relative path of an SQLite file starts
+    at `root`."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
-    os.environ["MLFLOW_TRACKING_URI"] = moved(uri, root)
-
-
-def moved(uri: str, folder: Path) -> str:
-    """A tracking URI; a relative path of an SQLite file is taken from `folder`."""
-    url = database_url(uri) if uri.startswith("sqlite") else None
-    if url is None or not url.database:
-        return uri
-    return url.set(database=str(folder / url.database)).render_as_string(hide_password=False)
+    if uri.startswith("sqlite") and (file := database_url(uri).database):
+        uri = database_url(uri).set(database=str(root / file)).render_as_string(hide_password=False)
+    os.environ["MLFLOW_TRACKING_URI"] = uri
 
 
 def check_server(uri: str) -> None:
@@ -104,20 +95,12 @@ def check_server(uri: str) -> None:
 def check_database(uri: str) -> None:
     """Raise PipelineError if a database does not answer or has the schema of another version of MLflow."""
     with locked_on_this_machine(uri):  # while one process creates the store, the others wait
-        known = known_revisions()
-        found = settled_revision(uri, known[0])
-        if found is None:
-            make(uri)
-        elif found not in known:
-            raise PipelineError(
-                f"{uri}: a newer MLflow's store (its schema, {found}, is unknown to MLflow "
-                f"{version('mlflow')}): install the MLflow that made it, or restore a backup that is older"
-            )
-        elif found != known[0]:
-            raise PipelineError(
-                f"{uri}: an older MLflow's store (its schema is {found}, which MLflow {version('mlflow')} "
-                f"can upgrade): run `make backup`, then `mlflow db upgrade {uri}`"
-            )
+        if revision(uri) is None:
+            create(uri)
+        try:
+            _verify_schema(engine(uri))
+        except MlflowException as error:
+            raise PipelineError(f"{uri}: {in_a_line(error)}") from error
 
 
 def is_database(uri: str) -> bool:
@@ -137,52 +120,36 @@ def database_url(uri: str) -> sqlalchemy.URL:
     )
 
 
+def engine(uri: str) -> sqlalchemy.Engine:
+    """An engine that closes its connections at once."""
+    return sqlalchemy.create_engine(database_url(uri), poolclass=sqlalchemy.NullPool)
+
+
 def revision(uri: str) -> str | None:
     """The revision of a database's schema; None if it has no schema of MLflow yet."""
     url = database_url(uri)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         return None
     try:
-        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
-        with closing(engine.connect()) as connection:
-            if not sqlalchemy.inspect(connection).has_table("alembic_version"):
-                return None
-            return connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
+        found: str | None = _get_schema_version(engine(uri))
     except Exception as error:  # a driver that is missing or does not know an option raises anything
         reason = in_a_line(getattr(error, "orig", error))
         raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {reason}") from error
-
-
-def settled_revision(uri: str, newest: str) -> str | None:
-    """The revision of a database's schema, after waiting for a process that migrates it.
-
-    `mlflow ui` creates a store by some forty migrations, and takes no lock. One that has not begun to migrate
-    is not noticed.
-    """
-    found = revision(uri)
-    while found not in {None, newest}:
-        time.sleep(SECONDS_FOR_A_MIGRATION)
-        before, found = found, revision(uri)
-        if found == before:
-            break
     return found
 
 
-def make(uri: str) -> None:
-    """Create an SQLite store, all or nothing: a partial one would look like an older one."""
+def create(uri: str) -> None:
+    """Create a store. A new SQLite file is complete or absent: part of it would look like an older store."""
     url = database_url(uri)
-    if url.get_backend_name() == "sqlite" and url.database and not (file := Path(url.database)).exists():
-        partial = file.absolute().with_name(f"{file.name}.partial")
-        try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(b"")
-        except OSError as error:
-            raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {error}") from error
-        with chdir(partial.parent):  # where the experiment `Default` keeps its artifacts
-            mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
-        partial.rename(partial.with_name(file.name))
-
-
-def known_revisions() -> list[str]:
-    """The revisions of a schema that the installed MLflow knows, its own first."""
-    return [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()]
+    if url.get_backend_name() != "sqlite" or not url.database or (file := Path(url.database)).exists():
+        mlflow.MlflowClient(uri).search_experiments(max_results=1)
+        return
+    partial = file.absolute().with_name(f"{file.name}.partial")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(b"")
+    except OSError as error:
+        raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {error}") from error
+    with chdir(partial.parent):  # where the experiment `Default` keeps its artifacts
+        mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+    partial.rename(partial.with_name(file.name))
