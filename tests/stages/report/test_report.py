@@ -31,10 +31,6 @@ def test_all_sections_are_there_in_their_order_and_what_diverged_with_its_reason
     assert "\n\n\n" not in text
 
 
-def test_the_same_results_give_the_same_text() -> None:
-    assert documents.report(results_of()) == documents.report(results_of())
-
-
 def test_what_diagnose_found_is_told_with_its_effect() -> None:
     results = EXAMPLE
     text = documents.report(results)
