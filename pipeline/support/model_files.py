@@ -26,7 +26,7 @@ class TrainingRecord(BaseModel):
 
     tags: dict[str, str]
     params: dict[str, Any]
-    metrics: dict[str, FiniteFloat]
+    metrics: dict[str, int | FiniteFloat]
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

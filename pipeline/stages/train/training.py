@@ -47,17 +47,19 @@ def train(
     `report` is called after each epoch, with its number, that of all epochs, and the validation accuracy.
     `origin` are the tags of the folder that asked for the training, by default this one.
     """
-    model, training, validation = begin(recipe, files.seed, start)
+    training, validation = begin(recipe, files.seed)
+    model = starting_model(recipe, training, start)
     if tracks:
         mlflow_store.check()  # last, since it creates a missing store, which a refused training must not do
-    checkpoint = Checkpoint(files.checkpoint, digest_of(tags))
+    checkpoint, facts = Checkpoint(files.checkpoint, digest_of(tags)), read_facts(PREPARED / "split")
     resumed = checkpoint.read() is not None
-    facts = read_facts(PREPARED / "split")
     run = mlflow_runs.training_run(facts["name"], files.name, tags, resumed, origin)
     with run if tracks else nullcontext() as run_id:
         watching = [mlflow_training.EpochMetrics()] if run_id else []
         watching += [report_epochs(report, recipe.settings.epochs)] if report else []
-        fit = fit_model(model, recipe, training, validation, files.seed, *watching, checkpoint=checkpoint)
+        twin = make_twin(model, recipe, training)
+        fit = fitting.fit(twin, recipe, training, validation, files.seed, *watching, checkpoint=checkpoint)
+        model.set_weights(twin.get_weights())
         model = without_training_only(model)
         record = make_record(tags, recipe, fit, measures(model, recipe, fit, validation))
         write(files, model, fit.history, record)
@@ -68,15 +70,14 @@ def train(
                 mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
 
 
-def begin(recipe: Recipe, seed: int, start: Path | None = None) -> tuple[keras.Model, Images, Images]:
-    """The model with its first weights, and the images for training and validation, in a seeded process."""
+def begin(recipe: Recipe, seed: int) -> tuple[Images, Images]:
+    """Seed this process, and read the images for training and validation."""
     check_inputs(*(PREPARED / part for part in PARTS))
     recipe.check_machine()
-    training, validation = (Images(**read_arrays(PREPARED / part)) for part in PARTS[1:])
-    training = training.first(recipe.settings.training_images)
     keras.utils.clear_session()  # of what this process trained before
     make_deterministic(seed, recipe.threads)
-    return starting_model(recipe, training, start), training, validation
+    training, validation = (Images(**read_arrays(PREPARED / part)) for part in PARTS[1:])
+    return training.first(recipe.settings.training_images), validation
 
 
 def starting_model(recipe: Recipe, training: Images, start: Path | None) -> keras.Model:
@@ -92,24 +93,8 @@ def starting_model(recipe: Recipe, training: Images, start: Path | None) -> kera
     return model
 
 
-def fit_model(
-    model: keras.Model,
-    recipe: Recipe,
-    train: Images,
-    validation: Images,
-    seed: int,
-    *watching: keras.callbacks.Callback,
-    checkpoint: Checkpoint | None = None,
-) -> Fit:
-    """Train a model's fast twin, and give the model its weights."""
-    twin = make_twin(model, recipe, train)
-    fit = fitting.fit(twin, recipe, train, validation, seed, *watching, checkpoint=checkpoint)
-    model.set_weights(twin.get_weights())
-    return fit
-
-
 def make_twin(model: keras.Model, recipe: Recipe, train: Images) -> Twin:
-    """The model that trains."""
+    """The model that trains, with the same weights."""
     settings = recipe.settings
     twin = Twin(model, recipe.precision, settings.label_smoothing, fuses=recipe.device == "cpu")
     if lookahead := settings.lookahead:

@@ -46,7 +46,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass(frozen=True)
-class ModelFiles(Project):
+class TrainedProject(Project):
     """A project with shallow, trained and fine-tuned, a training that runs away, and a speedrun."""
 
     output: str = ""
@@ -67,7 +67,7 @@ class ModelFiles(Project):
 
 
 @pytest.fixture(scope="module")
-def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedProject:
     project = shutil.copytree(prepared, tmp_path_factory.mktemp("trained") / "project")
     printed = call(project, "train", "shallow", "0").out
     assert call(project, "train", "runaway", "0").error is None
@@ -76,15 +76,15 @@ def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelFi
         for name in ("shallow_subset", "speedrun"):
             assert call(project, "train", name, "0").error is None
     assert call(project, "predict", "speedrun", "0").error is None
-    return ModelFiles(project, output=printed)
+    return TrainedProject(project, output=printed)
 
 
 @pytest.fixture
-def shallow(trained: ModelFiles) -> Run:
+def shallow(trained: TrainedProject) -> Run:
     return trained.named("shallow-0")
 
 
-def test_run_is_finished_and_tagged_with_what_made_it(trained: ModelFiles, shallow: Run) -> None:
+def test_run_is_finished_and_tagged_with_what_made_it(trained: TrainedProject, shallow: Run) -> None:
     tags = shallow.data.tags
     assert trained.output.splitlines()[-1].startswith("shallow-0: validation accuracy 0.")
     assert shallow.info.status == "FINISHED"
@@ -96,7 +96,9 @@ def test_run_is_finished_and_tagged_with_what_made_it(trained: ModelFiles, shall
     assert tags["model_digest"] == file_digest(trained.folder / "models/shallow-0/model.keras")
 
 
-def test_metrics_of_every_epoch_and_of_the_kept_weights_are_logged(trained: ModelFiles, shallow: Run) -> None:
+def test_metrics_of_every_epoch_and_of_the_kept_weights_are_logged(
+    trained: TrainedProject, shallow: Run
+) -> None:
     history = pd.read_csv(trained.folder / "models/shallow-0/history.csv", index_col="epoch")
     assert list(history.index) == [1, 2]
     assert set(history) == SCORES
@@ -124,7 +126,7 @@ def test_data_are_logged_as_inputs_with_their_digest(shallow: Run) -> None:
 
 
 def test_logged_model_is_signed_for_pixels_has_an_example_and_answers_as_the_models_file(
-    trained: ModelFiles, shallow: Run
+    trained: TrainedProject, shallow: Run
 ) -> None:
     assert shallow.outputs is not None
     [output] = shallow.outputs.model_outputs
@@ -143,7 +145,7 @@ def test_logged_model_is_signed_for_pixels_has_an_example_and_answers_as_the_mod
     assert "66,170" in summary.read_text()
 
 
-def test_record_holds_tags_params_and_metrics_of_the_run(trained: ModelFiles, shallow: Run) -> None:
+def test_record_holds_tags_params_and_metrics_of_the_run(trained: TrainedProject, shallow: Run) -> None:
     record = trained.record("shallow-0")
     assert record["tags"].items() <= shallow.data.tags.items()
     assert record["metrics"].items() <= shallow.data.metrics.items()
@@ -153,7 +155,7 @@ def test_record_holds_tags_params_and_metrics_of_the_run(trained: ModelFiles, sh
     assert "2 of at most 2 epochs, 66,170 parameters" in shallow.data.tags["mlflow.note.content"]
 
 
-def test_finetuned_variant_starts_from_the_others_weights(trained: ModelFiles) -> None:
+def test_finetuned_variant_starts_from_the_others_weights(trained: TrainedProject) -> None:
     base, tuned = (trained.load(name).get_weights() for name in ("shallow-0", "shallow_subset-0"))
     for start, end in zip(base, tuned, strict=True):
         assert np.allclose(start, end, atol=1e-5)
@@ -162,7 +164,7 @@ def test_finetuned_variant_starts_from_the_others_weights(trained: ModelFiles) -
     assert record["params"]["training_images"] == 300
 
 
-def test_speedrun_is_scored_by_one_view_and_predicted_with_all(trained: ModelFiles) -> None:
+def test_speedrun_is_scored_by_one_view_and_predicted_with_all(trained: TrainedProject) -> None:
     model, validation = trained.load("speedrun-0"), trained.validation()
     assert {type(layer).__module__.partition(".")[0] for layer in model.layers} == {
         "keras"
@@ -176,7 +178,7 @@ def test_speedrun_is_scored_by_one_view_and_predicted_with_all(trained: ModelFil
     assert trained.record("speedrun-0")["metrics"]["validation/accuracy"] == pytest.approx(accuracy)
 
 
-def test_diverged_training_is_a_result_with_its_reason(trained: ModelFiles) -> None:
+def test_diverged_training_is_a_result_with_its_reason(trained: TrainedProject) -> None:
     record, diverged = trained.record("runaway-0"), trained.named("runaway-0")
     assert diverged.info.status == "FINISHED"
     for tags in (record["tags"], diverged.data.tags):
