@@ -9,7 +9,7 @@ OUTS := data/raw data/download data/prepared recipes models predictions metrics 
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup check quickstart plan repro train promote rollback sync experiments cluster search ui serve demo \
+.PHONY: help setup check quickstart plan repro train champion promote rollback sync experiments cluster search ui serve demo \
         backup restore clean lint format test test-faults test-system test-cluster test-all system-packages audit \
         bench bench-full lock
 
@@ -38,6 +38,7 @@ plan: check  ## list the stages that would run, and how long their trainings too
 repro: check $(if $(filter ray,$(EXECUTOR)),cluster)  ## the real job: as in params.yaml; JOBS=N trainings at a time, EXECUTOR=ray on a cluster
 	@python -m pipeline repro $(if $(JOBS),--jobs='$(JOBS)') $(if $(EXECUTOR),--executor='$(EXECUTOR)')
 	@python -m pipeline sync
+	@python -m pipeline champion
 
 train: check  ## train one variant: make train VARIANT=vgg3 SEED=0
 	@test -n "$(VARIANT)" || { echo "error: VARIANT: missing: make train VARIANT=vgg3"; exit 1; }
@@ -45,7 +46,10 @@ train: check  ## train one variant: make train VARIANT=vgg3 SEED=0
 	@stage=$$(dvc stage list --name-only | grep -xE '(train|finetune)@$(VARIANT)-$(SEED)') || \
 	  { echo "error: no variant $(VARIANT) with seed $(SEED) in params.yaml"; exit 1; }; dvc repro $$stage
 
-promote: check  ## promote the best model again; FORCE=1 skips the comparison with the champion
+champion: check  ## print which model is champion, since when and why
+	@python -m pipeline champion
+
+promote: check  ## promote the chosen model; FORCE=1 although it is a former champion or not better than the champion
 	@python -m pipeline promote $(if $(FORCE),--force)
 
 rollback: check  ## make the previous champion champion again

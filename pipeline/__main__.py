@@ -32,6 +32,7 @@ COMMANDS = {
     "plan": ("commands.plan", "Print which stages would run."),
     "repro": ("commands.repro", "Run all stages, trainings side by side."),
     "sync": ("commands.sync", "Log to MLflow what it lacks."),
+    "champion": ("commands.champion", "Print which model is champion, since when and why."),
     "rollback": ("commands.rollback", "Make the previous champion champion again."),
     "classify": ("commands.classify", "Classify images."),
     "demo": ("commands.demo", "Serve a page to try a model on."),

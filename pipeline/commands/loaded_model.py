@@ -22,9 +22,9 @@ from mlflow.pyfunc import PyFuncModel
 
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
-from pipeline.stages.promote.registry import CHAMPION
 from pipeline.support import mlflow_store
 from pipeline.support.errors import PipelineError, in_a_line
+from pipeline.support.mlflow_registry import CHAMPION
 from pipeline.support.paths import PREPARED
 
 # Where test images may lie: those of params.yaml, and the quickstart's.

@@ -10,8 +10,7 @@ import click
 
 from pipeline.commands import loaded_model
 from pipeline.params import Params
-from pipeline.stages.promote import registry
-from pipeline.support import mlflow_store
+from pipeline.support import mlflow_registry, mlflow_store
 from pipeline.support.locks import SingleInstance
 
 
@@ -20,6 +19,6 @@ def main() -> None:
     """Load the previous champion and swap the aliases."""
     name = Params.read().data.dataset
     mlflow_store.check()
-    if registry.version_at(name, registry.PREVIOUS) is not None:
-        loaded_model.load_model(f"models:/{name}@{registry.PREVIOUS}")
-    print(registry.rollback(name))
+    if mlflow_registry.version_at(name, mlflow_registry.PREVIOUS) is not None:
+        loaded_model.load_model(f"models:/{name}@{mlflow_registry.PREVIOUS}")
+    print(mlflow_registry.rollback(name))

@@ -1,32 +1,33 @@
 """Logs to MLflow what `evaluate` and `report` wrote, unless it is there already."""
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import mlflow
+import numpy as np
 from mlflow.entities import Run
 
-from pipeline.core.arrays import read_arrays, read_facts
-from pipeline.stages.promote import registry
-from pipeline.support import mlflow_runs
+from pipeline.support import mlflow_registry, mlflow_runs
 from pipeline.support.digests import digest_of, file_digest
 from pipeline.support.model_files import ModelFiles
-from pipeline.support.paths import PREPARED, REPORTS
+from pipeline.support.paths import REPORTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NOTE = (
-    "Classifies images. The version with the alias `champion` is served, `previous` was champion before it. "
-    "The description of a champion comes from its model card."
-)
+CARD = REPORTS / "model-card.md"
 LONGEST = 5000  # characters of a description, in MLflow's database
 WATTS = 10  # drawn by a busy core and its share of the server; an assumption, which the description states
 LOGGED = "evaluation_digest"  # the tag of a run that has the evaluation with this digest
 
 
-def log_evaluation(files: ModelFiles, experiment: str) -> bool:
-    """Log a model's scores, tables and figures to its run. Returns whether that was necessary."""
-    run = mlflow_runs.find_run(experiment, files.tags())
+def log_evaluation(files: ModelFiles, facts: dict[str, Any], images: Mapping[str, np.ndarray]) -> bool:
+    """Log a model's scores, tables and figures to its run. Returns whether that was necessary.
+
+    `facts` are those of the split, `images` its uint8 (n, height, width, channels) by part.
+    """
+    run = mlflow_runs.find_run(facts["name"], files.tags())
     if run is None:
         print(f"{files.name}: MLflow has no complete run of it: run `make sync`")
         return False
@@ -35,19 +36,18 @@ def log_evaluation(files: ModelFiles, experiment: str) -> bool:
     if run.data.tags.get(LOGGED) == digest:
         return False
     client, run_id = mlflow.MlflowClient(), run.info.run_id
-    log_scores(files, run)
+    log_scores(files, run, facts, images)
     client.log_artifacts(run_id, str(files.evaluation), "evaluation")
     client.set_tag(run_id, LOGGED, digest)
     return True
 
 
-def log_scores(files: ModelFiles, run: Run) -> None:
+def log_scores(files: ModelFiles, run: Run, facts: dict[str, Any], images: Mapping[str, np.ndarray]) -> None:
     """Log what changed of a model's scores, each with the model and the images that it belongs to."""
-    facts, scores = read_facts(PREPARED / "split"), files.metrics()
     model = mlflow_runs.logged_model(run.info.run_id, files.name)
-    for part, values in scores.items():
+    for part, values in files.metrics().items():
         of_images = part.partition("_")[0]  # `test_mirror` is of the same images as `test`
-        dataset = mlflow_runs.dataset(facts, of_images, read_arrays(PREPARED / of_images)["images"])
+        dataset = mlflow_runs.dataset(facts, of_images, images[of_images])
         named = {f"{part}/{key}": value for key, value in values.items()}
         mlflow.log_metrics(
             {key: value for key, value in named.items() if run.data.metrics.get(key) != value},
@@ -72,31 +72,34 @@ def log_report(experiment: str, frontier: "Figure | None" = None) -> None:
             mlflow.set_tags({"report_digest": digest, "git_commit": mlflow_runs.git_commit()})
 
 
-def describe_champion(name: str, files: ModelFiles) -> None:
-    """Describe the registered model, and the champion by its card if it is this model."""
-    client = mlflow.MlflowClient()
-    champion = registry.version_at(name, registry.CHAMPION)
-    if champion is not None and champion.tags.get("model_digest") == files.tags()["model_digest"]:
-        card = (REPORTS / "model-card.md").read_text().partition("\n---\n")[2]
-        spent = cost(name, files)
+def describe_versions(name: str) -> None:
+    """Describe the versions of the model that the card is about, by the card. Without a card, do nothing.
+
+    `promote` and `report` call it, so the one that runs second writes the description.
+    """
+    if not CARD.is_file():
+        return
+    header, _, card = CARD.read_text().partition("\n---\n")
+    digest = re.search('^model_digest: "?([0-9a-f]{64})', header, re.MULTILINE)
+    for version in mlflow_registry.versions(name, digest[1]) if digest else []:
+        spent = cost(name, digest[1])
         text = card.partition("\n## Results by class")[0].strip()[: LONGEST - len(spent)] + spent
-        if champion.description != text:
-            client.update_model_version(name, champion.version, description=text)
-            client.update_registered_model(name, NOTE)
+        if version.description != text:
+            mlflow.MlflowClient().update_model_version(name, version.version, description=text)
 
 
-def cost(experiment: str, files: ModelFiles) -> str:
+def cost(experiment: str, digest: str) -> str:
     """A paragraph on what a training cost. Not in the card's file, whose bytes are reproducible."""
-    minutes = cpu_minutes(experiment, files)
+    minutes = cpu_minutes(experiment, digest)
     if minutes is None:
         return ""
     energy = f"an estimated {minutes / 60 * WATTS:.1f} Wh if a busy core takes {WATTS} W"
     return f"\n\n## Cost\n\nThe training took {minutes:.1f} CPU minutes, {energy}."
 
 
-def cpu_minutes(experiment: str, files: ModelFiles) -> float | None:
-    """The CPU minutes of a training, if MLflow has its run and it was trained on CPUs."""
-    run = mlflow_runs.find_run(experiment, files.tags())
+def cpu_minutes(experiment: str, digest: str) -> float | None:
+    """The CPU minutes of a model's training, if MLflow has its run and it was trained on CPUs."""
+    run = mlflow_runs.find_run(experiment, {"model_digest": digest})
     if run is None or "cpu_seconds" not in run.data.metrics or run.data.params.get("device") != "cpu":
         return None
     return run.data.metrics["cpu_seconds"] / 60

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from mlflow.store.db.utils import _get_alembic_config, _get_latest_schema_revision
 from mlflow.store.tracking.dbmodels.initial_models import Base
 
-from pipeline.stages.promote import registry, serving_check
-from pipeline.support import mlflow_runs, mlflow_store
+from pipeline.stages.promote import promotion, serving_check
+from pipeline.support import mlflow_registry, mlflow_runs, mlflow_store
 from pipeline.support.errors import PipelineError
 from tests.conftest import ROOT, Clone
 from tests.projects import call, this_process
@@ -135,14 +135,14 @@ def test_an_upgraded_store_has_its_runs_and_its_champion_and_takes_new_ones(
     run = mlflow_runs.find_run(NAME, TAGS)
     assert run is not None
     assert (run.info.run_id, run.data.params, run.data.metrics) == (RUN, {"epochs": "30"}, {"val_loss": 0.5})
-    standing, problems = registry.described_by(registry.version_at(NAME, registry.CHAMPION))
+    standing, problems = promotion.described_by(mlflow_registry.version_at(NAME, mlflow_registry.CHAMPION))
     assert standing is not None, problems
     assert standing.validation_accuracy == 0.5
     with mlflow_runs.training_run(NAME, "shallow-1", TAGS | {"seed": "1"}) as run_id:
         mlflow.log_metric("val_loss", 0.4)
     candidate = new_candidate(tmp_path, 1, 0.6, registered_name=NAME, run_id=run_id)
-    assert registry.promote(candidate, 0.1).lines[-1].startswith("digits: version 2 is champion: ")
-    assert registry.rollback(NAME) == "digits: version 1 is champion again, version 2 is previous"
+    assert promotion.promote(candidate, 0.1)[-1].startswith("digits: version 2 is champion: ")
+    assert mlflow_registry.rollback(NAME) == "digits: version 1 is champion again, version 2 is previous"
 
 
 # One line within seconds, without any password.

@@ -14,7 +14,7 @@ import shutil
 import click
 from joblib import Parallel, cpu_count, delayed
 
-from pipeline.core.arrays import read_facts
+from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.stages.evaluate import evaluation
 from pipeline.stages.evaluate.comparison import write_comparison
 from pipeline.support import mlflow_runs, mlflow_store
@@ -55,11 +55,12 @@ def score(variant: str | None, seed: int | None) -> None:
     for line in Parallel(jobs, return_as="generator")(delayed(evaluation.evaluate)(one) for one in models):
         print(line, flush=True)
     write_comparison(all_models())
-    experiment = read_facts(PREPARED / "split")["name"]
+    facts = read_facts(PREPARED / "split")
+    images = {part: read_arrays(PREPARED / part)["images"] for part in ("validation", "test")}
     for files in models:
         if files.divergence() is None:
             with mlflow_runs.best_effort(files.name):
-                log_evaluation(files, experiment)
+                log_evaluation(files, facts, images)
 
 
 def chosen_models(variant: str | None, seed: int | None) -> list[ModelFiles]:

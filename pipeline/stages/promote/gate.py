@@ -33,10 +33,15 @@ class Candidate:
     seeds: int
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of its file, by which the registry knows it."""
+        return self.tags["model_digest"]
+
+    @property
     def identity(self) -> dict[str, str]:
         """The tags that identify its version: the digests of the model and of how it is served."""
         return {
-            "model_digest": self.tags["model_digest"],
+            "model_digest": self.digest,
             "serving_digest": packaging.digest(self.batch_limit, self.views),
         }
 
@@ -53,6 +58,15 @@ class Candidate:
             what, accuracy = f"mean validation accuracy of {self.seeds} seeds", self.mean_validation_accuracy
         return f"{self.tags['variant']} has the highest {what}, {accuracy:.4f}"
 
+    def described(self) -> dict[str, str]:
+        """The tags of its version that `Standing` reads when another candidate comes."""
+        return self.tags | {
+            "validation_accuracy": f"{self.validation_accuracy:.6f}",
+            "test_accuracy": f"{self.test_accuracy:.6f}",
+            "mean_validation_accuracy": f"{self.mean_validation_accuracy:.6f}",
+            "seeds": str(self.seeds),
+        }
+
 
 class Standing(BaseModel, frozen=True):
     """The standing champion as the tags of its version describe it; invalid tags raise ValidationError."""
@@ -68,19 +82,37 @@ class Standing(BaseModel, frozen=True):
 
 
 @dataclass(frozen=True)
+class Past:
+    """A model that was champion before another one, or whose versions were deleted."""
+
+    version: str  # its last one
+    deleted: bool
+    is_previous: bool  # has the alias `previous`, so a rollback makes it champion
+
+    @property
+    def reason(self) -> str:
+        """Why it does not become champion again by itself, and the command that makes it champion."""
+        command = "`make rollback`" if self.is_previous else "`make promote FORCE=1`"
+        what = "was deleted" if self.deleted else "was champion before"
+        return f"its version {self.version} {what}; {command} makes it champion again"
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """The gate's decision and its reason, and for an accepted candidate how it compares with the champion."""
+    """The gate's decision and its reason."""
 
     accepted: bool
     reason: str
-    comparison: str = ""
 
 
-def judge(candidate: Candidate, standing: Standing | None, margin: float, force: bool) -> Verdict:
-    """Decide whether a candidate replaces the champion.
+def judge(
+    candidate: Candidate, standing: Standing | None, past: Past | None, margin: float, force: bool
+) -> Verdict:
+    """Decide whether a candidate replaces the champion, which is another model.
 
-    It must be at least `margin` above chance and better than the champion on the same split. `force`
-    skips the comparison with the champion, as does another way of serving the champion's own model.
+    It must be at least `margin` above chance, better than the champion on the same split, and without a
+    `past`: while a champion stands, a person decided against such a model, and only a person decides
+    otherwise. `force` skips all but the first.
     """
     accuracy, least = candidate.validation_accuracy, 1 / len(candidate.classes) + margin
     if not math.isfinite(accuracy):
@@ -90,21 +122,20 @@ def judge(candidate: Candidate, standing: Standing | None, margin: float, force:
             f"validation accuracy {accuracy:.4f} is below {least:.4f}, chance plus promotion.margin {margin}"
         )
         return Verdict(False, reason)
-    if standing is None:
-        return Verdict(True, candidate.merit, "there was no champion before it")
-    if standing.model_digest == candidate.tags["model_digest"]:
-        return Verdict(
-            True, candidate.merit, "the same model as the champion before it, served in another way"
-        )
+    if standing is None and past is None:
+        return Verdict(True, f"{candidate.merit}; there was no champion before it")
     if force:
-        return Verdict(True, candidate.merit, "forced")
+        return Verdict(True, f"{candidate.merit}; forced")
+    if past is not None:
+        return Verdict(False, past.reason)
+    assert standing is not None
     if standing.split_digest != candidate.tags["split_digest"]:
         reason = "the champion was scored on another split, so the two cannot be compared"
         return Verdict(False, f"{reason}; `make promote FORCE=1` promotes it anyway")
     what, accuracy, other = comparable(candidate, standing)
     if accuracy <= other:
         return Verdict(False, f"{what} {accuracy:.4f} is not better than the champion's {other:.4f}")
-    return Verdict(True, candidate.merit, f"the champion before it had {other:.4f}")
+    return Verdict(True, f"{candidate.merit}; the champion before it had {other:.4f}")
 
 
 def comparable(candidate: Candidate, standing: Standing) -> tuple[str, float, float]:

@@ -14,6 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from pipeline.stages.promote import packaging
 from pipeline.stages.promote.gate import Candidate
+from pipeline.support import mlflow_registry
 from pipeline.support.digests import file_digest
 from pipeline.support.model_files import AFTER_TRAINING
 
@@ -41,7 +42,7 @@ def register(candidate: Candidate) -> str:
         step=AFTER_TRAINING,
     )
     with contextlib.suppress(MlflowException):  # it exists already
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=mlflow_registry.NOTE)
     version = client.create_model_version(
         name, logged.model_uri, candidate.run_id, tags=candidate.identity, model_id=logged.model_id
     )
@@ -61,8 +62,8 @@ def link(model_id: str, name: str, version: str) -> None:
 class ServedModel:
     """MLflow's pyfunc flavour, without two things that `Model.log` would do.
 
-    It need not try the example, since `trial.check` does more. And the served model's configuration is not
-    a parameter of the training: `Model.log` would log it as such if it saw `model_config`.
+    It need not try the example, since `serving_check.check` does more. And the served model's configuration
+    is not a parameter of the training: `Model.log` would log it as such if it saw `model_config`.
     """
 
     @staticmethod
@@ -78,7 +79,7 @@ def is_version_of(version: ModelVersion, candidate: Candidate) -> bool:
     with TemporaryDirectory() as folder:
         try:
             mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}", dst_path=folder)
-            files = packaging.files(candidate.tags["model_digest"])
+            files = packaging.files(candidate.digest)
             return all(file_digest(Path(folder, path)) == digest for path, digest in files.items())
         except (MlflowException, OSError):  # without one of these files, or without any
             return False

@@ -4,7 +4,8 @@
 
 Registers the model that `select` chose and makes it champion, unless the gate refuses it: see gate.py. Reads
 params.yaml (promotion, serving), selection.json, data/prepared/{split,validation}, and the chosen model with
-its predictions. Writes no file: what is served is said by the registry alone.
+its predictions. Describes its version by the model card, if `report` has
+written it. Writes no file: the registry alone says what is served.
 """
 
 import click
@@ -13,33 +14,33 @@ from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
 from pipeline.shared.selection import Selection, read_selection
 from pipeline.shared.stored import read_probabilities, views_of
-from pipeline.stages.promote import registry
 from pipeline.stages.promote.gate import Candidate
-from pipeline.stages.promote.registry import Outcome
-from pipeline.stages.promote.repair import repair
+from pipeline.stages.promote.promotion import promote
 from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.errors import PipelineError
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
+from pipeline.support.mlflow_outputs import describe_versions
 from pipeline.support.paths import PREPARED, SELECTION
 
 CHECKED = 32  # validation images whose served answers are compared with the predictions
 
 
 @click.command(cls=SingleInstance)
-@click.option("--force", is_flag=True, help="Do not compare it with the current champion.")
+@click.option(
+    "--force", is_flag=True, help="Also a former champion, or one that is not better than the champion."
+)
 def main(force: bool) -> None:
     """Make the chosen model champion."""
     params = Params.read()
     mlflow_store.check()
-    lines = repair(params.data.dataset)
     check_inputs(SELECTION)
-    outcome = promote_selection(read_selection(), params, force)
-    print("\n".join(lines + outcome.lines))
+    print("\n".join(promote_selection(read_selection(), params, force)))
+    describe_versions(params.data.dataset)
 
 
-def promote_selection(selection: Selection, params: Params, force: bool = False) -> Outcome:
-    """Make the chosen model champion, if the gate accepts it.
+def promote_selection(selection: Selection, params: Params, force: bool = False) -> list[str]:
+    """Make the chosen model champion, if the gate accepts it. Returns what was done, in lines.
 
     Raises PipelineError if the files are not of the model that was chosen.
     """
@@ -67,4 +68,4 @@ def promote_selection(selection: Selection, params: Params, force: bool = False)
         mean_validation_accuracy=selection.mean_validation_accuracy,
         seeds=selection.seeds,
     )
-    return registry.promote(candidate, params.promotion.margin, force)
+    return promote(candidate, params.promotion.margin, force)

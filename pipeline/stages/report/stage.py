@@ -18,9 +18,10 @@ from pipeline.params import Params
 from pipeline.stages.report import comparison_figures, documents
 from pipeline.stages.report.results import DIAGNOSIS_COLUMNS, Results, read_results
 from pipeline.support import mlflow_store
+from pipeline.support.digests import file_digest
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
-from pipeline.support.mlflow_outputs import cpu_minutes, describe_champion, log_report
+from pipeline.support.mlflow_outputs import cpu_minutes, describe_versions, log_report
 from pipeline.support.paths import (
     DIAGNOSIS,
     EVALUATION,
@@ -62,13 +63,16 @@ def main() -> None:
     (REPORTS / "model-card.md").write_text(documents.model_card(results))
     (REPORTS / "report.html").write_text(documents.html_page(text, REPORTS, title))
     log_report(results.facts["name"], accuracy_by_minutes(results))
-    describe_champion(results.facts["name"], results.chosen)
+    describe_versions(results.facts["name"])
     print(f"report: {REPORTS / 'report.md'} and {REPORTS / 'report.html'}")
 
 
 def accuracy_by_minutes(results: Results) -> Figure | None:
     """The figure of accuracy against training time, of the variants whose time MLflow knows."""
-    minutes = {(one.variant, one.seed): cpu_minutes(results.facts["name"], one) for one in results.models}
+    minutes = {
+        (one.variant, one.seed): cpu_minutes(results.facts["name"], file_digest(one.model))
+        for one in results.models
+    }
     means = pd.Series(minutes, dtype=float).groupby(level=0).mean()
     table = results.table.assign(minutes=means).dropna(subset="minutes")
     return comparison_figures.frontier(table) if len(table) else None

@@ -1,4 +1,4 @@
-"""The registry's gate, its two aliases and the tags of a version, with a real store."""
+"""The gate, the two aliases, the history and the tags of a version, with a real store."""
 
 import re
 import shutil
@@ -19,10 +19,10 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from pipeline.core import model_file, prediction
 from pipeline.core.backend import keras
-from pipeline.stages.promote import packaging, registry, serving_check
+from pipeline.stages.promote import packaging, promotion, serving_check
 from pipeline.stages.promote.gate import Candidate, Standing, judge
 from pipeline.stages.promote.registration import is_version_of
-from pipeline.stages.promote.repair import repair
+from pipeline.support import mlflow_registry
 from pipeline.support.digests import file_digest
 from pipeline.support.errors import PipelineError
 from tests.conftest import ROOT
@@ -53,6 +53,7 @@ class Registry:
     folder: Path
     first: Candidate
     better: Candidate
+    best: Candidate  # which no one promoted
     lines: list[str] = field(default_factory=list)  # what each promotion said
     aliases: list[dict[str, str]] = field(default_factory=list)  # how they stood after it
 
@@ -95,7 +96,7 @@ def new_run() -> str:
 
 def promote(candidate: Candidate, force: bool = False) -> str:
     """What the registry did with a candidate, in lines."""
-    return "\n".join(registry.promote(candidate, MARGIN, force).lines)
+    return "\n".join(promotion.promote(candidate, MARGIN, force))
 
 
 def aliases() -> dict[str, str]:
@@ -108,7 +109,7 @@ def version(number: int) -> ModelVersion:
 
 
 def versions() -> list[ModelVersion]:
-    return registry.versions(NAME)
+    return mlflow_registry.versions(NAME)
 
 
 def state() -> Any:
@@ -131,7 +132,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         mlflow.MlflowClient().create_experiment(NAME, artifact_location=str(folder / "artifacts"))
         patch.setattr(serving_check, "new_process", this_process)
-        made = Registry(folder, new_candidate(folder, 1, 0.6), new_candidate(folder, 2, 0.65))
+        first, better, best = (new_candidate(folder, seed, 0.55 + seed / 20) for seed in (1, 2, 3))
+        made = Registry(folder, first, better, best)
         for candidate in (made.first, made.better):
             made.lines.append(promote(candidate))
             made.aliases.append(aliases())
@@ -155,28 +157,27 @@ CHANCE = "is below 0.2000, chance plus promotion.margin 0.1"
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "champion", "force", "reason", "comparison"),
+    ("accuracy", "champion", "force", "accepted", "reason"),
     [
-        (0.65, {"validation_accuracy": 0.65}, False, f"{BETTER} 0.6500", None),
-        (0.65, {"validation_accuracy": 0.9}, True, BEST, "forced"),
-        (0.65, {"split_digest": "another"}, False, OTHER_SPLIT, None),
-        (0.65, {"split_digest": "another"}, True, BEST, "forced"),
-        (0.19, None, False, CHANCE, None),
-        (0.19, {}, True, CHANCE, None),
-        (float("nan"), None, False, "its validation accuracy is nan", None),
-        (float("inf"), {}, True, "its validation accuracy is inf", None),
+        (0.65, {"validation_accuracy": 0.65}, False, False, f"{BETTER} 0.6500"),
+        (0.65, {"validation_accuracy": 0.9}, True, True, f"{BEST}; forced"),
+        (0.65, {"split_digest": "another"}, False, False, OTHER_SPLIT),
+        (0.65, {"split_digest": "another"}, True, True, f"{BEST}; forced"),
+        (0.19, None, False, False, CHANCE),
+        (0.19, {}, True, False, CHANCE),
+        (float("nan"), None, False, False, "its validation accuracy is nan"),
+        (float("inf"), {}, True, False, "its validation accuracy is inf"),
     ],
 )
 def test_gate(
-    filled: Registry, accuracy: float, champion: Any, force: bool, reason: str, comparison: str | None
+    filled: Registry, accuracy: float, champion: Any, force: bool, accepted: bool, reason: str
 ) -> None:
     """For `better`, with this accuracy, and `first` as the champion, but for these tags."""
     described = filled.first.tags | {"validation_accuracy": 0.6, "test_accuracy": 0.7}
     standing = None if champion is None else Standing.model_validate(described | champion)
-    verdict = judge(replace(filled.better, validation_accuracy=accuracy), standing, MARGIN, force)
-    assert verdict.accepted == (comparison is not None)
+    verdict = judge(replace(filled.better, validation_accuracy=accuracy), standing, None, MARGIN, force)
+    assert verdict.accepted == accepted
     assert reason in verdict.reason
-    assert (comparison or "") in verdict.comparison
     assert "\n" not in verdict.reason
 
 
@@ -197,7 +198,7 @@ def test_means_are_compared_with_means(filled: Registry, seeds: int, champion: A
     """`better` has 0.65, and 0.63 in the mean of its seeds; the champion 0.6."""
     tags = filled.first.tags | {"validation_accuracy": 0.6, "test_accuracy": 0.7}
     verdict = judge(
-        replace(filled.better, seeds=seeds), Standing.model_validate(tags | champion), MARGIN, False
+        replace(filled.better, seeds=seeds), Standing.model_validate(tags | champion), None, MARGIN, False
     )
     assert reason in verdict.reason
     assert verdict.accepted == ("not" not in reason)
@@ -208,10 +209,7 @@ def test_first_model_becomes_champion_and_has_tags_that_say_why(filled: Registry
     reason = "shallow has the highest validation accuracy, 0.6000; there was no champion before it"
     assert filled.lines[0] == f"{NAME}: version 1 is champion: {reason}"
     assert tag_of_run(filled.first) == f"version 1: {reason}"
-    assert re.fullmatch("[0-9a-f]{32}", version(1).tags["promotion_id"])
     assert version(1).tags == filled.first.tags | filled.first.identity | {
-        "promotion_id": version(1).tags["promotion_id"],
-        "replaces": "none",
         "validation_accuracy": "0.600000",
         "test_accuracy": "0.590000",
         "mean_validation_accuracy": "0.580000",
@@ -225,7 +223,6 @@ def test_better_model_takes_its_place_and_the_old_one_becomes_previous(filled: R
     reason = "shallow has the highest validation accuracy, 0.6500; the champion before it had 0.6000"
     assert filled.lines[1] == f"{NAME}: version 2 is champion: {reason}"
     assert version(2).tags["promotion"] == reason
-    assert version(2).tags["replaces"] == version(1).tags["promotion_id"]
     assert version(2).run_id == filled.better.run_id
     run = mlflow.MlflowClient().get_run(str(filled.better.run_id))
     assert (run.info.status, run.info.end_time) == ("FINISHED", ENDED)
@@ -233,17 +230,15 @@ def test_better_model_takes_its_place_and_the_old_one_becomes_previous(filled: R
 
 def test_same_model_again_changes_nothing(store: Registry) -> None:
     before, again = state(), replace(store.better, run_id=new_run(), validation_accuracy=0.99)
-    outcome = registry.promote(again, MARGIN)
-    assert outcome.lines == [f"{NAME}: version 2 stays champion: it is the same model"]
+    assert promote(again) == f"{NAME}: version 2 stays champion: it is the same model"
     assert state() == before
     assert tag_of_run(again) is None
 
 
 def test_refusal_is_written_on_the_run_and_changes_nothing(store: Registry) -> None:
-    before, worse = state(), replace(store.first, run_id=new_run())
-    outcome = registry.promote(worse, MARGIN)
+    before, worse = state(), replace(store.best, run_id=new_run(), validation_accuracy=0.6)
     reason = "validation accuracy 0.6000 is not better than the champion's 0.6500"
-    assert outcome.lines == [f"{NAME}: not promoted: {reason}"]
+    assert promote(worse) == f"{NAME}: not promoted: {reason}"
     assert tag_of_run(worse) == f"refused: {reason}"
     assert state() == before
 
@@ -252,48 +247,17 @@ def test_refusal_is_written_on_the_run_and_changes_nothing(store: Registry) -> N
 def test_champion_with_bad_tags_is_reported_and_counts_as_none(
     store: Registry, tag: str, value: str | None
 ) -> None:
-    """A model without a run takes its place at the next sync."""
+    """For a model without a run, which waits for one."""
     client = mlflow.MlflowClient()
     client.delete_model_version_tag(NAME, "2", tag)
     if value is not None:
         client.set_model_version_tag(NAME, "2", tag, value)
-    before, tags = state(), {"model_digest": "other", "split_digest": "split"}
-    outcome = registry.promote(replace(store.first, run_id=None, tags=store.first.tags | tags), MARGIN)
+    before = state()
+    reported, waits = promote(replace(store.best, run_id=None, validation_accuracy=0.3)).splitlines()
     counts = f"{NAME}: version 2, the champion, counts as none: its tags are missing or invalid: {tag}"
-    assert outcome.lines[0] == counts
-    assert "run `make sync`" in outcome.lines[1]
-    assert outcome.verdict.accepted
+    assert reported == counts
+    assert waits.endswith("run `make sync`, then `make promote`")
     assert state() == before
-    client.set_model_version_tag(NAME, "1", "replaces", version(2).tags["replaces"])
-    assert repair(NAME) == []
-
-
-def test_a_champion_that_was_withdrawn_stays_withdrawn(store: Registry) -> None:
-    mlflow.MlflowClient().delete_registered_model_alias(NAME, registry.CHAMPION)
-    assert "version 1 is champion" in promote(replace(store.first, run_id=new_run()))
-    assert repair(NAME) == []
-    assert aliases()["champion"] == "1"
-
-
-def test_a_double_with_an_alias_of_the_users_own_is_kept(store: Registry) -> None:
-    client = mlflow.MlflowClient()
-    for alias in ("staging", ""):
-        double = client.create_model_version(NAME, str(store.better.model.parent), tags=store.better.identity)
-        if alias:
-            client.set_registered_model_alias(NAME, alias, double.version)
-    assert repair(NAME) == [f"{NAME}: deleted version 4: it duplicates version 2"]
-    assert aliases()["staging"] == "3"
-
-
-def test_version_with_the_tags_of_another_model_is_not_taken_for_it(store: Registry) -> None:
-    client = mlflow.MlflowClient()
-    raw = client.create_model_version(NAME, str(store.better.model.parent), tags=store.better.identity)
-    client.set_registered_model_alias(NAME, registry.CHAMPION, raw.version)
-    assert not is_version_of(raw, store.better)
-    reported, promoted = promote(replace(store.better, run_id=new_run())).splitlines()
-    assert f"version {raw.version}, the champion, counts as none" in reported
-    assert "version 2 is champion" in promoted
-    assert aliases() == {"champion": "2", "previous": str(raw.version)}
 
 
 def test_served_probabilities_may_differ_by_rounding_only(store: Registry) -> None:
@@ -312,7 +276,7 @@ def with_other_answers(store: Registry, run_id: str) -> Candidate:
 def with_a_layer_of_its_own(store: Registry, run_id: str) -> Candidate:
     layers = [OwnLayer(), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(len(CLASSES))]
     model = keras.Sequential([keras.Input((32, 32, 3), dtype="uint8"), *layers])
-    return new_candidate(store.folder, 3, 0.9, run_id=run_id, model=model)
+    return new_candidate(store.folder, 9, 0.9, run_id=run_id, model=model)
 
 
 def without_its_file(store: Registry, run_id: str) -> Candidate:
@@ -347,14 +311,14 @@ def test_rollback_without_an_alias_is_an_error(name: str, alias: str) -> None:
     if name == NAME:
         mlflow.MlflowClient().delete_registered_model_alias(NAME, alias)
     with pytest.raises(PipelineError, match=f"'{name}' has no version with the alias '{alias}'$"):
-        registry.rollback(name)
+        mlflow_registry.rollback(name)
 
 
 def test_rollback_to_a_version_that_cannot_be_loaded_is_refused(store: Registry, workplace: Path) -> None:
     shutil.copy(ROOT / "params.yaml", workplace)
     client = mlflow.MlflowClient()
     lost = client.create_model_version(NAME, str(store.better.model.parent))
-    client.set_registered_model_alias(NAME, registry.PREVIOUS, lost.version)
+    client.set_registered_model_alias(NAME, mlflow_registry.PREVIOUS, lost.version)
     refused = call(workplace, "rollback", MLFLOW_TRACKING_URI=mlflow.get_tracking_uri()).refusal
     assert refused.startswith(f"models:/{NAME}@previous: cannot be loaded: ")
     assert aliases() == {"champion": "2", "previous": str(lost.version)}
@@ -367,7 +331,7 @@ def test_champion_is_there_at_every_moment_of_a_forced_promotion_and_a_rollback(
         client = mlflow.MlflowClient()
         while not done.is_set():
             try:
-                seen.add(str(client.get_model_version_by_alias(NAME, registry.CHAMPION).version))
+                seen.add(str(client.get_model_version_by_alias(NAME, mlflow_registry.CHAMPION).version))
             except Exception as error:
                 missing.append(str(error))
             time.sleep(0.002)
@@ -379,7 +343,7 @@ def test_champion_is_there_at_every_moment_of_a_forced_promotion_and_a_rollback(
         assert "version 1 is champion" in promote(replace(store.first, run_id=new_run()), force=True)
         assert aliases() == {"champion": "1", "previous": "2"}
         wait_for(lambda: "1" in seen)
-        rolled_back = registry.rollback(NAME)
+        rolled_back = mlflow_registry.rollback(NAME)
     finally:
         done.set()
         watcher.join()
@@ -401,16 +365,112 @@ def test_served_champion_names_its_classes_origin_and_requirements(filled: Regis
     assert all(re.fullmatch(r"[a-z]+==[\d.]+", line) for line in pinned)
 
 
-def test_same_model_served_in_another_way_is_a_new_version(store: Registry) -> None:
-    """Although the gate would refuse another model of the same accuracy."""
-    changed = replace(store.better, batch_limit=store.better.batch_limit + 1)
+# A person's decision stands. The models: A, B and C have accuracies 0.6, 0.65 and 0.7; B replaced A.
+
+NAMES = {"A": "first", "B": "better", "C": "best"}
+BACK, FORCED = "`make rollback` makes it champion again", "`make promote FORCE=1` makes it champion again"
+STORIES = [  # steps, what the last one says, the champion and `previous` after it, and the history
+    ("rollback, promote B", f"its version 2 was champion before; {BACK}", "A", "B", "BA"),
+    ("rollback, promote B, force B", "is champion: .*; forced", "B", "A", "AB"),
+    ("rollback, promote C", "is champion: .*; the champion before it had 0.6000", "C", "A", "BAC"),
+    ("alias A, promote B", f"its version 2 was champion before; {FORCED}", "A", "A", "BA"),
+    ("alias A, delete B, promote B", f"its version 2 was deleted; {FORCED}", "A", "A", "BA"),
+    ("alias A, delete B, force B", "version 3 is champion: .*; forced", "B", "A", "AB"),
+    ("delete B, promote B", "version 3 is champion: .*; there was no champion before it", "B", "A", "AB"),
+    ("promote A", f"its version 1 was champion before; {BACK}", "B", "A", "AB"),
+    ("force A, promote B", f"its version 2 was champion before; {BACK}", "A", "B", "BA"),
+    ("force A, promote B, rollback, promote A", f"its version 1 was champion .*; {BACK}", "B", "A", "AB"),
+    ("crash C, promote C", "version 3 stays champion: it is the same model", "C", "B", "ABC"),
+    ("crash C, promote C, alias B, promote C", f"its version 3 was champion .*; {FORCED}", "B", "B", "ACB"),
+    ("crash C, rollback, promote C", f"its version 3 was champion before; {BACK}", "B", "C", "ACB"),
+    ("untested C, promote C", "version 3 is champion", "C", "B", "ABC"),
+    ("untested C, delete C, promote C", f"its version 3 was deleted; {FORCED}", "B", "A", "AB"),
+]
+
+
+def act(store: Registry, step: str) -> str:
+    """Do one step of a story, and return what it said.
+
+    `crash` is one after the alias moved, `untested` one after the registration; `alias` and `delete` are what
+    a person does in MLflow's UI.
+    """
+    what, _, model = step.partition(" ")
+    client, candidate = mlflow.MlflowClient(), getattr(store, NAMES.get(model, "first"))
+    found = [str(version.version) for version in mlflow_registry.versions(NAME, candidate.digest)]
+    if what == "rollback":
+        return mlflow_registry.rollback(NAME)
+    if what in {"promote", "force"}:
+        return promote(candidate, force=what == "force")
+    if what == "alias":
+        client.set_registered_model_alias(NAME, mlflow_registry.CHAMPION, found[0])
+    elif what == "delete":
+        for number in found:
+            client.delete_model_version(NAME, number)
+    else:
+        broken = (mlflow_registry, "note_champion") if what == "crash" else (serving_check, "check")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(*broken, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                promote(candidate)
+    return ""
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("steps", "says", "champion", "previous", "history"), STORIES)
+def test_a_persons_decision_stands(
+    store: Registry, steps: str, says: str, champion: str, previous: str, history: str
+) -> None:
+    letters = {getattr(store, name).digest: letter for letter, name in NAMES.items()}
+    said = [act(store, step) for step in steps.split(", ")]
+    assert re.search(says, said[-1])
+    stand = {alias: letters[version(int(number)).tags["model_digest"]] for alias, number in aliases().items()}
+    assert stand == {"champion": champion, "previous": previous}
+    assert "".join(letters[digest] for digest in mlflow_registry.history(NAME)) == history
+
+
+def test_the_champion_served_in_another_way_is_a_new_version_but_no_promotion(store: Registry) -> None:
+    history, changed = mlflow_registry.history(NAME), replace(store.better, batch_limit=5)
     line = promote(changed)
     number = aliases()["champion"]
-    assert f"version {number} is champion: " in line
-    assert line.endswith("the same model as the champion before it, served in another way")
-    assert aliases()["previous"] == "2"
-    assert version(int(number)).tags["model_digest"] == version(2).tags["model_digest"]
+    same = "the same model as version 2, served in another way"
+    assert line == f"{NAME}: version {number} is champion: {same}"
+    assert aliases()["previous"] == "1"
+    assert mlflow_registry.history(NAME) == history
+    assert Standing.model_validate(version(int(number)).tags) == Standing.model_validate(version(2).tags)
     assert promote(changed).endswith("it is the same model")
+    promote(store.better)
+    assert aliases() == store.aliases[-1]  # the first version again
+
+
+def test_the_champion_whose_files_are_gone_is_registered_again_but_not_promoted(store: Registry) -> None:
+    history, files = mlflow_registry.history(NAME), store.folder / "artifacts/models"
+    files.rename(files.with_name("gone"))
+    try:
+        line = promote(store.better)
+        assert "is champion: the same model as version 2, registered again" in line
+        assert mlflow_registry.history(NAME) == history
+        assert aliases() == {"champion": "3", "previous": "1"}
+    finally:
+        shutil.rmtree(files)
+        files.with_name("gone").rename(files)
+
+
+def test_version_with_the_tags_of_another_model_is_not_taken_for_it(store: Registry) -> None:
+    client = mlflow.MlflowClient()
+    raw = client.create_model_version(NAME, str(store.better.model.parent), tags=store.better.identity)
+    client.set_registered_model_alias(NAME, mlflow_registry.CHAMPION, raw.version)
+    assert not is_version_of(raw, store.better)
+    assert "version 2 is champion: the same model as version 3, registered again" in promote(store.better)
+
+
+def test_a_damaged_history_is_no_traceback(store: Registry) -> None:
+    key = f"{mlflow_registry.HISTORY}{store.first.digest}"
+    mlflow.MlflowClient().set_registered_model_tag(NAME, key, "by hand")
+    assert [*mlflow_registry.history(NAME)] == [store.better.digest]
+    assert "`make rollback` makes it champion again" in promote(store.first)  # since it is `previous`
 
 
 @pytest.mark.usefixtures("store")
@@ -430,7 +490,7 @@ def test_an_alias_that_another_machine_creates_at_that_moment_is_set_again(
         real(*arguments)
 
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", collide)
-    registry.set_alias(NAME, registry.CHAMPION, "1")
+    mlflow_registry.set_alias(NAME, mlflow_registry.CHAMPION, "1")
     assert aliases()["champion"] == "1"
     with pytest.raises(MlflowException, match="UNIQUE"):
-        registry.set_alias(NAME, registry.CHAMPION, "2")
+        mlflow_registry.set_alias(NAME, mlflow_registry.CHAMPION, "2")

@@ -1,0 +1,48 @@
+"""Print which model is champion, since when and why, and what became of the model that was chosen last.
+
+    python -m pipeline champion
+
+Reads params.yaml (data), selection.json, and MLflow's registry with the run of the chosen model.
+"""
+
+import click
+
+from pipeline.params import Params
+from pipeline.shared.selection import Selection, read_selection
+from pipeline.support import mlflow_registry, mlflow_runs, mlflow_store
+from pipeline.support.mlflow_registry import CHAMPION, DIGEST
+from pipeline.support.paths import SELECTION
+
+
+@click.command()
+def main() -> None:
+    """Print the champion."""
+    show(Params.read().data.dataset)
+
+
+def show(name: str) -> None:
+    """Print the champion of a registered model, and the chosen model if it is another one."""
+    mlflow_store.check()
+    champion = mlflow_registry.version_at(name, CHAMPION)
+    digest = champion.tags.get(DIGEST) if champion else None
+    if champion is None:
+        print(f"{name}: there is no champion")
+    else:
+        model = "-".join(champion.tags.get(key, "unknown") for key in ("variant", "seed"))
+        last = [*mlflow_registry.history(name).items()][-1:]
+        by_hand = "since an unknown time: its alias was set by hand"
+        since = next((f"since {e.since} UTC: {e.why}" for known, e in last if known == digest), by_hand)
+        print(f"{name}: version {champion.version} is champion, {model}, {since}")
+    if SELECTION.is_file() and (selection := read_selection()).model_digest != digest:
+        print(f"{name}: {verdict(name, selection)}")
+
+
+def verdict(name: str, selection: Selection) -> str:
+    """What became of the chosen model, by the tag that `promote` wrote on its run."""
+    tags = {DIGEST: selection.model_digest, "variant": selection.variant, "seed": str(selection.seed)}
+    run = mlflow_runs.find_run(name, tags)
+    found = run.data.tags.get("promotion", "") if run else ""
+    chosen = f"the chosen model, {selection.files.name},"
+    if found.startswith("refused: "):
+        return f"{chosen} was refused: {found.removeprefix('refused: ')}"
+    return f"{chosen} is not champion: `make promote` asks for it"

@@ -1,0 +1,120 @@
+"""Makes a candidate champion of its registered model if the gate accepts it.
+
+The tags of its version say why it was chosen; those of its run, what became of it.
+"""
+
+import os
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from pydantic import ValidationError
+
+from pipeline.stages.promote import serving_check
+from pipeline.stages.promote.gate import Candidate, Past, Standing, judge
+from pipeline.stages.promote.registration import is_version_of, register
+from pipeline.support import mlflow_registry
+from pipeline.support.mlflow_registry import CHAMPION, PREVIOUS
+
+
+def promote(candidate: Candidate, margin: float, force: bool = False) -> list[str]:
+    """Make the candidate champion if it passes the gate. Returns what was done, in lines.
+
+    The old champion becomes `previous`. If the candidate is champion already, it is only registered again if
+    it is served in another way or its files are gone. Raises PipelineError before an alias moves if the
+    served model does not answer as the candidate did. One promotion at a time on a machine; of two machines
+    that promote at once, the last one wins.
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    name = candidate.registered_name
+    with mlflow_registry.one_at_a_time(name):
+        champion = mlflow_registry.version_at(name, CHAMPION)
+        if champion is not None:
+            mlflow_registry.complete_history(champion)
+            if champion.tags.get(mlflow_registry.DIGEST) == candidate.digest:
+                return [serve(candidate, champion)]
+        standing, lines = described_by(champion)
+        verdict = judge(candidate, standing, past_of(candidate) if champion else None, margin, force)
+        if not verdict.accepted:
+            tag_run(candidate, f"refused: {verdict.reason}")
+            return [*lines, f"{name}: not promoted: {verdict.reason}"]
+        if candidate.run_id is None:
+            return [*lines, without_run(candidate)]
+        version = servable_version(candidate, verdict.reason)
+        if champion is not None:
+            mlflow_registry.set_alias(name, PREVIOUS, champion.version)
+        mlflow_registry.set_alias(name, CHAMPION, version.version)
+        mlflow_registry.note_champion(version, verdict.reason)
+        tag_run(candidate, f"version {version.version}: {verdict.reason}")
+        return [*lines, f"{name}: version {version.version} is champion: {verdict.reason}"]
+
+
+def serve(candidate: Candidate, champion: ModelVersion) -> str:
+    """Move the alias of the candidate's model to a version that serves it as asked; nothing is promoted."""
+    name = candidate.registered_name
+    if is_version_of(champion, candidate):
+        return f"{name}: version {champion.version} stays champion: it is the same model"
+    if candidate.run_id is None:
+        return without_run(candidate)
+    served_alike = candidate.identity.items() <= champion.tags.items()
+    change = "registered again, since its files are not intact" if served_alike else "served in another way"
+    reason = f"the same model as version {champion.version}, {change}"
+    version = servable_version(candidate, reason)
+    mlflow_registry.set_alias(name, CHAMPION, version.version)
+    tag_run(candidate, f"version {version.version}: {reason}")
+    return f"{name}: version {version.version} is champion: {reason}"
+
+
+def without_run(candidate: Candidate) -> str:
+    """What to do for a candidate that MLflow has no run of."""
+    name = candidate.model_name
+    return f"{name}: MLflow has no complete run of it: run `make sync`, then `make promote`"
+
+
+def past_of(candidate: Candidate) -> Past | None:
+    """What a person may have decided about the candidate's model; None if it is new."""
+    name, digest = candidate.registered_name, candidate.digest
+    known = mlflow_registry.versions(name, digest)
+    previous = mlflow_registry.version_at(name, PREVIOUS)
+    is_previous = previous is not None and previous.tags.get(mlflow_registry.DIGEST) == digest
+    entry = mlflow_registry.history(name).get(digest)
+    registered = mlflow_registry.registered_version(name, digest)
+    if entry is None and not is_previous and (known or registered is None):
+        return None
+    last = str(known[0].version) if known else registered or (entry.version if entry else "")
+    return Past(last, deleted=not known, is_previous=is_previous)
+
+
+def described_by(champion: ModelVersion | None) -> tuple[Standing | None, list[str]]:
+    """The champion as its tags describe it; None, and a line that says so, if they are missing or invalid."""
+    if champion is None:
+        return None, []
+    try:
+        return Standing.model_validate(champion.tags), []
+    except ValidationError as error:
+        wrong = ", ".join(sorted({str(detail["loc"][0]) for detail in error.errors()}))
+        version = f"{champion.name}: version {champion.version}, the champion,"
+        return None, [f"{version} counts as none: its tags are missing or invalid: {wrong}"]
+
+
+def servable_version(candidate: Candidate, reason: str) -> ModelVersion:
+    """A version of the candidate that answers as it should, with tags that say why it was chosen.
+
+    The candidate is registered if it has none.
+    """
+    client, name = mlflow.MlflowClient(), candidate.registered_name
+    with serving_check.new_process() as answers:
+        known = mlflow_registry.versions(name, candidate.digest)
+        intact = (str(version.version) for version in known if is_version_of(version, candidate))
+        number = next(intact, None) or register(candidate)
+        mlflow_registry.note_registration(name, candidate.digest, number)
+        serving_check.check(answers, f"models:/{name}/{number}", candidate.images, candidate.probabilities)
+    tags = candidate.identity | candidate.described() | {"promotion": reason}
+    for key, value in tags.items():
+        client.set_model_version_tag(name, number, key, value)
+    return client.get_model_version(name, number)
+
+
+def tag_run(candidate: Candidate, promotion: str) -> None:
+    """Write what became of a candidate on its run."""
+    if candidate.run_id is not None:
+        mlflow.MlflowClient().set_tag(candidate.run_id, "promotion", promotion)
