@@ -77,12 +77,10 @@ def describe_versions(name: str) -> None:
 
     `promote` and `report` call it, so the one that runs second writes the description.
     """
-    if not CARD.is_file():
-        return
-    header, _, card = CARD.read_text().partition("\n---\n")
-    digest = re.search('^model_digest: "?([0-9a-f]{64})', header, re.MULTILINE)
-    for version in mlflow_registry.versions(name, digest[1]) if digest else []:
-        spent = cost(name, digest[1])
+    header, _, card = CARD.read_text().partition("\n---\n") if CARD.is_file() else ("", "", "")
+    found = re.search('^model_digest: "?([0-9a-f]{64})', header, re.MULTILINE)
+    for version in mlflow_registry.versions(name, found[1]) if found else []:
+        spent = cost(name, version.tags["model_digest"])
         text = card.partition("\n## Results by class")[0].strip()[: LONGEST - len(spent)] + spent
         if version.description != text:
             mlflow.MlflowClient().update_model_version(name, version.version, description=text)
