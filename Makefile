@@ -10,7 +10,7 @@ OUTS := data/raw data/download data/prepared recipes models predictions metrics 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help setup check quickstart plan repro train champion promote rollback sync experiments cluster search ui serve demo \
-        backup restore clean lint format test test-faults test-system test-cluster test-all system-packages audit \
+        clean lint format test test-faults test-system test-cluster test-all system-packages audit \
         bench bench-full lock
 
 help:  ## list the targets
@@ -78,13 +78,6 @@ serve: setup  ## serve the champion on http://127.0.0.1:5001; of another dataset
 
 demo: $(VENV)/demo  ## a page to try the champion on, http://127.0.0.1:8501; MODEL as for serve
 	@python -m pipeline demo $(if $(MODEL),--model='models:/$(MODEL)@champion')
-
-backup: setup  ## back up MLflow's SQLite store and artifacts to backups/, or to FILE
-	@python -m pipeline backup $(if $(FILE),'$(FILE)')
-
-restore: setup  ## restore a backup into an empty store: make restore FILE=backups/...
-	@test -n "$(FILE)" || { echo "error: FILE: missing: make restore FILE=backups/..."; exit 1; }
-	@python -m pipeline restore '$(FILE)'
 
 clean: setup  ## list what would be deleted; YES=1 deletes it (dvc checkout restores all but quickstart and download)
 	@du -shc $(JUNK) $(OUTS) 2>/dev/null || true
