@@ -127,7 +127,7 @@ def test_an_upgraded_store_has_its_runs_and_its_champion_and_takes_new_ones(old:
     assert run is not None
     assert (run.info.run_id, run.data.params, run.data.metrics) == (RUN, {"epochs": "30"}, {"val_loss": 0.5})
     version = mlflow.MlflowClient().get_model_version_by_alias("digits", "champion")
-    assert (version.version, version.run_id) == (1, RUN)
+    assert (str(version.version), version.run_id) == ("1", RUN)
     with mlflow_runs.training_run("digits", "shallow-1", TAGS | {"seed": "1"}):
         mlflow.log_metric("val_loss", 0.4)
 
