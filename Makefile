@@ -61,14 +61,15 @@ sync: check  ## log the runs, versions and aliases that MLflow lacks
 experiments: setup  ## compare the experiments of `dvc exp run`: the settings and accuracies that changed
 	dvc exp show --only-changed --drop '^(?!Experiment|variant|seed|split|training|.*accuracy$$)'
 
-cluster: $(VENV)/cluster  ## install Ray, for EXECUTOR=ray and search, on each node (docs/cluster.md)
+cluster: $(VENV)/cluster  ## install Ray, for EXECUTOR=ray, on each node (docs/cluster.md)
 $(VENV)/cluster $(VENV)/demo: $(VENV)/%: $(VENV)/made requirements-%.lock
 	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-$*.lock
 	@touch $@
 
-search: check cluster  ## search for better settings of a variant: make search VARIANT=shallow TRIALS=40, ranges in search.yaml
+search: check $(if $(filter ray,$(EXECUTOR)),cluster)  ## search for better settings: make search VARIANT=shallow TRIALS=40 SEEDS=3, ranges in search.yaml; JOBS and EXECUTOR as for repro
 	@test -n "$(VARIANT)" || { echo "error: VARIANT: missing: make search VARIANT=shallow"; exit 1; }
-	@python -m pipeline search '$(VARIANT)' $(if $(TRIALS),--trials='$(TRIALS)')
+	@python -m pipeline search '$(VARIANT)' $(if $(TRIALS),--trials='$(TRIALS)') $(if $(SEEDS),--seeds='$(SEEDS)') \
+	  $(if $(JOBS),--jobs='$(JOBS)') $(if $(EXECUTOR),--executor='$(EXECUTOR)')
 
 ui: setup  ## look at runs and models on http://127.0.0.1:5000
 	mlflow ui
@@ -103,7 +104,7 @@ test-system: system-packages  ## the tests that need a browser, Postgres or ngin
 	$(PYTEST) -m "system and not faults and not cluster"
 
 test-cluster: $(VENV)/cluster  ## the tests of Ray: nodes that die, a search
-	$(PYTEST) tests/running/test_cluster.py tests/commands/test_search.py
+	$(PYTEST) tests/running/test_cluster.py tests/commands/test_search.py -m "system or cluster"
 
 test-all: system-packages  ## all tests but the longest of Ray, with one quickstart for all of them
 	$(PYTEST) --numprocesses=$$(($$(nproc) + 1)) -m "not cluster"  # the tests of faults mostly wait

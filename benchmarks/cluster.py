@@ -14,10 +14,11 @@ import psutil
 from rich.console import Console
 
 from pipeline import params
-from pipeline.commands import plan, repro
+from pipeline.commands import plan
 from pipeline.core.keys import code_digests
 from pipeline.core.recipe import Recipe
 from pipeline.running import scheduler
+from pipeline.running.executor import make_executor
 from pipeline.running.job import Job, Report
 from pipeline.running.view import View, report
 from pipeline.stages.report.markdown import markdown_table
@@ -56,7 +57,7 @@ def measure(number: int, settings: params.Params) -> dict[str, str]:
     jobs = [replace(job, files=ModelFiles(first.variant, seed)) for seed in range(number)]
     before, began, everyone = sum(driver.cpu_times()[:2]), time.monotonic(), sum(psutil.cpu_times()[:3])
     with View(Console(quiet=True), number) as view:
-        cluster = repro.make_executor("ray", settings, jobs, None)
+        cluster = make_executor("ray", settings, jobs, None)
         joined = time.monotonic()
         scheduler.run(jobs, cluster, view)
     wall = time.monotonic() - joined

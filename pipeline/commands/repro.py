@@ -12,10 +12,8 @@ stops what runs and keeps finished results.
 import re
 import signal
 import sys
-from collections.abc import Sequence
 
 import click
-import joblib
 import mlflow
 from rich.console import Console
 
@@ -23,11 +21,9 @@ from pipeline.commands import plan
 from pipeline.core.keys import code_digests
 from pipeline.params import Params
 from pipeline.running import dvc_repro, scheduler, worker
-from pipeline.running.job import Job
-from pipeline.running.local import Pool
+from pipeline.running.executor import make_executor
 from pipeline.running.view import View
 from pipeline.support import integrity, job_results, mlflow_runs
-from pipeline.support.errors import PipelineError
 from pipeline.support.locks import SingleInstance
 
 
@@ -72,17 +68,6 @@ def reproduce(params: Params, jobs: int | None = None, executor: str = "local") 
     left = ", ".join(plan.outdated_stages())
     print(f"error: not done: {left}. Run the same command to continue.", file=sys.stderr)
     return 1
-
-
-def make_executor(name: str, params: Params, todo: Sequence[Job], jobs: int | None) -> scheduler.Executor:
-    """Where the trainings run. Raises PipelineError if Ray is not installed, or its cluster has no room."""
-    if name == "local":
-        return Pool(jobs or max(1, joblib.cpu_count() // params.training.threads), todo)
-    try:
-        from pipeline.running.ray_cluster import Cluster  # an optional dependency
-    except ModuleNotFoundError as error:
-        raise PipelineError(f"--executor ray: {error.name} is not installed: run `make cluster`") from error
-    return Cluster(params.cluster, todo, jobs)
 
 
 def forget_results(experiment: str) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
 from pipeline.running import worker
+from pipeline.running.executor import Stopped, WorkerDied
 from pipeline.running.job import Job
-from pipeline.running.scheduler import WorkerDied
 
 FAILED = 1  # the exit status of a worker whose job failed, and not the worker
 
@@ -26,7 +26,7 @@ class Pool:
         self.stopped = threading.Event()
 
     def run(self, job: Job, show: Callable[[str], None]) -> bool:
-        """Do a job in a worker of its own."""
+        """Do a job in a worker of its own (see `Executor`)."""
         gpu = self.free.get()
         try:
             status = worker.run(job, show, gpu, self.stopped)
@@ -34,7 +34,9 @@ class Pool:
             self.free.put(gpu)
         if status in {0, FAILED}:
             return status == 0
-        raise WorkerDied("interrupted" if status == worker.TERMINATED else f"its process ended with {status}")
+        if self.stopped.is_set():
+            raise Stopped
+        raise WorkerDied(f"its process ended with {status}")
 
     def stop(self) -> None:
         """Interrupt all workers, start no others, and end the server from which they are forked."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 import ray
@@ -14,9 +15,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import params
 from pipeline.running import ray_node, worker
+from pipeline.running.executor import Stopped, WorkerDied
 from pipeline.running.job import Job
 from pipeline.running.ray_connection import GIB, check_room, connect
-from pipeline.running.scheduler import WorkerDied
 from pipeline.support import job_results, mlflow_runs, mlflow_store
 from pipeline.support.errors import in_a_line, one_line
 from pipeline.support.locks import locked
@@ -24,6 +25,7 @@ from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import CHECKPOINTS
 
 ROOM = ("num_cpus", "num_gpus", "memory")
+Message = tuple[str, bytes | None]  # a line that a job printed; after an epoch with its checkpoint
 
 
 class Cluster:
@@ -36,49 +38,31 @@ class Cluster:
 
     def __init__(self, needs: params.Cluster, jobs: Sequence[Job], slots: int | None = None) -> None:
         connect()
-        for room in {tuple(options(job, needs)[key] for key in ROOM) for job in jobs}:
-            check_room(*room)
+        rooms = {tuple(options(job, needs)[key] for key in ROOM) for job in jobs}
+        self.slots = slots or max(len(jobs), *(check_room(*room) for room in rooms))
         self.needs = needs
         self.work = ray.remote(ray_node.work)
-        self.slots = slots or max(1, len(jobs))
         self.origin = mlflow_runs.origin()
         self.settings = {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_")}
-        if not ray_node.has_server(self.settings):
+        if any(job.tracks for job in jobs) and not ray_node.has_server(self.settings):
             worker.warm_up()  # for `complete`
         self.digest, self.data = ray_node.share_data()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.inbox = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        self.shows: dict[str, Callable[[str], None]] = {}
-        self.running: dict[str, Any] = {}
+        self.running: dict[str, tuple[Any, SimpleQueue[Message | None]]] = {}
         self.completing = threading.Lock()
         self.stopped = False
         self.receiver = threading.Thread(target=self._receive, daemon=True)
         self.receiver.start()
 
     def run(self, job: Job, show: Callable[[str], None]) -> bool:
-        """Do a job on a node, and take its results."""
-        name = job.files.name
-        with locked(f"train-{name}"):
+        """Do a job on a node, and fetch its results (see `Executor`)."""
+        with locked(f"train-{job.files.name}"):
             if self.stopped:
-                return False
-            self.shows[name] = show
-            task = self.work.options(**options(job, self.needs))
-            sent = replace(job, origin=self.origin)
-            self.running[name] = task.remote(
-                sent, self.digest, self.data, begins_with(job), self.settings, self.inbox
-            )
-            try:
-                succeeded, files, tracked = ray.get(self.running[name])
-            except ray.exceptions.TaskCancelledError:
-                return False
-            except ray.exceptions.RayTaskError as error:  # a full disk, say: not a failure of the training
-                raise WorkerDied(one_line(error.cause) or repr(error.cause)) from error
-            except ray.exceptions.RayError as error:
-                raise WorkerDied(in_a_line(str(error).partition("\n")[0])) from error
-            finally:
-                del self.running[name], self.shows[name]
+                raise Stopped
+            succeeded, files, tracked = self._run(job, show)
             job_results.unpack(files)
-            if succeeded and job.trains and not tracked:
+            if succeeded and job.trains and job.tracks and not tracked:
                 with self.completing:
                     if worker.run(partial(complete, job.result()), show):
                         show("its run is missing: `make sync` logs it")
@@ -87,33 +71,59 @@ class Cluster:
     def stop(self) -> None:
         """Interrupt what runs, and leave the cluster."""
         self.stopped = True
-        left = list(self.running.values())
-        for task in left:
+        running = list(self.running.values())
+        for task, _ in running:
             ray.cancel(task)
-        if left:
-            ray.wait(left, num_returns=len(left), timeout=worker.SECONDS_TO_STOP)
+        if running:
+            tasks = [task for task, _ in running]
+            ray.wait(tasks, num_returns=len(tasks), timeout=worker.SECONDS_TO_STOP)
+        for _, messages in running:
+            messages.put(None)
         self.inbox.put(None)
         self.receiver.join()
         ray.shutdown()
         worker.stop()
 
-    def _receive(self) -> None:
-        """Show what jobs print, and keep their checkpoints."""
-        while message := self.inbox.get():
-            name, line, checkpoint = message
-            with suppress(OSError, KeyError):  # a full disk; a bar that has just ended
+    def _run(self, job: Job, show: Callable[[str], None]) -> tuple[bool, ray_node.Files, bool]:
+        """What `ray_node.work` returns on a node; meanwhile show what it prints, and keep its checkpoints."""
+        name, messages = job.files.name, SimpleQueue[Message | None]()
+        sent = replace(job, origin=self.origin)
+        work = self.work.options(**options(job, self.needs))
+        task = work.remote(sent, self.digest, self.data, begins_with(job), self.settings, self.inbox)
+        self.running[name] = task, messages
+        task.future().add_done_callback(lambda _: messages.put(None))
+        try:
+            for line, checkpoint in iter(messages.get, None):
                 if checkpoint:
                     keep(name, checkpoint)
-                if show := self.shows.get(name):
-                    show(line)
+                show(line)
+            return ray.get(task)
+        except ray.exceptions.TaskCancelledError as error:
+            raise Stopped from error
+        except ray.exceptions.RayTaskError as error:  # a full disk, say: not a failure of the training
+            raise WorkerDied(one_line(error.cause) or repr(error.cause)) from error
+        except ray.exceptions.RayError as error:
+            raise WorkerDied(in_a_line(str(error).partition("\n")[0])) from error
+        finally:
+            del self.running[name]
+            ray.cancel(task)  # in case `show` raised an exception; a task that has ended stays as it is
+            ray.wait([task], timeout=worker.SECONDS_TO_STOP)
+
+    def _receive(self) -> None:
+        """Sort the messages of the nodes by their jobs."""
+        while message := self.inbox.get():
+            name, *content = message
+            with suppress(KeyError):  # a job that has just ended
+                self.running[name][1].put(tuple(content))
 
 
 def keep(name: str, checkpoint: bytes) -> None:
-    """Replace a training's checkpoint, all or nothing."""
-    CHECKPOINTS.mkdir(parents=True, exist_ok=True)
+    """Replace a training's checkpoint, all or nothing, unless the disk is full."""
     partial = CHECKPOINTS / f"{name}.partial"
-    partial.write_bytes(checkpoint)
-    partial.replace(CHECKPOINTS / f"{name}.npz")
+    with suppress(OSError):
+        CHECKPOINTS.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(checkpoint)
+        partial.replace(CHECKPOINTS / f"{name}.npz")
 
 
 def options(job: Job, needs: params.Cluster) -> dict[str, Any]:

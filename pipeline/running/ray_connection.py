@@ -46,14 +46,19 @@ def connect() -> None:
         raise PipelineError(f"RAY_ADDRESS: {reason}: {in_a_line(error)}") from error
 
 
-def check_room(cpus: float, gpus: float, memory: float) -> None:
-    """Raise PipelineError if no node has these CPUs, GPUs and bytes of memory: Ray would wait for ever."""
+def check_room(cpus: float, gpus: float, memory: float) -> int:
+    """How many jobs with these CPUs, GPUs and bytes of memory the nodes have room for at a time.
+
+    Raises PipelineError if no node has room for one: Ray would wait for ever.
+    """
     asked = {"CPU": cpus, "GPU": gpus, "memory": memory}
-    nodes = [made["Resources"] for made in ray.nodes() if made["Alive"]]
-    if not any(all(has.get(name, 0) >= least for name, least in asked.items()) for has in nodes):
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(int(min(has.get(name, 0) / least for name, least in asked.items() if least)) for has in nodes)
+    if not room:
         wanted = in_words(*asked.values())
         there = "; ".join(sorted(in_words(*(has.get(name, 0) for name in asked)) for has in nodes))
         raise PipelineError(f"{PARAMS}: cluster: no node has {wanted}; the nodes have: {there}")
+    return room
 
 
 def in_words(cpus: float, gpus: float, memory: float) -> str:

@@ -53,7 +53,7 @@ def work(
 
     lines = Lines(send)
     with workspace(job.files.name, digest, data, files), redirect_stdout(lines), redirect_stderr(lines):
-        tracks = can_track()
+        tracks = job.tracks and can_track()
         succeeded = succeeds(lambda: replace(job, tracks=tracks)(report))
         return succeeded, job_results.pack(), tracks
 

@@ -5,12 +5,27 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import NamedTuple, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 EPOCH = "\x1eepoch "  # begins a line for the bar
+
+
+class Epoch(NamedTuple):
+    """What a job reports: its epochs so far and in all, its accuracy, and the CPU seconds of its process."""
+
+    number: int
+    epochs: int
+    accuracy: float
+    cpu_seconds: float
+
+    @classmethod
+    def of(cls, line: str) -> Self | None:
+        """The epoch that a line reports; None for other lines."""
+        return cls(*json.loads(line.removeprefix(EPOCH))) if line.startswith(EPOCH) else None
 
 
 class View(Progress):
@@ -59,10 +74,9 @@ class Bar:
         if self.task is None:
             self.task = self.view.add_task(self.name, total=None, accuracy="")
             self.started = time.monotonic()
-        if line.startswith(EPOCH):
-            epoch, epochs, accuracy = json.loads(line.removeprefix(EPOCH))
-            shown = f"{accuracy:.4f}" if epoch else ""
-            self.view.update(self.task, completed=epoch, total=epochs, accuracy=shown)
+        if epoch := Epoch.of(line):
+            shown = f"{epoch.accuracy:.4f}" if epoch.number else ""
+            self.view.update(self.task, completed=epoch.number, total=epoch.epochs, accuracy=shown)
         elif self.view.disable or "  epoch " not in line:  # which the bar shows
             self.view.show(f"{self.name}: {line}")
 
@@ -78,7 +92,7 @@ def report(epoch: tuple[int, int, float]) -> None:
 
 def line_of(epoch: tuple[int, int, float]) -> str:
     """The line that updates a bar: the epoch, the number of epochs, the validation accuracy."""
-    return EPOCH + json.dumps(epoch)
+    return EPOCH + json.dumps([*epoch, time.process_time()])
 
 
 def in_words(seconds: float) -> str:

@@ -58,7 +58,8 @@ def run(
     """Do a picklable job in a process of its own, and show each line that it prints; its exit status.
 
     The status is 0 if the job was done, 1 if it failed, and anything else if the process died or was not
-    started, because `stopped` was set. If a `gpu` is given, the process sees no other.
+    started, because `stopped` was set. If a `gpu` is given, the process sees no other. An exception that
+    `show` raises kills the process.
     """
     ours, theirs = CONTEXT.Pipe(duplex=False)
     process = CONTEXT.Process(target=_work, args=(job, theirs, gpu), daemon=True)
@@ -68,10 +69,16 @@ def run(
         process.start()  # waits while the server imports
     theirs.close()
     with open(ours.fileno(), closefd=False, errors="replace") as lines:
-        for line in lines:
-            show(line.rstrip("\n"))
-    with LOCK:
-        process.join()
+        try:
+            for line in lines:
+                show(line.rstrip("\n"))
+        except BaseException:
+            process.kill()
+            lines.read()  # to its end, so that the lock is not held until then
+            raise
+        finally:
+            with LOCK:
+                process.join()
     return process.exitcode
 
 

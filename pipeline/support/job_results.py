@@ -40,6 +40,15 @@ def fail(key: str, reason: str) -> None:
     _failure(key).write_text(reason)
 
 
+def failure(key: str) -> str | None:
+    """Why the work for a key failed, if it did; only once, since this removes the note."""
+    if not (note := _failure(key)).is_file():
+        return None
+    reason = note.read_text()
+    note.unlink()
+    return reason
+
+
 def forget_failures() -> None:
     """Remove the notes of failures, so that the work is tried again."""
     for note in RESULTS.glob("*.failed"):
@@ -51,9 +60,7 @@ def take(key: str, target: Path) -> bool:
 
     Raises PipelineError, once, if its work failed.
     """
-    if _failure(key).is_file():
-        reason = _failure(key).read_text()
-        _failure(key).unlink()
+    if reason := failure(key):
         raise PipelineError(reason)
     if not folder_of(key).is_dir():
         return False

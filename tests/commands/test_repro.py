@@ -20,9 +20,10 @@ from rich.console import Console
 from pipeline.commands import quickstart
 from pipeline.core.arrays import write_json
 from pipeline.running import scheduler, view, worker
+from pipeline.running.executor import WorkerDied
 from pipeline.running.job import Job as Work
 from pipeline.running.local import Pool
-from pipeline.running.scheduler import WorkerDied, longest_first
+from pipeline.running.scheduler import longest_first
 from pipeline.running.view import View
 from pipeline.support import job_results
 from pipeline.support.errors import PipelineError

@@ -1,14 +1,16 @@
-"""`make search`: trials as runs under one parent, resumed after a kill, and the best one as a block."""
+"""`make search`: a search that was killed ends as one that was not, and its best trial can be pasted."""
 
+import json
 import os
 import shlex
 import shutil
 import signal
-import time
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
@@ -17,92 +19,178 @@ from mlflow.entities import Run
 from pipeline.core.arrays import write_json
 from pipeline.params import Params
 from tests import projects
-from tests.conftest import Clone
 from tests.projects import Project, wait_for
 from tests.ray_nodes import Nodes
 from tests.servers import free_port, mlflow_server
 
-pytestmark = pytest.mark.system  # Ray, which `make cluster` installs
-
 RANGES = {
-    "shallow": {
-        "optimizer.learning_rate": {"low": 0.0001, "high": 0.1, "log": True},
-        "batch_size": [16, 32, 64],
-        "epochs": [6, 9],
-        "label_smoothing": {"low": 0.0, "high": 0.3},
-    }
+    "optimizer.learning_rate": {"low": 0.0001, "high": 0.1, "log": True},
+    "batch_size": [32, 64, 5000],  # the last is more than there are images
+    "epochs": [6, 9],
+    "label_smoothing": {"low": 0.0, "high": 0.3},
 }
-SEARCH = ("python", "-m", "pipeline", "search", "shallow", "--trials=6")
+SEARCH = ("python", "-m", "pipeline", "search", "shallow", "--trials=6", "--jobs=1")
+
+
+def new_job(folder: Path, ranges: dict[str, Any], **changes: Any) -> Project:
+    """A job before its trainings, with ranges for `shallow`."""
+    job = projects.prepared(folder, projects.small_params(shallow={"epochs": 9} | changes))
+    (folder / "search.yaml").write_text(yaml.safe_dump({"shallow": ranges}))
+    return job
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A job before its search; tests take a copy."""
+    return new_job(tmp_path_factory.mktemp("search") / "job", RANGES)
 
 
 @pytest.fixture
-def job(clone: Clone, tmp_path: Path) -> Project:
-    """A job before its trainings."""
-    made = projects.before_training(clone, tmp_path / "job", projects.small_params(shallow={"epochs": 9}))
-    (made.folder / "search.yaml").write_text(yaml.safe_dump(RANGES))
-    return made
+def job(before: Project, tmp_path: Path) -> Project:
+    """A job before its search."""
+    return projects.copied(before, tmp_path / "job", **before.more)
+
+
+@pytest.fixture(scope="module")
+def finished(before: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+    """A job after its search, and what that printed."""
+    job = projects.copied(before, tmp_path_factory.mktemp("finished") / "job", **before.more)
+    return job, job.run(*SEARCH)
 
 
 def searches(job: Project) -> tuple[Run, list[Run]]:
-    """The run of the only search, and those of its trials, the oldest first."""
+    """The run of the only search, and those of its trials, in their order."""
     (parent,) = [run for run in job.runs() if "mlflow.parentRunId" not in run.data.tags]
     trials = [run for run in job.runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    return parent, trials
+    return parent, sorted(trials, key=lambda run: int(run.data.tags["trial"]))
 
 
-def saved(job: Project) -> int:
-    """How many ended trials are in the state that Ray saved, half a second ago: it saves several files."""
-    states = [*job.folder.glob(".pipeline/**/experiment_state-*.json")]
-    if not states or not time.time() - max(state.stat().st_mtime for state in states) > 0.5:
-        return 0
-    return max(state.read_text().count("TERMINATED") for state in states)
+def table(job: Project) -> pd.DataFrame:
+    """The trials that trained."""
+    return pd.read_csv(job.folder / "search/shallow/trials.csv")
 
 
-def test_a_killed_search_goes_on_elsewhere_and_ends_with_a_block_that_can_be_pasted(
-    job: Project, nodes: Nodes
+def worker_of(job: Project, trial: int) -> psutil.Process | None:
+    """The process that trains a trial, once it has saved an epoch."""
+    own = job.folder / ".pipeline/search/shallow/.pipeline"
+    if not (own / f"checkpoints/shallow-trial-{trial}-0.npz").is_file():
+        return None
+    lock = str(own / f"locks/train-shallow-trial-{trial}-0.lock")
+    for process in projects.processes(own.parent):
+        if lock in [file.path for file in process.open_files()]:
+            return process
+    return None
+
+
+def test_trials_are_a_table_and_runs_and_the_best_is_a_block_that_can_be_pasted(
+    finished: tuple[Project, str], tmp_path: Path
 ) -> None:
-    """First on this machine, then on two nodes."""
-    process = job.start(*SEARCH)
-    wait_for(lambda: "FINISHED" in {run.info.status for run in job.runs()}, process=process)
-    finished = [run for run in job.runs() if run.info.status == "FINISHED"]
-    wait_for(lambda: saved(job) >= len(finished), process=process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    nodes.add(num_cpus=1)
-    nodes.add(num_cpus=1)
-    printed = job.run(*SEARCH, RAY_ADDRESS=nodes.address)
-
-    parent, trials = searches(job)
-    assert parent.info.status == "FINISHED"
-    assert len([run for run in trials if run.info.status == "FINISHED"]) == 6
-    assert {run.info.status for run in trials} <= {"FINISHED", "KILLED"}
-    after = {run.info.run_id: run.data.metrics for run in trials}
-    assert [after[run.info.run_id] for run in finished] == [run.data.metrics for run in finished]
-    table = pd.read_csv(job.folder / "search/shallow/trials.csv")
-    present = table[(table["optimizer.learning_rate"] == 0.001) & (table["batch_size"] == 32)]
-    assert len(table) == 6
-    assert len(present) == 1
-
-    best = table.sort_values("kept").dropna(subset="kept").iloc[-1]
+    job, printed = finished
+    parent, runs = searches(job)
+    trials = table(job)
+    first, best = trials.iloc[0], trials.sort_values("kept").dropna(subset="kept").iloc[-1]
+    assert list(first[["optimizer.learning_rate", "batch_size", "epochs"]]) == [0.001, 32, 9]
     assert f"validation accuracy {best['kept']:.4f}" in printed
     assert parent.data.metrics["validation/accuracy"] == best["kept"]
-    assert parent.data.metrics["cpu_seconds"] == pytest.approx(table["cpu_seconds"].sum())
-    original = job.folder / "params.yaml"
-    pasted, overridden = job.folder / "pasted.yaml", job.folder / "overridden.yaml"
-    params = yaml.safe_load(original.read_text())
+    assert parent.data.metrics["cpu_seconds"] == pytest.approx(trials["cpu_seconds"].sum())
+    trained = [run for run in runs if run.info.status == "FINISHED"]
+    assert [run.data.metrics.get("validation/accuracy", np.nan) for run in trained] == pytest.approx(
+        trials["kept"].tolist(), nan_ok=True
+    )
+    assert [job.steps(run, "val_accuracy") for run in trained] == [
+        [*range(n)] for n in trials["trained_epochs"]
+    ]
+    assert {path.name for path in (job.folder / "search/shallow").iterdir()} == {
+        *("trials.csv", "best.yaml", "history.png", "epochs.png", "importances.png")
+    }
+    assert [path.name for path in (job.folder / ".pipeline/search").iterdir()] == ["shallow.db"]
+
+    params = yaml.safe_load((job.folder / "params.yaml").read_text())
     params["variants"] |= yaml.safe_load((job.folder / "search/shallow/best.yaml").read_text())
-    pasted.write_text(yaml.safe_dump(params))
+    (pasted := tmp_path / "pasted.yaml").write_text(yaml.safe_dump(params))
     block = Params.read(pasted).variants["shallow"]
     assert block.optimizer.learning_rate == pytest.approx(best["optimizer.learning_rate"])
-    assert block.batch_size == best["batch_size"]
-    assert block.epochs == best["epochs"]
-    shutil.copy(original, overridden)
+    assert (block.batch_size, block.epochs) == (best["batch_size"], best["epochs"])
+    shutil.copy(job.folder / "params.yaml", overridden := tmp_path / "overridden.yaml")
     words = shlex.split(printed.splitlines()[-1].partition("or: dvc exp run")[2])
     apply_overrides(overridden, [word for word in words if word != "-S"])
     assert Params.read(overridden).variants["shallow"] == block
-    assert {path.name for path in (job.folder / "search/shallow").iterdir()} >= {"history.png", "best.yaml"}
 
 
+def test_trials_that_fall_behind_are_stopped_and_refused_ones_say_why(finished: tuple[Project, str]) -> None:
+    job, printed = finished
+    _, runs = searches(job)
+    stopped = table(job)[lambda trials: trials["kept"].isna()]
+    assert 0 < len(stopped) < len(table(job))
+    assert set(stopped["trained_epochs"]) <= {2, 6}  # of 9
+    assert printed.count(", stopped after epoch ") == len(stopped)
+    refused = [run for run in runs if run.info.status == "FAILED"]
+    reason = "variants.shallow.batch_size: must be at most 1293, the number of training images; received 5000"
+    assert refused
+    assert {run.data.tags["reason"] for run in refused} == {f"params.yaml: {reason}"}
+    assert printed.count(reason) == len(refused)
+
+
+@pytest.mark.faults
+def test_a_killed_search_ends_as_one_that_ran_through(job: Project, finished: tuple[Project, str]) -> None:
+    """First a worker is killed, then twice the whole search, which at last gets more trials."""
+    fewer = (*SEARCH, "--trials=5")
+    process = job.start(*fewer)
+    wait_for(lambda: worker_of(job, 0), process=process).kill()
+    wait_for(lambda: len(job.runs()) > 2, process=process)  # another trial
+    os.killpg(process.pid, signal.SIGKILL)
+    assert "shallow-trial-0-0: died (its process ended with -9) after" in process.communicate()[0]
+    process = job.start(*fewer)
+    [resumed, *_] = wait_for(lambda: [n for n in range(5) if worker_of(job, n)], process=process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    printed = job.run(*SEARCH)
+    assert f"shallow-trial-{resumed}-0: shallow: resuming after epoch" in printed
+    assert "trial 0: " not in printed
+
+    assert table(job).drop(columns="cpu_seconds").equals(table(finished[0]).drop(columns="cpu_seconds"))
+    parent, runs = searches(job)
+    assert parent.info.status == "FINISHED"
+    assert [run.data.params for run in runs] == [run.data.params for run in searches(finished[0])[1]]
+
+
+def test_a_trial_with_seeds_has_the_mean_of_the_same_trainings_as_the_stage(tmp_path: Path) -> None:
+    """Bit for bit: the first trial has the settings of params.yaml."""
+    job = new_job(tmp_path / "job", {"batch_size": [32, 64]}, epochs=2)
+    assert projects.call(job.folder, "search", "shallow", "--trials=1", "--seeds=2").error is None
+    accuracies = []
+    for seed in "01":
+        assert projects.call(job.folder, "train", "shallow", seed).error is None
+        record = json.loads((job.folder / f"models/shallow-{seed}/training.json").read_text())
+        accuracies.append(record["metrics"]["validation/accuracy"])
+    [trial] = table(job).to_dict("records")
+    assert trial["kept"] == np.mean(accuracies)
+    assert trial["trained_epochs"] == 2  # of the first seed, which alone is compared with other trials
+
+
+def test_a_training_that_diverges_counts_as_nothing_right(tmp_path: Path) -> None:
+    job = new_job(tmp_path / "job", {"optimizer.learning_rate": [1e30, 1e31]}, epochs=2)
+    printed = projects.call(job.folder, "search", "shallow", "--trials=1").out
+    assert "the best of 1 trials has validation accuracy 0.0000" in printed
+
+
+def test_a_search_in_which_no_trial_finishes_says_why(tmp_path: Path) -> None:
+    job = new_job(tmp_path / "job", {"batch_size": [4000, 5000]}, epochs=2)
+    refusal = projects.call(job.folder, "search", "shallow", "--trials=2").refusal
+    assert refusal.startswith(
+        "search: no trial of shallow finished: params.yaml: variants.shallow.batch_size: "
+    )
+
+
+def test_a_study_that_cannot_be_read_is_refused_in_one_line(job: Project) -> None:
+    (job.folder / ".pipeline/search").mkdir()
+    (job.folder / ".pipeline/search/shallow.db").write_text("no database")
+    refusal = projects.call(job.folder, "search", "shallow").refusal
+    assert refusal.startswith(".pipeline/search/shallow.db: ")
+    assert refusal.endswith("file is not a database; delete it to begin anew")
+
+
+@pytest.mark.faults
 def test_a_search_survives_its_tracking_server_and_completes_its_runs(job: Project, tmp_path: Path) -> None:
     port = free_port()
     address = f"http://127.0.0.1:{port}"
@@ -117,39 +205,35 @@ def test_a_search_survives_its_tracking_server_and_completes_its_runs(job: Proje
     printed = projects.output_of(process)
     assert process.returncode == 1
     assert "the trials are logged when the search ends (MLflow: " in printed
+    assert "\nor: dvc exp run " in printed
     assert "the same command completes it" in printed
     assert "Traceback" not in printed
     with mlflow_server(tmp_path, f"sqlite:///{tmp_path}/server.db", port):
         printed = job.run(*SEARCH)
-        parent, trials = searches(job)
-        table = pd.read_csv(job.folder / "search/shallow/trials.csv")
-        assert {run.info.status for run in (parent, *trials)} == {"FINISHED"}
-        assert sorted(len(job.steps(run, "val_accuracy")) for run in trials) == sorted(
-            table["trained_epochs"]
-        )
+        parent, runs = searches(job)
+        assert {run.info.status for run in (parent, *runs)} == {"FINISHED", "FAILED"}
+        trained = [run for run in runs if run.info.status == "FINISHED"]
+        epochs = [len(job.steps(run, "val_accuracy")) for run in trained]
+        assert epochs == table(job)["trained_epochs"].tolist()
     assert "/runs/" not in printed.partition("validation accuracy")[0]  # no link for each trial
 
 
-def test_trials_are_compared_after_the_last_epoch_of_all_that_reported() -> None:
-    nothing = SimpleNamespace(metrics={"trial_id": "0"}, metrics_dataframe=pd.DataFrame(), config={})
-    again = pd.DataFrame(
-        {
-            "training_iteration": [1, 2, 3, 1, 2],
-            "accuracy": [0.1, 0.2, 0.9, 0.25, 0.3],
-            "timestamp": [1, 2, 3, 4, 5],
-        }
-    )
-    last = {"trial_id": "1", "training_iteration": 2, "accuracy": 0.3, "cpu_seconds": 1.0}
-    stopped = SimpleNamespace(metrics=last, metrics_dataframe=again, config={"epochs": 2})
-    frame = pd.DataFrame({"training_iteration": [1, 2], "accuracy": [0.4, 0.5], "timestamp": [6, 7]})
-    kept = last | {"trial_id": "2", "accuracy": 0.5, "kept": 0.5}  # reported after its only epoch
-    finished = SimpleNamespace(metrics=kept, metrics_dataframe=frame, config={"epochs": 1})
-    from pipeline.commands.search.findings import in_order  # Ray
-
-    [row] = in_order([nothing, stopped]).to_dict("records")
-    assert (row["early"], row["trained_epochs"]) == (0.3, 2)
-    rows = in_order([nothing, stopped, finished])
-    assert rows[["early", "trained_epochs"]].to_numpy().tolist() == [[0.25, 2], [0.4, 1]]
+@pytest.mark.system  # Ray, which `make cluster` installs
+def test_a_search_that_was_killed_here_goes_on_on_two_nodes(job: Project, nodes: Nodes) -> None:
+    process = job.start(*SEARCH)
+    wait_for(lambda: worker_of(job, 0), process=process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    nodes.add(num_cpus=1)
+    nodes.add(num_cpus=1)
+    printed = job.run(*SEARCH[:-1], "--executor=ray", RAY_ADDRESS=nodes.address)
+    assert "shallow-trial-0-0: shallow: resuming after epoch" in printed
+    assert ", stopped after epoch " in printed
+    parent, runs = searches(job)
+    assert parent.info.status == "FINISHED"
+    assert len(runs) == 6
+    assert {run.info.status for run in runs} <= {"FINISHED", "FAILED"}
+    assert not list(job.folder.parent.glob("node*/pipeline-shallow-*"))
 
 
 @pytest.mark.parametrize(

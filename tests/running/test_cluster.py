@@ -135,16 +135,16 @@ import io, sys
 from pathlib import Path
 from rich.console import Console
 from pipeline import params
-from pipeline.running import ahead
-from pipeline.running.cluster import Cluster
+from pipeline.running import scheduler
+from pipeline.running.ray_cluster import Cluster
 from pipeline.running.view import View
 from pipeline.support.model_files import ModelFiles
 from tests.keras_models import recipe
-from tests.test_repro import OnGpu
+from tests.commands.test_repro import OnGpu
 
 work = [OnGpu(ModelFiles("one", n), recipe(device="gpu"), {"folder": sys.argv[1]}) for n in range(5)]
 with View(Console(file=io.StringIO()), len(work)) as shown:
-    ahead.run(work, Cluster(params.Cluster(memory=0.5), work), shown)
+    scheduler.run(work, Cluster(params.Cluster(memory=0.5), work), shown)
 """
 
 

@@ -1,80 +1,102 @@
-"""Search for better settings of a variant, on Ray.
+"""Search for better settings of a variant (docs/search.md).
 
-    python -m pipeline search VARIANT [--trials N] [--sampler tpe|random] [--seed N]
+    python -m pipeline search VARIANT [--trials N] [--seeds N] [--jobs N] [--executor ray]
 
-Optuna proposes settings, and ASHA stops trials that fall behind on validation images. The first trial has the
-variant's own values, as far as the ranges allow them. Each trial is a run in the experiment NAME-search,
+Optuna proposes settings, and stops trials that fall behind on validation images. The first trial has the
+variant's own settings, as far as the ranges allow them. Each trial is a run in the experiment NAME-search,
 under the run of the search. The same command resumes an interrupted search. Reads params.yaml, search.yaml
 (the ranges) and data/prepared. Writes search/VARIANT/: all trials, figures, and the best trial as a block for
 params.yaml, which it also prints.
 """
 
-import sys
-from dataclasses import asdict
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from pathlib import Path
 
 import click
+from rich.console import Console
 
-from pipeline.core.arrays import read_facts
-from pipeline.core.keys import code_digest
+from pipeline.commands.search import outcome
+from pipeline.commands.search.ranges import read_ranges
+from pipeline.commands.search.study import Proposals, Search, open_study
+from pipeline.commands.search.trial_runs import TrialRuns
+from pipeline.commands.search.trials import Trainings, Trials
 from pipeline.core.recipe import check_versions
 from pipeline.params import Params
+from pipeline.running import worker
+from pipeline.running.executor import make_executor
+from pipeline.running.view import View
 from pipeline.support import mlflow_runs, mlflow_store
-from pipeline.support.digests import digest_of
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
-from pipeline.support.paths import PARAMS, PREPARED
-
-try:
-    from pipeline.commands.search import findings
-    from pipeline.commands.search.ranges import Ranges, read_ranges
-    from pipeline.commands.search.trial_runs import complete
-    from pipeline.commands.search.tuning import Search, tuner
-    from pipeline.running.ray_connection import connect
-except ModuleNotFoundError as missing:
-    sys.exit(f"error: {missing.name} is not installed: run `make cluster`")
+from pipeline.support.paths import PARAMS, PREPARED, SEARCHES
 
 
 @click.command(cls=SingleInstance)
 @click.argument("variant")
 @click.option("--trials", type=click.IntRange(1), default=40, show_default=True, help="How many settings.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings of a trial.")
 @click.option("--sampler", type=click.Choice(["tpe", "random"]), default="tpe", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sampler.")
-def main(variant: str, trials: int, sampler: str, seed: int) -> None:
+@click.option(
+    "--jobs", type=click.IntRange(1), help="Trials at a time; by default all that there is room for."
+)
+@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", help="Where they run.")
+def main(
+    variant: str, trials: int, seeds: int, sampler: str, seed: int, jobs: int | None, executor: str
+) -> None:
     """Search for better settings of a variant that has ranges in search.yaml."""
-    run(Search(variant, trials, sampler, seed))
-
-
-def run(search: Search) -> None:
-    """Run a search in its run, and write what it found."""
     params = one_thread(Params.read())
     check_versions(params.training.versions, f"{PARAMS}: training")
-    ranges = read_ranges(search.variant, params)
+    ranges = read_ranges(variant, params)
     check_inputs(PREPARED)
+    mlflow_store.anchor(Path.cwd())  # since the trials run in another folder
     mlflow_store.check()
-    tags = search_tags(search, params, ranges)
-    connect()
-    experiment, name = f"{params.data.dataset}-search", f"search-{search.variant}"
-    again = "the same command"
+    run(Search(variant, params, ranges, trials, seeds, sampler, seed), jobs, executor)
+
+
+def run(search: Search, slots: int | None, executor: str) -> None:
+    """Run a search in its run, and write what it found."""
+    experiment, name = f"{search.params.data.dataset}-search", f"search-{search.variant}"
+    tags, again = search.tags(), "the same command"
     with mlflow_runs.training_run(experiment, name, tags, resumed=True, completed_by=again) as run_id:
-        results = tuner(search, params, ranges, run_id).fit()
-        complete(run_id, search.variant, results)
-        findings.write(search.variant, params, ranges, results)
+        study, runs = open_study(search), TrialRuns(run_id, search.variant)
+        proposals = Proposals(study, search)
+        if proposals.left:
+            run_trials(proposals, runs, slots, executor)
+        outcome.write(search, study)
+        runs.complete(study.get_trials(deepcopy=False))
+        outcome.log(search.variant, study)
+
+
+def run_trials(proposals: Proposals, runs: TrialRuns, slots: int | None, executor: str) -> None:
+    """Run the trials that are left, in a folder of their own."""
+    if executor == "local":
+        worker.warm_up()
+    search, trainings = proposals.search, Trainings(proposals.search)
+    with own_folder(search.variant), View(Console(), search.trials) as view:
+        room = make_executor(executor, search.params, trainings.of(0, {}), slots)
+        Trials(proposals, trainings, room, runs, view).run()
+
+
+@contextmanager
+def own_folder(variant: str) -> Iterator[None]:
+    """Work in a folder in which no other command finds the checkpoints and results of a search's trainings.
+
+    It has a link to the prepared data, and is removed when the search is complete.
+    """
+    folder = SEARCHES / variant
+    link = folder / PREPARED
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(PREPARED, link.parent))
+    with chdir(folder):
+        yield
+    shutil.rmtree(folder)
 
 
 def one_thread(params: Params) -> Params:
     """These params with trainings on one thread: side by side they are faster than on several."""
     return params.model_copy(update={"training": params.training.model_copy(update={"threads": 1})})
-
-
-def search_tags(search: Search, params: Params, ranges: Ranges) -> dict[str, str]:
-    """The tags of a search: all that decides its trials, so that the same search resumes."""
-    content = {
-        "ranges": {key: values.model_dump() for key, values in ranges.items()},
-        "block": params.variants[search.variant].model_dump(),
-        "training": params.training.model_dump(),
-        "training_seed": params.seeds[0],
-        "gpus": params.cluster.gpus,
-        "split_digest": read_facts(PREPARED / "split")["split_digest"],
-        "code": [code_digest("recipes"), code_digest("train")],
-    }
-    return {key: str(value) for key, value in asdict(search).items()} | {"decided_by": digest_of(content)}

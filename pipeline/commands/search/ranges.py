@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from optuna import distributions
+from optuna import Trial
 from pydantic import Discriminator, Field, RootModel, Tag, model_validator
 
 from pipeline.core.variant import Section, Variant
@@ -39,11 +39,11 @@ class Range(Section):
     def __contains__(self, value: Scalar) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
-    def distribution(self) -> distributions.BaseDistribution:
-        """As Optuna describes it."""
+    def suggest(self, trial: Trial, key: str) -> Scalar:
+        """A trial's value of a key."""
         if isinstance(self.low, int) and isinstance(self.high, int):
-            return distributions.IntDistribution(self.low, self.high, log=self.log)
-        return distributions.FloatDistribution(self.low, self.high, log=self.log)
+            return trial.suggest_int(key, self.low, self.high, log=self.log)
+        return trial.suggest_float(key, self.low, self.high, log=self.log)
 
 
 class Choice(RootModel[list[Scalar]]):
@@ -63,9 +63,10 @@ class Choice(RootModel[list[Scalar]]):
     def __contains__(self, value: Scalar) -> bool:
         return value in self.root
 
-    def distribution(self) -> distributions.BaseDistribution:
-        """As Optuna describes it."""
-        return distributions.CategoricalDistribution(self.root)
+    def suggest(self, trial: Trial, key: str) -> Scalar:
+        """A trial's value of a key."""
+        value: Any = trial.suggest_categorical(key, self.root)
+        return value
 
 
 Values = Annotated[
@@ -82,7 +83,7 @@ class SearchFile(RootModel[dict[str, Annotated[Ranges, Field(min_length=1)]]]):
 def read_ranges(variant: str, params: Params) -> Ranges:
     """The ranges for a variant. Raises PipelineError if there are none, or a value is not allowed."""
     if not SEARCH.is_file():
-        raise PipelineError(f"{SEARCH}: no such file; docs/cluster.md has an example")
+        raise PipelineError(f"{SEARCH}: no such file; docs/search.md has an example")
     searches = load_params(SearchFile, SEARCH).root
     if variant not in searches or variant not in params.variants:
         known = ", ".join(name for name in searches if name in params.variants) or "none"

@@ -1,0 +1,160 @@
+"""Runs the trials of a search: for each seed a training, which is a job for an executor."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from statistics import fmean
+
+from optuna import TrialPruned
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from pipeline.commands.search.ranges import Scalar, with_values
+from pipeline.commands.search.study import Proposals, Search
+from pipeline.commands.search.trial_runs import TrialRuns
+from pipeline.core.arrays import read_facts
+from pipeline.core.keys import code_digest
+from pipeline.params import Finetune
+from pipeline.running.executor import Executor, WorkerDied, attempt
+from pipeline.running.job import Job
+from pipeline.running.view import Bar, Epoch, View
+from pipeline.support import job_results
+from pipeline.support.digests import digest_of
+from pipeline.support.errors import PipelineError
+from pipeline.support.model_files import ACCURACY, ModelFiles
+from pipeline.support.paths import PREPARED
+
+
+class Trainings:
+    """Makes the jobs of a search. Threads may share it."""
+
+    def __init__(self, search: Search) -> None:
+        from pipeline.core.backend import tf
+
+        tf.config.set_visible_devices([], "GPU")  # or building models here would take the jobs' memory
+        self.search = search
+        self.facts, self.code = read_facts(PREPARED / "split"), {"train": code_digest("train")}
+        self.lock = threading.Lock()
+
+    def of(self, number: int, values: dict[str, Scalar]) -> list[Job]:
+        """The trainings of a trial, one for each seed: the first of params.yaml and those that follow it.
+
+        Raises PipelineError if the variant cannot be trained with these values.
+        """
+        from pipeline.stages.recipes import stage as recipes
+
+        params, variant = self.search.params, self.search.variant
+        block = with_values(params, variant, values)
+        changed = params.model_copy(update={"variants": {variant: block}, "finetune": Finetune()})
+        recipes.check_sizes(changed, self.facts["counts"]["train"])
+        with self.lock:  # Keras builds one model at a time
+            recipe = recipes.recipe(f"variants.{variant}", block, changed, self.facts)
+        names = [
+            ModelFiles(f"{variant}-trial-{number}", params.seeds[0] + n) for n in range(self.search.seeds)
+        ]
+        return [Job(files, recipe, self.code, predicts=False, tracks=False) for files in names]
+
+
+class Trials:
+    """Runs the trials that are left, as many at a time as the executor has slots."""
+
+    def __init__(
+        self, proposals: Proposals, trainings: Trainings, executor: Executor, runs: TrialRuns, view: View
+    ) -> None:
+        self.proposals, self.trainings, self.executor = proposals, trainings, executor
+        self.runs, self.view, self.study = runs, view, proposals.study
+
+    def run(self) -> None:
+        """Run them all."""
+        self.view.advance(self.view.total, self.proposals.begun - len(self.proposals.interrupted))
+        with ThreadPoolExecutor(self.executor.slots) as threads:
+            loops = [threads.submit(self._run_some) for _ in range(self.executor.slots)]
+            try:
+                for loop in as_completed(loops):
+                    loop.result()
+            finally:
+                self.executor.stop()
+
+    def _run_some(self) -> None:
+        """Run one trial after another."""
+        while following := self.proposals.next():
+            trial, values = following
+            jobs: list[Job] = []
+            self.runs.begin(trial.number, values)
+            value, state = None, TrialState.COMPLETE
+            try:
+                jobs += self.trainings.of(trial.number, values)
+                value = fmean(self._accuracy(trial, job, prunes=job is jobs[0]) for job in jobs)
+            except TrialPruned:
+                state = TrialState.PRUNED
+            except (PipelineError, WorkerDied) as error:
+                state = TrialState.FAIL
+                trial.set_user_attr("reason", str(error))
+            ended = self.study.tell(trial, value, state)
+            for job in jobs:
+                shutil.rmtree(job.result().folder, ignore_errors=True)
+                job.files.checkpoint.unlink(missing_ok=True)
+            self.runs.end(ended)
+            self.view.show(f"trial {ended.number}: {in_words(ended.params)}: {outcome(ended)}")
+            self.view.advance(self.view.total)
+
+    def _accuracy(self, trial: Trial, job: Job, prunes: bool) -> float:
+        """The validation accuracy of the weights that a training keeps; 0 if it diverges.
+
+        Raises TrialPruned, if it `prunes`, PipelineError if the training fails, and WorkerDied.
+        """
+        known = set(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+
+        def report(epoch: int, accuracy: float) -> None:
+            if prunes and epoch not in known:
+                known.add(epoch)
+                trial.report(accuracy, epoch)
+                self.runs.log_epoch(trial.number, epoch, accuracy)
+
+        def show(epoch: Epoch) -> None:
+            report(epoch.number, epoch.accuracy)
+            if prunes and trial.should_prune():
+                raise TrialPruned
+
+        with self.view.bar(job.files.name) as bar:
+            if not attempt(job, self.executor, bar, watch(trial, bar, show)):
+                raise PipelineError(job_results.failure(digest_of(job.tags())) or "its training failed")
+        files = job.result()
+        for epoch, accuracy in enumerate(files.epochs()["val_accuracy"], 1):
+            report(epoch, accuracy)  # some lines may be lost with a process
+        return files.record().metrics.get(ACCURACY, 0.0)
+
+
+def watch(trial: Trial, bar: Bar, after_epoch: Callable[[Epoch], None]) -> Callable[[str], None]:
+    """Shows the lines of a training, adds its CPU seconds to the trial's, and calls `after_epoch`."""
+    spent, before = trial.user_attrs.get("cpu_seconds", 0.0), 0.0
+
+    def show(line: str) -> None:
+        nonlocal spent, before
+        if "  epoch " not in line:
+            bar(line)
+        if epoch := Epoch.of(line):
+            if epoch.number == 0:  # the process may have done other jobs before
+                before = epoch.cpu_seconds - spent
+                return
+            spent = epoch.cpu_seconds - before
+            trial.set_user_attr("cpu_seconds", spent)
+            after_epoch(epoch)
+
+    return show
+
+
+def outcome(trial: FrozenTrial) -> str:
+    """How a trial ended, in a few words."""
+    if trial.state == TrialState.FAIL:
+        return f"failed: {trial.user_attrs['reason']}"
+    stopped = f", stopped after epoch {trial.last_step}" if trial.state == TrialState.PRUNED else ""
+    return f"{trial.value:.4f}{stopped}"
+
+
+def in_words(values: dict[str, Scalar]) -> str:
+    """Keys and values in a line."""
+    return ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in values.items()
+    )
