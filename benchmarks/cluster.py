@@ -15,9 +15,9 @@ from rich.console import Console
 
 from pipeline import params
 from pipeline.commands import plan
-from pipeline.core.keys import code_digests
 from pipeline.core.recipe import Recipe
-from pipeline.running import scheduler
+from pipeline.core.result_keys import code_digests
+from pipeline.running import job_queue
 from pipeline.running.executor import make_executor
 from pipeline.running.job import Job, Report
 from pipeline.running.view import View, report
@@ -59,7 +59,7 @@ def measure(number: int, settings: params.Params) -> dict[str, str]:
     with View(Console(quiet=True), number) as view:
         cluster = make_executor("ray", settings, jobs, None)
         joined = time.monotonic()
-        scheduler.run(jobs, cluster, view)
+        job_queue.run(jobs, cluster, view)
     wall = time.monotonic() - joined
     return {
         "jobs": f"{number:,}",

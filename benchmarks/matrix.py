@@ -33,7 +33,7 @@ def machine_speed() -> float:
 def operations() -> dict[str, float]:
     """GFLOP of a forward pass of one image, in convolutions and dense layers, for each plain variant."""
     from pipeline.core.backend import keras
-    from pipeline.stages.recipes.architecture import build
+    from pipeline.stages.recipes.model_config import build
 
     found = {}
     for name, variant in plain(Params.read()).items():

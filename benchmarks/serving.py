@@ -30,11 +30,11 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from benchmarks.measure import machine
-from pipeline.core import model_file
+from pipeline.core import keras_file
 from pipeline.core.backend import keras, tf
 from pipeline.core.variant import Network
 from pipeline.stages.promote import packaging
-from pipeline.stages.recipes import architecture
+from pipeline.stages.recipes import model_config
 from pipeline.support.errors import PipelineError, one_line_errors
 from tests.servers import answers, free_port, server
 
@@ -67,8 +67,8 @@ def main() -> None:
 def save_both(network: str, folder: Path) -> keras.Model:
     """A network saved as the served model and as MLflow's stock Keras flavour."""
     keras.utils.set_random_seed(0)
-    model = architecture.build(Network(name=network), list(IMAGES.shape[1:]), len(CLASSES), network)
-    model_file.save(model, folder / "model.keras")
+    model = model_config.build(Network(name=network), list(IMAGES.shape[1:]), len(CLASSES), network)
+    keras_file.save(model, folder / "model.keras")
     described = packaging.described(folder / "model.keras", CLASSES, IMAGES[0], len(IMAGES))
     mlflow.pyfunc.save_model(path=folder / "served", **described)
     signature = ModelSignature(

@@ -135,7 +135,7 @@ def take_turns(
     from benchmarks import notebook
     from pipeline.core import hardware
     from pipeline.core.backend import keras
-    from pipeline.stages.train import fitting
+    from pipeline.stages.train import keras_fit
     from pipeline.stages.train.batches import Images
     from pipeline.stages.train.training import make_twin
 
@@ -158,7 +158,7 @@ def take_turns(
             for part in ("train", "validation")
         )
         model = make_twin(chosen.build(), chosen, train)
-        fitting.fit(model, chosen, train, validation, 0, Turns())
+        keras_fit.fit(model, chosen, train, validation, 0, Turns())
 
 
 def in_words(sides: dict[str, Any]) -> str:

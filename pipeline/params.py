@@ -8,8 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.core.variant import NAME_ALONE, Network, Section, Variant
 from pipeline.support.model_files import ModelFiles
+from pipeline.support.params_errors import load_params, shortened, text
 from pipeline.support.paths import PARAMS
-from pipeline.support.validation import load_params, shortened, text
 
 NETWORKS = Path(__file__).with_name("stages") / "recipes/networks.py"
 

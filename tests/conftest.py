@@ -36,7 +36,7 @@ MISSING = object()  # in place of a value, for a key that is left out
 SERVE = "mlflow models serve -m models:/digits@champion --env-manager local -p {port}"
 
 
-LONGEST = ["kill", "disk", "repro", "tracking_server", "recipes", "train", "fitting", "checkpoint", "serving"]
+LONGEST = ["kill", "disk", "repro", "tracking_server", "recipes", "train", "checkpoint", "serving"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:

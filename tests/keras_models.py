@@ -13,9 +13,9 @@ from pipeline.core.hardware import make_deterministic
 from pipeline.core.recipe import Recipe
 from pipeline.core.variant import Network
 from pipeline.params import Params
-from pipeline.stages.recipes import architecture
+from pipeline.stages.recipes import model_config
 from pipeline.stages.recipes import stage as recipes
-from pipeline.stages.train import fitting
+from pipeline.stages.train import keras_fit
 from pipeline.stages.train.batches import Images
 from pipeline.stages.train.training import make_twin, starting_model
 from pipeline.support.digests import digest_of
@@ -58,7 +58,7 @@ def listed(*hidden: keras.Layer, classes: int = 2, size: int = 8) -> keras.Seque
 
 def network_model(name: str, classes: int = 10) -> keras.Model:
     """A network of networks.py, untrained."""
-    return architecture.build(Network(name=name), [32, 32, 3], classes, name)
+    return model_config.build(Network(name=name), [32, 32, 3], classes, name)
 
 
 def random_model() -> keras.Sequential:
@@ -124,5 +124,5 @@ def print_trained(made: Recipe) -> None:
     learnt = Images(drawn.integers(0, 256, (count, 32, 32, 3), np.uint8), drawn.integers(0, 10, count))
     make_deterministic(0, made.threads)
     model = make_twin(starting_model(made, learnt, None), made, learnt)
-    fitting.fit(model, made, learnt, learnt, seed=0)
+    keras_fit.fit(model, made, learnt, learnt, seed=0)
     print(digest_of([hashlib.sha256(weights.tobytes()).hexdigest() for weights in model.get_weights()]))

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import mlflow
 
-from pipeline.core.keys import code_digests
 from pipeline.core.recipe import Recipe, check_versions
+from pipeline.core.result_keys import code_digests
 from pipeline.params import Params
 from pipeline.running.job import Job
 from pipeline.running.view import in_words

@@ -18,9 +18,9 @@ import mlflow
 from rich.console import Console
 
 from pipeline.commands import plan
-from pipeline.core.keys import code_digests
+from pipeline.core.result_keys import code_digests
 from pipeline.params import Params
-from pipeline.running import dvc_repro, scheduler, worker
+from pipeline.running import dvc_repro, job_queue, worker
 from pipeline.running.executor import make_executor
 from pipeline.running.view import View
 from pipeline.support import integrity, job_results, mlflow_runs
@@ -58,7 +58,7 @@ def reproduce(params: Params, jobs: int | None = None, executor: str = "local") 
         with View(Console(), len(todo)) as view:
             job_results.forget_failures()
             if todo:
-                scheduler.run(todo, make_executor(executor, params, todo, jobs), view)
+                job_queue.run(todo, make_executor(executor, params, todo, jobs), view)
         if dvc_repro.dvc_repro():
             forget_results(params.data.dataset)
             return 0

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from pipeline.support.digests import digest_of, file_digest
 from pipeline.support.errors import PipelineError, in_a_line
-from pipeline.support.reading import read_json
+from pipeline.support.json_and_csv import read_json
 
 MANIFEST = "manifest.json"
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pipeline.core.backend import keras, tf
-from pipeline.core.views import average
+from pipeline.core.test_time_views import average
 
 BATCH = 500  # images that are predicted at once
 

@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.core.variant import Variant
 from pipeline.support.errors import PipelineError
+from pipeline.support.json_and_csv import read_json
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import RECIPES
-from pipeline.support.reading import read_json
 
 if TYPE_CHECKING:
     import keras

@@ -2,7 +2,7 @@
 
 import mlflow
 
-from pipeline.core import model_file
+from pipeline.core import keras_file
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.support import mlflow_runs, mlflow_training
 from pipeline.support.model_files import ModelFiles
@@ -19,4 +19,4 @@ def complete_run(files: ModelFiles) -> None:
     tags = {key: value for key, value in record.tags.items() if key not in {"status", "reason"}}
     with mlflow_runs.training_run(facts["name"], files.name, tags, resumed=True) as run_id:
         mlflow.set_tag("recreated", "true")
-        mlflow_training.log_training(files, model_file.load(files.model), images, facts, run_id)
+        mlflow_training.log_training(files, keras_file.load(files.model), images, facts, run_id)

@@ -44,11 +44,11 @@ def make_executor(name: str, params: Params, jobs: Sequence[Job], slots: int | N
     Raises PipelineError if Ray is not installed, or its cluster has no room.
     """
     if name == "local":
-        from pipeline.running.local import Pool
+        from pipeline.running.local_executor import Pool
 
         return Pool(slots or max(1, joblib.cpu_count() // params.training.threads), jobs)
     try:
-        from pipeline.running.ray_cluster import Cluster  # an optional dependency
+        from pipeline.running.ray_executor import Cluster  # an optional dependency
     except ModuleNotFoundError as error:
         raise PipelineError(f"--executor ray: {error.name} is not installed: run `make cluster`") from error
     return Cluster(params.cluster, jobs, slots)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.core.keys import prediction_key, training_tags
 from pipeline.core.recipe import Recipe
+from pipeline.core.result_keys import prediction_key, training_tags
 from pipeline.running.view import report
 from pipeline.support import job_results
 from pipeline.support.digests import digest_of

@@ -4,9 +4,9 @@ import pandas as pd
 from pydantic import BaseModel
 
 from pipeline.support.errors import PipelineError
+from pipeline.support.json_and_csv import Accuracy, read_json
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import METRICS, SELECTION
-from pipeline.support.reading import Accuracy, read_json
 
 
 class RunnerUp(BaseModel, frozen=True, strict=True):

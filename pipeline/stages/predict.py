@@ -15,8 +15,8 @@ from pathlib import Path
 import click
 
 from pipeline.core.arrays import read_arrays, write_arrays
-from pipeline.core.keys import code_digest, prediction_key
 from pipeline.core.recipe import Recipe
+from pipeline.core.result_keys import code_digest, prediction_key
 from pipeline.support import job_results
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SEED, SingleInstance
@@ -44,12 +44,12 @@ def main(variant: str, seed: int) -> None:
 
 def predict(path: Path, recipe: Recipe, folder: Path) -> None:
     """Write the probabilities that a model file gives to `folder`."""
-    from pipeline.core import model_file, prediction
+    from pipeline.core import keras_file, prediction
     from pipeline.core.hardware import make_deterministic
 
     check_inputs(*(PREPARED / part for part in PARTS))
     make_deterministic(0, recipe.threads)
-    model = model_file.load(path)
+    model = keras_file.load(path)
     images = {part: read_arrays(PREPARED / part)["images"] for part in PARTS}
     found = {part: prediction.probabilities(model, images[part]) for part in PARTS}
     if views := recipe.settings.views:

@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 
 from pipeline.core.arrays import arrays_digest, read_arrays, read_facts, write_arrays
 from pipeline.params import Params, Split
-from pipeline.shared.figures import new_figure
+from pipeline.shared.figure_style import new_figure
 from pipeline.support.digests import digest_of
 from pipeline.support.errors import PipelineError
 from pipeline.support.integrity import check_inputs

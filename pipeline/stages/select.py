@@ -15,7 +15,7 @@ import pandas as pd
 
 from pipeline.core.arrays import write_json
 from pipeline.shared.selection import Selection, read_scores
-from pipeline.shared.stored import check_scores
+from pipeline.shared.stored_probabilities import check_scores
 from pipeline.support.digests import file_digest
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance

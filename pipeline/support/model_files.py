@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, FiniteFloat, Tag, model_validator
 
 from pipeline.support.digests import file_digest
+from pipeline.support.json_and_csv import Accuracy, Number, read_json, read_table
 from pipeline.support.locks import is_free
 from pipeline.support.paths import CHECKPOINTS, EVALUATION, METRICS, MODELS, PREDICTIONS, RECIPES
-from pipeline.support.reading import Accuracy, Number, read_json, read_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,11 +19,11 @@ from rich.console import Console
 
 from pipeline.commands import quickstart
 from pipeline.core.arrays import write_json
-from pipeline.running import scheduler, view, worker
+from pipeline.running import job_queue, view, worker
 from pipeline.running.executor import WorkerDied
 from pipeline.running.job import Job as Work
-from pipeline.running.local import Pool
-from pipeline.running.scheduler import longest_first
+from pipeline.running.job_queue import longest_first
+from pipeline.running.local_executor import Pool
 from pipeline.running.view import View
 from pipeline.support import job_results
 from pipeline.support.errors import PipelineError
@@ -81,7 +81,7 @@ def test_each_training_has_a_gpu_to_itself(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     work = [OnGpu(ModelFiles("one", n), recipe(device="gpu"), {"folder": str(tmp_path)}) for n in range(5)]
     with View(Console(file=io.StringIO()), len(work)) as shown:
-        scheduler.run(work, Pool(4, work), shown)
+        job_queue.run(work, Pool(4, work), shown)
     done = [path.name.split(" on ") for path in tmp_path.glob("* on *")]
     assert sorted(name for name, _ in done) == [f"one-{n}" for n in range(5)]
     assert {gpu for _, gpu in done} == {"0", "2"}

@@ -45,7 +45,7 @@ def begun_besides(job: Project, others: list[str]) -> set[str]:
 
 
 def test_the_driver_imports_no_tensorflow(tmp_path: Path) -> None:
-    imported = "sys, pipeline.commands.repro, pipeline.running.ray_cluster"
+    imported = "sys, pipeline.commands.repro, pipeline.running.ray_executor"
     code = f"import {imported}; print('tensorflow' in sys.modules)"
     assert Project(tmp_path).run("python", "-c", code, PYTHONPATH=str(ROOT)) == "False\n"
 
@@ -136,7 +136,7 @@ from pathlib import Path
 from rich.console import Console
 from pipeline import params
 from pipeline.running import scheduler
-from pipeline.running.ray_cluster import Cluster
+from pipeline.running.ray_executor import Cluster
 from pipeline.running.view import View
 from pipeline.support.model_files import ModelFiles
 from tests.keras_models import recipe

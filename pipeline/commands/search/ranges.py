@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, RootModel, Tag, model_validator
 from pipeline.core.variant import Section, Variant
 from pipeline.params import Params
 from pipeline.support.errors import PipelineError
-from pipeline.support.validation import load_params, validated
+from pipeline.support.params_errors import load_params, validated
 
 SEARCH = Path("search.yaml")
 Scalar = bool | int | float | str

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.commands.search.ranges import Ranges, Scalar, present
 from pipeline.core.arrays import read_facts
-from pipeline.core.keys import code_digest
+from pipeline.core.result_keys import code_digest
 from pipeline.params import Params
 from pipeline.support.digests import digest_of
 from pipeline.support.errors import PipelineError, in_a_line

@@ -13,7 +13,7 @@ from pipeline.commands.search.ranges import Scalar, with_values
 from pipeline.commands.search.study import Proposals, Search
 from pipeline.commands.search.trial_runs import TrialRuns
 from pipeline.core.arrays import read_facts
-from pipeline.core.keys import code_digest
+from pipeline.core.result_keys import code_digest
 from pipeline.params import Finetune
 from pipeline.running.executor import Executor, WorkerDied, attempt
 from pipeline.running.job import Job

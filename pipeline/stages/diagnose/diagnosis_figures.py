@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline.shared.figures import new_figure
+from pipeline.shared.figure_style import new_figure
 from pipeline.stages.diagnose.corruptions import CORRUPTIONS
 
 SHOWN = 20  # images or pairs of a figure

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
 from pipeline.shared.selection import read_selection
-from pipeline.shared.stored import read_probabilities, read_right
+from pipeline.shared.stored_probabilities import read_probabilities, read_right
 from pipeline.stages.diagnose import diagnosis_figures
 from pipeline.stages.diagnose.label_errors import label_errors
 from pipeline.stages.diagnose.near_duplicates import near_duplicates
@@ -65,13 +65,13 @@ def try_models(
     models: list[ModelFiles], images: np.ndarray, labels: np.ndarray, threads: int
 ) -> pd.DataFrame:
     """The robustness of each model, one after another."""
-    from pipeline.core import model_file
+    from pipeline.core import keras_file
     from pipeline.core.hardware import make_deterministic
     from pipeline.stages.diagnose.robustness import robustness  # TensorFlow
 
     make_deterministic(0, threads)
     return pd.concat(
-        robustness(model_file.load(files.model), images, labels).assign(model=files.name) for files in models
+        robustness(keras_file.load(files.model), images, labels).assign(model=files.name) for files in models
     )
 
 

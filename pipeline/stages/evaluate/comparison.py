@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.arrays import read_arrays, read_facts
-from pipeline.shared.stored import read_probabilities
+from pipeline.shared.stored_probabilities import read_probabilities
+from pipeline.support.json_and_csv import read_table
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import EVALUATION, PREPARED
-from pipeline.support.reading import read_table
 
 
 def write_comparison(models: list[ModelFiles]) -> None:

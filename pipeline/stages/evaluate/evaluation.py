@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.core.arrays import read_arrays, read_facts, write_json
-from pipeline.shared.stored import read_probabilities, views_of
+from pipeline.shared.stored_probabilities import read_probabilities, views_of
 from pipeline.stages.evaluate import metrics, model_figures, temperature
 from pipeline.support.errors import PipelineError
 from pipeline.support.model_files import ModelFiles

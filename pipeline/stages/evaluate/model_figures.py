@@ -9,7 +9,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from pipeline.shared.figures import new_figure
+from pipeline.shared.figure_style import new_figure
 from pipeline.stages.evaluate.metrics import LOWEST_RATE, cross_entropy
 
 NAMED = 20

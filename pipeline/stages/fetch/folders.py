@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.shared.images import SUFFIXES, ImageError, decode
 from pipeline.stages.fetch.sources import Part, RawDataset, dataset
 from pipeline.support.errors import PipelineError
-from pipeline.support.validation import joined, shortened
+from pipeline.support.params_errors import joined, shortened
 
 
 def read(folders: dict[str, Path], size: int) -> RawDataset:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.stages.fetch import archive
 from pipeline.support.errors import PipelineError, in_a_line
-from pipeline.support.validation import joined
+from pipeline.support.params_errors import joined
 
 BATCHES = [f"data_batch_{n}" for n in range(1, 6)]
 

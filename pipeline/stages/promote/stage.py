@@ -13,7 +13,7 @@ import click
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
 from pipeline.shared.selection import Selection, read_selection
-from pipeline.shared.stored import read_probabilities, views_of
+from pipeline.shared.stored_probabilities import read_probabilities, views_of
 from pipeline.stages.promote.gate import Candidate
 from pipeline.stages.promote.promotion import promote
 from pipeline.support import mlflow_runs, mlflow_store

@@ -1,4 +1,4 @@
-"""The networks, a function each. `architecture` adds input, rescaling and softmax layers.
+"""The networks, a function each. `model_config` adds input, rescaling and softmax layers.
 
 A function returns its hidden layers as a list, or takes a tensor `inputs` and returns one. Its other
 parameters are keys of `network` in params.yaml. docs/variants.md names the document of each network.

@@ -17,13 +17,13 @@ from pipeline.core.arrays import read_facts, write_json
 from pipeline.core.recipe import Recipe, check_versions
 from pipeline.core.variant import Variant
 from pipeline.params import Params
-from pipeline.stages.recipes import architecture, optimizers
+from pipeline.stages.recipes import model_config, optimizer_config
 from pipeline.support.errors import PipelineError
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.model_files import INDEX
+from pipeline.support.params_errors import joined
 from pipeline.support.paths import PARAMS, PREPARED, RECIPES
-from pipeline.support.validation import joined
 
 
 @click.command(cls=SingleInstance)
@@ -47,19 +47,19 @@ def recipe(key: str, variant: Variant, params: Params, facts: dict[str, Any]) ->
     cannot build or train it."""
     name = key.rpartition(".")[2]
     where = f"{PARAMS}: {key}"
-    optimizers.check_combination(where, variant)
+    optimizer_config.check_combination(where, variant)
     precision = variant.precision or params.training.precision
     steps = variant.steps(facts["counts"]["train"])
-    config = architecture.configuration(
+    config = model_config.configuration(
         f"{where}.network", variant.network, facts["image_shape"], len(facts["classes"]), name
     )
     if variant.whitening:
-        architecture.check_whitening(f"{where}.whitening", config)
+        model_config.check_whitening(f"{where}.whitening", config)
     return Recipe(
         variant=name,
         init_from=params.finetune.init_from if key.startswith("finetune.") else None,
         model=config,
-        optimizer=optimizers.configuration(f"{where}.optimizer", variant.optimizer, steps),
+        optimizer=optimizer_config.configuration(f"{where}.optimizer", variant.optimizer, steps),
         settings=variant,
         threads=params.training.threads,
         precision=hardware.resolve_precision(precision),

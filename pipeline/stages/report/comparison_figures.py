@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from pipeline.shared.figures import new_figure
+from pipeline.shared.figure_style import new_figure
 from pipeline.stages.report.statistics import wilson
 
 PER_ROW = 4  # panels

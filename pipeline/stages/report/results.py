@@ -7,12 +7,12 @@ import pandas as pd
 
 from pipeline.core.arrays import read_facts
 from pipeline.shared.selection import Selection, read_scores, read_selection
-from pipeline.shared.stored import read_right
+from pipeline.shared.stored_probabilities import read_right
 from pipeline.stages.report.statistics import Resampled
 from pipeline.support.errors import PipelineError
+from pipeline.support.json_and_csv import Number, read_table
 from pipeline.support.model_files import ModelFiles, all_models
 from pipeline.support.paths import DIAGNOSIS, PREPARED, SELECTION
-from pipeline.support.reading import Number, read_table
 
 DIAGNOSIS_COLUMNS: dict[str, dict[str, Any]] = {
     "near_duplicates": {"part": str, "image": int, "of_part": str, "of_image": int, "similarity": float},

@@ -12,8 +12,8 @@ If `repro` has done this training already, its result is copied.
 
 import click
 
-from pipeline.core.keys import code_digest, training_tags
 from pipeline.core.recipe import Recipe
+from pipeline.core.result_keys import code_digest, training_tags
 from pipeline.support import job_results
 from pipeline.support.digests import digest_of
 from pipeline.support.integrity import check_inputs

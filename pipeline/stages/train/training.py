@@ -9,19 +9,19 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pipeline.core import model_file, prediction
+from pipeline.core import keras_file, prediction
 from pipeline.core.arrays import read_arrays, read_facts, write_json
 from pipeline.core.backend import keras
 from pipeline.core.hardware import make_deterministic
 from pipeline.core.recipe import Recipe
-from pipeline.stages.train import fitting
+from pipeline.stages.train import keras_fit
 from pipeline.stages.train.augmentation import without_training_only
 from pipeline.stages.train.batches import Images
 from pipeline.stages.train.checkpoint import Checkpoint
 from pipeline.stages.train.custom_optimizers import Lookahead
-from pipeline.stages.train.fitting import Fit
+from pipeline.stages.train.fast_twin import Twin
 from pipeline.stages.train.initial_weights import WHITENING, set_identity, set_whitening
-from pipeline.stages.train.twin import Twin
+from pipeline.stages.train.keras_fit import Fit
 from pipeline.support import mlflow_runs, mlflow_store, mlflow_training
 from pipeline.support.digests import digest_of
 from pipeline.support.integrity import check_inputs
@@ -58,7 +58,7 @@ def train(
         watching = [mlflow_training.EpochMetrics()] if run_id else []
         watching += [report_epochs(report, recipe.settings.epochs)] if report else []
         twin = make_twin(model, recipe, training)
-        fit = fitting.fit(twin, recipe, training, validation, files.seed, *watching, checkpoint=checkpoint)
+        fit = keras_fit.fit(twin, recipe, training, validation, files.seed, *watching, checkpoint=checkpoint)
         model.set_weights(twin.get_weights())
         model = without_training_only(model)
         record = make_record(tags, recipe, fit, measures(model, recipe, fit, validation))
@@ -84,7 +84,7 @@ def starting_model(recipe: Recipe, training: Images, start: Path | None) -> kera
     """The model with the weights that its training starts with: those of the file `start`, if given."""
     model = recipe.build()
     if start is not None:
-        model.set_weights(model_file.load(start).get_weights())
+        model.set_weights(keras_file.load(start).get_weights())
         return model
     if recipe.settings.identity_kernels:
         set_identity(model)
@@ -132,7 +132,7 @@ def write(
     files: ModelFiles, model: keras.Model, history: dict[str, list[float]], record: TrainingRecord
 ) -> None:
     """Write the model, its history (epochs count from 1) and the record of its training."""
-    model_file.save(model, files.model)
+    keras_file.save(model, files.model)
     epochs = pd.RangeIndex(1, len(history["loss"]) + 1, name="epoch")
     table = pd.DataFrame(history, index=epochs).sort_index(axis=1)
     table.to_csv(files.history, lineterminator="\n")

@@ -13,7 +13,7 @@ from mlflow.entities import Run
 
 from pipeline.__main__ import main
 from pipeline.core.arrays import read_arrays, write_arrays, write_json
-from pipeline.shared.stored import check_scores, read_probabilities
+from pipeline.shared.stored_probabilities import check_scores, read_probabilities
 from pipeline.stages.evaluate import metrics
 from pipeline.stages.evaluate import stage as evaluate
 from pipeline.support import mlflow_runs

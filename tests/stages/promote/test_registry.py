@@ -17,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
-from pipeline.core import model_file, prediction
+from pipeline.core import keras_file, prediction
 from pipeline.core.backend import keras
 from pipeline.stages.promote import packaging, promotion, serving_check
 from pipeline.stages.promote.gate import Candidate, Standing, judge
@@ -65,7 +65,7 @@ def new_candidate(
     file = folder / f"shallow-{seed}" / "model.keras"
     keras.utils.set_random_seed(seed)
     model = model or network_model("shallow", len(CLASSES))
-    model_file.save(model, file)
+    keras_file.save(model, file)
     tags = {"variant": "shallow", "seed": str(seed), "model_digest": file_digest(file)}
     return Candidate(
         registered_name=registered_name,

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 from PIL import Image
 
-from pipeline.core import model_file, prediction
+from pipeline.core import keras_file, prediction
 from pipeline.core.backend import keras
 from pipeline.shared import images
 from pipeline.stages.fetch import folders
@@ -27,7 +27,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint
 
 def save(folder: Path, model: keras.Model, example: np.ndarray, views: str | None = None) -> PyFuncModel:
     """The model in folder/model.keras, and served in folder/served, as it is loaded."""
-    model_file.save(model, folder / "model.keras")
+    keras_file.save(model, folder / "model.keras")
     described = packaging.described(folder / "model.keras", CLASSES, example, BATCH_LIMIT, views)
     mlflow.pyfunc.save_model(path=folder / "served", **described)
     return mlflow.pyfunc.load_model(str(folder / "served"))

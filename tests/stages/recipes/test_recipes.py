@@ -15,7 +15,7 @@ from pipeline.core.backend import keras
 from pipeline.core.recipe import Recipe
 from pipeline.core.variant import Network, Optimizer
 from pipeline.params import Params
-from pipeline.stages.recipes import architecture, networks, optimizers
+from pipeline.stages.recipes import model_config, networks, optimizer_config
 from pipeline.stages.train.augmentation import Cutout, RandomShift
 from tests.conftest import ROOT, contents, refusal
 from tests.projects import call, small_params
@@ -130,7 +130,7 @@ BAD_NETWORKS: dict[str, tuple[Callable[..., Any], str]] = {
 def configuration(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]) -> dict[str, Any]:
     """The configuration of a network that is this function."""
     monkeypatch.setattr(networks, "shallow", function)
-    return architecture.configuration("key", Network(name="shallow"), [32, 32, 3], 10, "shallow")
+    return model_config.configuration("key", Network(name="shallow"), [32, 32, 3], 10, "shallow")
 
 
 @pytest.mark.parametrize(("function", "reason"), BAD_NETWORKS.values(), ids=BAD_NETWORKS)
@@ -161,7 +161,7 @@ def test_seeds_that_layers_draw_are_left_to_the_training(monkeypatch: pytest.Mon
 def test_all_arguments_arrive_in_the_optimizer() -> None:
     arguments = {"clipnorm": 1.0, "use_ema": True, "ema_momentum": 0.9, "weight_decay": 5e-4}
     given = Optimizer.model_validate({"name": "adamw", "learning_rate": SCHEDULE} | arguments)
-    built = keras.saving.deserialize_keras_object(optimizers.configuration("key", given, steps=10))
+    built = keras.saving.deserialize_keras_object(optimizer_config.configuration("key", given, steps=10))
     assert arguments.items() <= built.get_config().items()
     assert type(built._learning_rate).__name__ == "CosineDecay"
 

@@ -10,11 +10,11 @@ import pytest
 
 from pipeline.core.backend import keras
 from pipeline.core.recipe import Recipe
-from pipeline.stages.recipes import optimizers
-from pipeline.stages.train import fitting
+from pipeline.stages.recipes import optimizer_config
+from pipeline.stages.train import keras_fit
 from pipeline.stages.train.checkpoint import Checkpoint
-from pipeline.stages.train.fitting import Fit
-from pipeline.stages.train.twin import Twin
+from pipeline.stages.train.fast_twin import Twin
+from pipeline.stages.train.keras_fit import Fit
 from pipeline.support.locks import locked
 from pipeline.support.model_files import ModelFiles, remove_other_checkpoints
 from pipeline.support.paths import CHECKPOINTS
@@ -35,7 +35,7 @@ def linear() -> keras.Sequential:
 
 def fit(make: Make, chosen: Recipe, kept: Checkpoint | None, interrupt: int | None = None) -> tuple[Fit, Any]:
     twin = Twin(make(), "float32", label_smoothing=chosen.settings.label_smoothing)
-    done = fitting.fit(twin, chosen, LEARNT, CONTRARY, 0, Interrupt(interrupt), checkpoint=kept)
+    done = keras_fit.fit(twin, chosen, LEARNT, CONTRARY, 0, Interrupt(interrupt), checkpoint=kept)
     return done, twin.get_weights()
 
 
@@ -70,7 +70,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not_and_then_trains_no_mor
 
 
 SCHEDULE = keras.optimizers.schedules.CosineDecay(0.01, 6)
-KINDS = optimizers.OPTIMIZERS.values()
+KINDS = optimizer_config.OPTIMIZERS.values()
 OPTIMIZERS = {kind.__name__: keras.saving.serialize_keras_object(kind(0.01)) for kind in KINDS} | {
     "EMA": optimizer("SGD", momentum=0.9, nesterov=True, use_ema=True, ema_overwrite_frequency=2),
     "accumulating": optimizer("AdamW", gradient_accumulation_steps=2, clipnorm=1.0, weight_decay=0.01),

@@ -10,8 +10,8 @@ from pipeline.core import prediction
 from pipeline.core.backend import keras, tf
 from pipeline.core.recipe import Recipe
 from pipeline.core.variant import Network, Optimizer
-from pipeline.stages.recipes import architecture, optimizers
-from pipeline.stages.train import fitting, training
+from pipeline.stages.recipes import model_config, optimizer_config
+from pipeline.stages.train import keras_fit, training
 from pipeline.stages.train.augmentation import Cutout, RandomShift
 from pipeline.stages.train.batches import Images, training_batches
 from pipeline.stages.train.checkpoint import Checkpoint
@@ -40,8 +40,8 @@ def tiny_recipe(**changes: Any) -> Recipe:
     optimizer = Optimizer.model_validate(SGD | {"learning_rate": RATE})
     return recipe(
         settings,
-        model=architecture.configuration("key", TINY, [32, 32, 3], 2, "tiny"),
-        optimizer=optimizers.configuration("key", optimizer, steps=8),
+        model=model_config.configuration("key", TINY, [32, 32, 3], 2, "tiny"),
+        optimizer=optimizer_config.configuration("key", optimizer, steps=8),
         **changes,
     )
 
@@ -137,7 +137,7 @@ def test_the_triangle_is_linear_in_between() -> None:
 def test_a_triangle_without_steps_lasts_as_long_as_the_training() -> None:
     for given, steps in (({}, 8), ({"steps": 3}, 3)):
         chosen = Optimizer.model_validate(SGD | {"learning_rate": RATE | given})
-        made = keras.saving.deserialize_keras_object(optimizers.configuration("key", chosen, steps=8))
+        made = keras.saving.deserialize_keras_object(optimizer_config.configuration("key", chosen, steps=8))
         assert made._learning_rate.config["steps"] == steps
 
 
@@ -206,7 +206,7 @@ def trained(chosen: Recipe, watch: Watch, checkpoint: Checkpoint | None = None) 
     keras.utils.set_random_seed(0)
     model = training.starting_model(chosen, DATA, None)
     twin = training.make_twin(model, chosen, DATA)
-    fitting.fit(twin, chosen, DATA, DATA, 0, watch, checkpoint=checkpoint)
+    keras_fit.fit(twin, chosen, DATA, DATA, 0, watch, checkpoint=checkpoint)
     return list(twin.get_weights())
 
 

@@ -13,7 +13,7 @@ import pytest
 from mlflow.entities import LoggedModelStatus, Run
 from mlflow.models import Model as LoggedModel
 
-from pipeline.core import model_file, prediction
+from pipeline.core import keras_file, prediction
 from pipeline.core.arrays import read_arrays, read_facts, write_json
 from pipeline.core.backend import keras
 from pipeline.support import mlflow_training
@@ -60,7 +60,7 @@ class TrainedProject(Project):
         return json.loads((self.folder / "models" / name / "training.json").read_text())
 
     def load(self, name: str) -> keras.Model:
-        return model_file.load(self.folder / "models" / name / "model.keras")
+        return keras_file.load(self.folder / "models" / name / "model.keras")
 
     def validation(self) -> dict[str, np.ndarray]:
         return read_arrays(self.folder / "data/prepared/validation")

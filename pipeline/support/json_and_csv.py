@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, TypeAdapter, Validatio
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from pipeline.support.errors import PipelineError, in_a_line
-from pipeline.support.validation import first_problem
+from pipeline.support.params_errors import first_problem
 
 if TYPE_CHECKING:
     import pandas as pd

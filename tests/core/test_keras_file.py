@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.core import model_file, prediction
+from pipeline.core import keras_file, prediction
 from pipeline.core.backend import keras
 from tests.conftest import refusal
 from tests.keras_models import DAMAGES, layers, listed
@@ -20,7 +20,7 @@ def model() -> keras.Sequential:
 
 @pytest.fixture
 def file(model: keras.Sequential, tmp_path: Path) -> Path:
-    model_file.save(model, tmp_path / "model.keras")
+    keras_file.save(model, tmp_path / "model.keras")
     return tmp_path / "model.keras"
 
 
@@ -31,7 +31,7 @@ def random_images(count: int) -> np.ndarray:
 def test_a_loaded_model_has_the_same_weights_and_plain_keras_loads_it_too(
     model: keras.Sequential, file: Path
 ) -> None:
-    for loaded in (model_file.load(file), keras.saving.load_model(file, safe_mode=True)):
+    for loaded in (keras_file.load(file), keras.saving.load_model(file, safe_mode=True)):
         for kept, weights in zip(model.get_weights(), loaded.get_weights(), strict=True):
             assert np.array_equal(kept, weights)
         one, other = (prediction.probabilities(each, random_images(3)) for each in (loaded, model))
@@ -41,7 +41,7 @@ def test_a_loaded_model_has_the_same_weights_and_plain_keras_loads_it_too(
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_file_is_named(damage: Callable[[bytes], bytes], file: Path) -> None:
     file.write_bytes(damage(file.read_bytes()))
-    assert refusal(model_file.load, file).startswith(f"{file}: not a readable Keras model: ")
+    assert refusal(keras_file.load, file).startswith(f"{file}: not a readable Keras model: ")
 
 
 @pytest.mark.parametrize("count", [1, 4, 7])
@@ -59,7 +59,7 @@ def test_probabilities_are_those_of_the_model_whatever_the_batch(
 
 def test_a_model_file_with_code_in_it_is_refused(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((1,)), layers.Lambda(lambda x: x)])
-    model_file.save(model, tmp_path / "model.keras")
-    line = refusal(model_file.load, tmp_path / "model.keras")
+    keras_file.save(model, tmp_path / "model.keras")
+    line = refusal(keras_file.load, tmp_path / "model.keras")
     assert "model.keras: not a readable Keras model: " in line
     assert "Lambda" in line

@@ -5,10 +5,10 @@ from typing import Any
 
 from pipeline.core.backend import keras, tf
 from pipeline.core.variant import Named, Optimizer, Variant
-from pipeline.stages.recipes.architecture import check_arguments
+from pipeline.stages.recipes.model_config import check_arguments
 from pipeline.stages.train.custom_optimizers import ScaledSGD, Triangle
 from pipeline.support.errors import PipelineError, in_a_line
-from pipeline.support.validation import shortened
+from pipeline.support.params_errors import shortened
 
 OPTIMIZERS = {  # but those that only wrap others
     name.lower(): kind

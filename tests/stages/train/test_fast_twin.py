@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.core.backend import keras, tf
 from pipeline.stages.train import training
-from pipeline.stages.train.fitting import compile_model
+from pipeline.stages.train.fast_twin import Twin
 from pipeline.stages.train.fused_layers import GELU, BatchNormalization
-from pipeline.stages.train.twin import Twin
+from pipeline.stages.train.keras_fit import compile_model
 from tests.keras_models import images, layers, listed, optimizer, random_model, recipe, residual_model
 
 DATA = images(20 * 32)

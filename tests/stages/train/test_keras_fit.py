@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.backend import keras, tf
-from pipeline.stages.train import fitting
+from pipeline.stages.train import keras_fit
 from pipeline.stages.train.batches import Images, training_batches, validation_batches
 from tests.conftest import ROOT
 from tests.keras_models import contrary, images, layers, listed, recipe
@@ -61,9 +61,9 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
 def test_fit_trains_on_the_batches_of_each_epoch() -> None:
     by_fit, by_hand = linear_model(), linear_model()
     by_hand.set_weights(by_fit.get_weights())
-    fitting.fit(by_fit, recipe(), LEARNT, CONTRARY, seed=3)
+    keras_fit.fit(by_fit, recipe(), LEARNT, CONTRARY, seed=3)
 
-    fitting.compile_model(by_hand, recipe())
+    keras_fit.compile_model(by_hand, recipe())
     for number in (0, 1):
         epoch = tf.Variable(number, dtype=tf.int64)
         for pixels, labels in training_batches(LEARNT, 4, 3, epoch):
@@ -73,7 +73,7 @@ def test_fit_trains_on_the_batches_of_each_epoch() -> None:
 
 
 def test_fit_gives_a_value_and_prints_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
-    fit = fitting.fit(linear_model(), recipe(), LEARNT, CONTRARY, seed=0)
+    fit = keras_fit.fit(linear_model(), recipe(), LEARNT, CONTRARY, seed=0)
     names = {"accuracy", "loss", "val_accuracy", "val_loss"}
     assert {name: len(values) for name, values in fit.history.items()} == dict.fromkeys(names, 2)
     assert min(fit.wall_seconds, fit.cpu_seconds) > 0
@@ -93,7 +93,7 @@ def test_weights_of_the_best_epoch_are_kept_where_the_variant_says_so(
     stopping: dict[str, Any], epochs: int, trained: int, kept: int
 ) -> None:
     model, chosen = linear_model(), recipe({"epochs": epochs, "early_stopping": stopping | {"patience": 2}})
-    losses = fitting.fit(model, chosen, LEARNT, CONTRARY, seed=0).history["val_loss"]
+    losses = keras_fit.fit(model, chosen, LEARNT, CONTRARY, seed=0).history["val_loss"]
     assert len(losses) == trained
     assert losses == sorted(losses)
     loss = model.evaluate(CONTRARY.images, CONTRARY.labels, verbose=0)[0]
@@ -102,9 +102,9 @@ def test_weights_of_the_best_epoch_are_kept_where_the_variant_says_so(
 
 TRAIN_SEEDS = """
 import pathlib, sys
-from pipeline.core import hardware, model_file
-from pipeline.stages.train import fitting
-from pipeline.stages.train.twin import Twin
+from pipeline.core import hardware, keras_file
+from pipeline.stages.train import keras_fit
+from pipeline.stages.train.fast_twin import Twin
 from tests import keras_models
 
 hardware.make_deterministic(0, threads=2)
@@ -112,9 +112,9 @@ data, tiny = keras_models.images(48), keras_models.recipe({"batch_size": 16})
 for seed in map(int, sys.argv[3:]):
     model = getattr(keras_models, sys.argv[2] + "_model")()
     twin = Twin(model, "float32")
-    fitting.fit(twin, tiny, data, data, seed)
+    keras_fit.fit(twin, tiny, data, data, seed)
     model.set_weights(twin.get_weights())
-    model_file.save(model, pathlib.Path(sys.argv[1]) / f"{seed}.keras")
+    keras_file.save(model, pathlib.Path(sys.argv[1]) / f"{seed}.keras")
 """
 
 

@@ -1,4 +1,4 @@
-"""A variant's architecture: a network of networks.py as Keras's own configuration, checked.
+"""A variant's model: a network of networks.py as Keras's own configuration, checked.
 
 Used only by `recipes`. Trainings build the model from the configuration.
 """
@@ -14,7 +14,7 @@ from pipeline.stages.recipes import networks
 from pipeline.stages.train.augmentation import is_training_only
 from pipeline.stages.train.initial_weights import WHITENING
 from pipeline.support.errors import PipelineError, in_a_line
-from pipeline.support.validation import shortened
+from pipeline.support.params_errors import shortened
 
 INPUTS = "inputs"  # the first parameter of a network that is a function of a tensor
 OUTPUT = "probabilities"  # the name of the last layer
