@@ -3,7 +3,7 @@
     python -m pipeline repro [--jobs N] [--executor ray]
 
 Prints the plan. Then N workers train and predict what is out of date, and one `dvc repro --keep-going` walks
-the stages, which take these results up (docs/running.md). If a training fails, the others still run.
+the stages, which copy these results (docs/running.md). If a training fails, the others still run.
 
 Reads and writes what the stages do. Exits with status 1 if a stage failed, and with 130 on Ctrl-C, which
 stops what runs and keeps finished results.
@@ -71,7 +71,7 @@ def reproduce(params: Params, jobs: int | None = None, executor: str = "local") 
 
 
 def forget_results(experiment: str) -> None:
-    """Remove all results, once every stage is up to date. The run of one that was not taken up gets a tag."""
+    """Remove all results, once every stage is up to date. The run of one that no stage copied gets a tag."""
     for tags in job_results.clear():
         if run := mlflow_runs.find_run(experiment, tags):
             mlflow.MlflowClient().set_tag(run.info.run_id, "taken_up", "false")

@@ -13,14 +13,14 @@ AMPERE = (8, 0)  # the compute capability of the first GPUs that multiply bfloat
 def make_deterministic(seed: int, threads: int) -> None:
     """Seed Python, NumPy and TensorFlow, and fix the threads, before TensorFlow does any work.
 
-    A GPU's operations become deterministic ones. On a CPU, the threads share each operation.
+    A GPU's operations become deterministic ones. On a CPU, TensorFlow shares its operations among the threads.
     """
     keras.utils.set_random_seed(seed)
     if device() == "gpu":
         tf.config.experimental.enable_op_determinism()
         return
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 def device() -> str:

@@ -51,7 +51,7 @@ class Job:
         return training_tags(self.files, self.recipe, self.start, self.code["train"])
 
     def result(self) -> ModelFiles:
-        """Its model, which no stage has taken up yet if it trains."""
+        """Its model, which its stage has not copied yet if it trains."""
         return replace(
             self.files, result=job_results.folder_of(digest_of(self.tags())) if self.trains else None
         )

@@ -131,7 +131,7 @@ def options(job: Job, needs: params.Cluster) -> dict[str, Any]:
     recipe = job.recipe
     on_gpu = recipe.device == "gpu"
     # TensorFlow sets its threads once, so a worker only gets jobs with the same environment.
-    environment = {"TF_NUM_INTRAOP_THREADS": str(recipe.threads), "TF_NUM_INTEROP_THREADS": "1"}
+    environment = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), str(recipe.threads))
     if not on_gpu:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     return {
