@@ -99,7 +99,7 @@ def outdated_stages() -> Stages:
 
 def is_cached(repo: "Repo", stage: Any) -> bool:
     """Whether DVC has the outs that a stage would make of its dependencies as they are now."""
-    if not stage.deps or not all(dep.exists for dep in stage.deps):
+    if not stage.deps or not stage.outs or not all(dep.exists for dep in stage.deps):
         return False
     stage.save_deps()
     cache = repo.stage_cache._load(stage)

@@ -14,13 +14,19 @@ import click
 
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
+from pipeline.running.complete_run import complete_run
 from pipeline.shared.selection import read_selection
 from pipeline.stages.promote.stage import promote_selection
 from pipeline.support import mlflow_outputs, mlflow_runs, mlflow_store
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.mlflow_registry import CHAMPION, version_at
-from pipeline.support.model_files import ModelFiles, all_models, remove_other_checkpoints
+from pipeline.support.model_files import (
+    ModelFiles,
+    all_models,
+    remove_other_checkpoints,
+    remove_other_searches,
+)
 from pipeline.support.paths import EVALUATION, METRICS, MODELS, PREPARED, RECIPES, REPORTS, SELECTION
 
 
@@ -39,8 +45,9 @@ def synchronize() -> None:
     experiment = facts["name"]
     done = [line for files in all_models() for line in sync_run(files, facts)]
     done += [f"{name}: ended its run, which was killed" for name in mlflow_runs.end_killed(experiment)]
-    removed = remove_other_checkpoints(all_models())
-    done += [f"{name}: removed its checkpoint, since params.yaml does not name it" for name in removed]
+    removed = [f"{name}: removed its checkpoint" for name in remove_other_checkpoints(all_models())]
+    removed += [f"{name}: removed its search" for name in remove_other_searches(params.variants)]
+    done += [f"{line}, since params.yaml does not name it" for line in removed]
     if SELECTION.is_file() and version_at(experiment, CHAMPION) is None:
         done += promote_selection(read_selection(), params)
     if mlflow_outputs.CARD.is_file():
@@ -55,8 +62,6 @@ def sync_run(files: ModelFiles, facts: dict[str, Any]) -> list[str]:
         return []
     done = []
     if mlflow_runs.find_run(facts["name"], files.tags()) is None:
-        from pipeline.running.complete_run import complete_run  # TensorFlow
-
         complete_run(files)
         done.append(f"{files.name}: logged its run")
     if files.scores.is_file() and files.divergence() is None:

@@ -2,15 +2,18 @@
 
 import mlflow
 
-from pipeline.core import keras_file
 from pipeline.core.arrays import read_arrays, read_facts
-from pipeline.support import mlflow_runs, mlflow_training
+from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import PREPARED
 
 
 def complete_run(files: ModelFiles) -> None:
     """Complete the run that a training began, or log a new one."""
+    from pipeline.core import keras_file  # TensorFlow
+    from pipeline.support import mlflow_training
+
+    mlflow_store.check()
     record, facts = files.record(), read_facts(PREPARED / "split")
     images = {
         "training": read_arrays(PREPARED / "train")["images"][: record.params.get("training_images")],

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import joblib
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from pipeline.params import Params
 from pipeline.running.job import Job
@@ -18,10 +17,6 @@ class WorkerDied(Exception):  # noqa: N818
     """A job's process, or its machine, ended before the job did; the message says how."""
 
 
-class Stopped(Exception):  # noqa: N818
-    """The executor was stopped before the job ended."""
-
-
 class Executor(Protocol):
     """Runs jobs, each in a worker of its own: `local.Pool` or `ray_cluster.Cluster`."""
 
@@ -31,7 +26,7 @@ class Executor(Protocol):
         """Do a job, and show each line that it prints; whether it succeeded.
 
         If `show` raises an exception, the job is killed and the exception is passed on. Raises WorkerDied,
-        and Stopped.
+        and CancelledError if the executor is stopped.
         """
 
     def stop(self) -> None:
@@ -57,17 +52,13 @@ def make_executor(name: str, params: Params, jobs: Sequence[Job], slots: int | N
 def attempt(job: Job, executor: Executor, bar: Bar, show: Callable[[str], None] | None = None) -> bool:
     """Do a job, again if its worker dies, and show it in a bar or with `show`; whether it succeeded.
 
-    Raises WorkerDied after the last attempt, and Stopped.
+    Raises WorkerDied after the last attempt, and CancelledError.
     """
-
-    def died(state: RetryCallState) -> None:
-        if state.outcome and isinstance(death := state.outcome.exception(), WorkerDied):
+    reason = ""
+    for _ in range(ATTEMPTS):
+        try:
+            return executor.run(job, show or bar)
+        except WorkerDied as death:
             bar.end(f"died ({death})")
-
-    attempts = Retrying(
-        retry=retry_if_exception_type(WorkerDied), stop=stop_after_attempt(ATTEMPTS), after=died, reraise=True
-    )
-    try:
-        return attempts(executor.run, job, show or bar)
-    except WorkerDied as death:
-        raise WorkerDied(f"{death}, {ATTEMPTS} times") from death
+            reason = f"{death}, {ATTEMPTS} times"
+    raise WorkerDied(reason)

@@ -2,10 +2,11 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from queue import SimpleQueue
 
 from pipeline.running import worker
-from pipeline.running.executor import Stopped, WorkerDied
+from pipeline.running.executor import WorkerDied
 from pipeline.running.job import Job
 
 FAILED = 1  # the exit status of a worker whose job failed, and not the worker
@@ -35,7 +36,7 @@ class Pool:
         if status in {0, FAILED}:
             return status == 0
         if self.stopped.is_set():
-            raise Stopped
+            raise CancelledError
         raise WorkerDied(f"its process ended with {status}")
 
     def stop(self) -> None:

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -15,13 +16,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import params
 from pipeline.running import ray_node, worker
-from pipeline.running.executor import Stopped, WorkerDied
+from pipeline.running.complete_run import complete_run
+from pipeline.running.executor import WorkerDied
 from pipeline.running.job import Job
 from pipeline.running.ray_connection import GIB, check_room, connect
-from pipeline.support import job_results, mlflow_runs, mlflow_store
+from pipeline.support import job_results, mlflow_runs
 from pipeline.support.errors import in_a_line, one_line
 from pipeline.support.locks import locked
-from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import CHECKPOINTS
 
 ROOM = ("num_cpus", "num_gpus", "memory")
@@ -45,7 +46,7 @@ class Cluster:
         self.origin = mlflow_runs.origin()
         self.settings = {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_")}
         if any(job.tracks for job in jobs) and not ray_node.has_server(self.settings):
-            worker.warm_up()  # for `complete`
+            worker.warm_up()  # for `complete_run`
         self.digest, self.data = ray_node.share_data()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.inbox = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
@@ -59,12 +60,12 @@ class Cluster:
         """Do a job on a node, and fetch its results (see `Executor`)."""
         with locked(f"train-{job.files.name}"):
             if self.stopped:
-                raise Stopped
+                raise CancelledError
             succeeded, files, tracked = self._run(job, show)
             job_results.unpack(files)
             if succeeded and job.trains and job.tracks and not tracked:
                 with self.completing:
-                    if worker.run(partial(complete, job.result()), show):
+                    if worker.run(partial(complete_run, job.result()), show):
                         show("its run is missing: `make sync` logs it")
         return succeeded
 
@@ -99,7 +100,7 @@ class Cluster:
                 show(line)
             return ray.get(task)
         except ray.exceptions.TaskCancelledError as error:
-            raise Stopped from error
+            raise CancelledError from error
         except ray.exceptions.RayTaskError as error:  # a full disk, say: not a failure of the training
             raise WorkerDied(one_line(error.cause) or repr(error.cause)) from error
         except ray.exceptions.RayError as error:
@@ -148,11 +149,3 @@ def begins_with(job: Job) -> ray_node.Files:
     """The files of this folder that a job begins with: a model, a checkpoint."""
     paths = [job.start, job.files.checkpoint] if job.trains else [job.files.model]
     return {path.as_posix(): path.read_bytes() for path in paths if path and path.is_file()}
-
-
-def complete(files: ModelFiles) -> None:
-    """Log a training that could not be logged on its node."""
-    from pipeline.running.complete_run import complete_run  # TensorFlow
-
-    mlflow_store.check()
-    complete_run(files)

@@ -1,5 +1,7 @@
 """The files of a model, which one variant gives with one seed: their paths, its record and its scores."""
 
+import shutil
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -9,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, FiniteFloat, Tag, mod
 from pipeline.support.digests import file_digest
 from pipeline.support.json_and_csv import Accuracy, Number, read_json, read_table
 from pipeline.support.locks import is_free
-from pipeline.support.paths import CHECKPOINTS, EVALUATION, METRICS, MODELS, PREDICTIONS, RECIPES
+from pipeline.support.paths import CHECKPOINTS, EVALUATION, METRICS, MODELS, PREDICTIONS, RECIPES, SEARCHES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,3 +186,12 @@ def remove_other_checkpoints(models: list[ModelFiles]) -> list[str]:
     for path in stopped:
         path.unlink()
     return [path.stem for path in stopped]
+
+
+def remove_other_searches(variants: Collection[str]) -> list[str]:
+    """Remove what interrupted searches of all variants but these have left; the names of the removed."""
+    left = [path for path in sorted(SEARCHES.glob("*")) if path.is_dir() and path.name not in variants]
+    stopped = [path for path in left if is_free(f"search-{path.name}")]
+    for path in stopped:
+        shutil.rmtree(path)
+    return [path.name for path in stopped]

@@ -190,6 +190,14 @@ def test_a_study_that_cannot_be_read_is_refused_in_one_line(job: Project) -> Non
     assert refusal.endswith("file is not a database; delete it to begin anew")
 
 
+def test_sync_removes_what_searches_of_removed_variants_have_left(job: Project) -> None:
+    for variant in ("shallow", "gone"):
+        (job.folder / f".pipeline/search/{variant}").mkdir(parents=True)
+    printed = projects.call(job.folder, "sync").out
+    assert "sync: gone: removed its search, since params.yaml does not name it\n" in printed
+    assert [path.name for path in (job.folder / ".pipeline/search").iterdir()] == ["shallow"]
+
+
 @pytest.mark.faults
 def test_a_search_survives_its_tracking_server_and_completes_its_runs(job: Project, tmp_path: Path) -> None:
     port = free_port()

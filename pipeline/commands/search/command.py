@@ -20,7 +20,7 @@ from rich.console import Console
 
 from pipeline.commands.search import outcome
 from pipeline.commands.search.ranges import read_ranges
-from pipeline.commands.search.study import Proposals, Search, open_study
+from pipeline.commands.search.study import ENDED, Search, left, open_study, trials_left
 from pipeline.commands.search.trial_runs import TrialRuns
 from pipeline.commands.search.trials import Trainings, Trials
 from pipeline.core.recipe import check_versions
@@ -40,15 +40,15 @@ from pipeline.support.paths import PARAMS, PREPARED, SEARCHES
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings of a trial.")
 @click.option("--sampler", type=click.Choice(["tpe", "random"]), default="tpe", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sampler.")
-@click.option(
-    "--jobs", type=click.IntRange(1), help="Trials at a time; by default all that there is room for."
-)
+@click.option("--jobs", type=click.IntRange(1), help="Trials at a time; by default all that fit.")
 @click.option("--executor", type=click.Choice(["local", "ray"]), default="local", help="Where they run.")
 def main(
     variant: str, trials: int, seeds: int, sampler: str, seed: int, jobs: int | None, executor: str
 ) -> None:
     """Search for better settings of a variant that has ranges in search.yaml."""
-    params = one_thread(Params.read())
+    params = Params.read()
+    # Trainings side by side are faster on one thread each than on several.
+    params = params.model_copy(update={"training": params.training.model_copy(update={"threads": 1})})
     check_versions(params.training.versions, f"{PARAMS}: training")
     ranges = read_ranges(variant, params)
     check_inputs(PREPARED)
@@ -63,22 +63,16 @@ def run(search: Search, slots: int | None, executor: str) -> None:
     tags, again = search.tags(), "the same command"
     with mlflow_runs.training_run(experiment, name, tags, resumed=True, completed_by=again) as run_id:
         study, runs = open_study(search), TrialRuns(run_id, search.variant)
-        proposals = Proposals(study, search)
-        if proposals.left:
-            run_trials(proposals, runs, slots, executor)
+        if number := left(study, search):
+            if executor == "local":
+                worker.warm_up()
+            trainings = Trainings(search)
+            with own_folder(search.variant), View(Console(), number) as view:
+                room = make_executor(executor, search.params, trainings.of(0, {}), slots)
+                Trials(study, trainings, room, runs, view).run(trials_left(study, search))
         outcome.write(search, study)
-        runs.complete(study.get_trials(deepcopy=False))
+        runs.complete(study.get_trials(deepcopy=False, states=ENDED))
         outcome.log(search.variant, study)
-
-
-def run_trials(proposals: Proposals, runs: TrialRuns, slots: int | None, executor: str) -> None:
-    """Run the trials that are left, in a folder of their own."""
-    if executor == "local":
-        worker.warm_up()
-    search, trainings = proposals.search, Trainings(proposals.search)
-    with own_folder(search.variant), View(Console(), search.trials) as view:
-        room = make_executor(executor, search.params, trainings.of(0, {}), slots)
-        Trials(proposals, trainings, room, runs, view).run()
 
 
 @contextmanager
@@ -95,8 +89,3 @@ def own_folder(variant: str) -> Iterator[None]:
     with chdir(folder):
         yield
     shutil.rmtree(folder)
-
-
-def one_thread(params: Params) -> Params:
-    """These params with trainings on one thread: side by side they are faster than on several."""
-    return params.model_copy(update={"training": params.training.model_copy(update={"threads": 1})})

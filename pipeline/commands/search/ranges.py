@@ -39,11 +39,12 @@ class Range(Section):
     def __contains__(self, value: Scalar) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
-    def suggest(self, trial: Trial, key: str) -> Scalar:
-        """A trial's value of a key."""
+    def suggest(self, trial: Trial, key: str) -> None:
+        """Give a trial a value of a key."""
         if isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(key, self.low, self.high, log=self.log)
-        return trial.suggest_float(key, self.low, self.high, log=self.log)
+            trial.suggest_int(key, self.low, self.high, log=self.log)
+        else:
+            trial.suggest_float(key, self.low, self.high, log=self.log)
 
 
 class Choice(RootModel[list[Scalar]]):
@@ -63,10 +64,9 @@ class Choice(RootModel[list[Scalar]]):
     def __contains__(self, value: Scalar) -> bool:
         return value in self.root
 
-    def suggest(self, trial: Trial, key: str) -> Scalar:
-        """A trial's value of a key."""
-        value: Any = trial.suggest_categorical(key, self.root)
-        return value
+    def suggest(self, trial: Trial, key: str) -> None:
+        """Give a trial a value of a key."""
+        trial.suggest_categorical(key, self.root)
 
 
 Values = Annotated[

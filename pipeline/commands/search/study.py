@@ -1,6 +1,7 @@
 """The Optuna study of a search: where it is stored, what proposes settings, and what stops trials."""
 
-import threading
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.commands.search.ranges import Ranges, Scalar, present
+from pipeline.commands.search.ranges import Ranges, present
 from pipeline.core.arrays import read_facts
 from pipeline.core.result_keys import code_digest
 from pipeline.params import Params
@@ -17,7 +18,8 @@ from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.paths import PREPARED, SEARCHES
 
 SAMPLERS = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-BEGUN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+BEGUN = (TrialState.RUNNING, *ENDED)
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,12 @@ def open_study(search: Search) -> optuna.Study:
     Raises PipelineError if the file cannot be read.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", "The reported value is ignored")  # of an epoch that is done again
     file = SEARCHES / f"{search.variant}.db"
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         study = optuna.create_study(
-            storage=f"sqlite:///{file.absolute()}",
+            storage=f"sqlite:///{file.absolute()}?timeout=60",  # seconds to wait for other threads
             study_name=search.tags()["decided_by"],
             pruner=make_pruner(search),
             direction="maximize",
@@ -80,33 +83,28 @@ def make_pruner(search: Search) -> optuna.pruners.BasePruner:
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=most // 9 + 1, reduction_factor=3)
 
 
-class Proposals:
-    """Gives settings to the trials that are left, the interrupted ones first. Threads may share it."""
+def left(study: optuna.Study, search: Search) -> int:
+    """How many trials are not finished."""
+    ended = study.get_trials(deepcopy=False, states=ENDED)
+    return max(search.trials - len(ended), len(running(study)))
 
-    def __init__(self, study: optuna.Study, search: Search) -> None:
-        self.study, self.search = study, search
-        self.lock = threading.Lock()
-        self.interrupted = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
 
-    @property
-    def begun(self) -> int:
-        """How many trials have settings."""
-        return len(self.study.get_trials(deepcopy=False, states=BEGUN))
+def running(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that run, or that a process which was killed ran."""
+    return study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
 
-    @property
-    def left(self) -> bool:
-        """Whether any trials are left."""
-        return bool(self.interrupted) or self.begun < self.search.trials
 
-    def next(self) -> tuple[Trial, dict[str, Scalar]] | None:
-        """The next trial and its settings; None if there are no more."""
-        with self.lock:
-            if not self.left:
-                return None
-            interrupted: FrozenTrial | None = self.interrupted.pop(0) if self.interrupted else None
-            # A sampler draws the same numbers again when it is made again, so each trial has its own.
-            number = self.begun if interrupted is None else interrupted.number
-            drawn_from = int(digest_of([self.search.seed, number])[:8], 16)
-            self.study.sampler = SAMPLERS[self.search.sampler](seed=drawn_from)
-            trial = self.study.ask() if interrupted is None else Trial(self.study, interrupted._trial_id)
-            return trial, {key: values.suggest(trial, key) for key, values in self.search.ranges.items()}
+def trials_left(study: optuna.Study, search: Search) -> Iterator[Trial]:
+    """The trials that are left, each with its settings: those that were interrupted, then new ones.
+
+    A sampler that is made again draws the same numbers again, so each trial has one with a seed of its own.
+    """
+    interrupted = running(study)
+    while interrupted or (number := len(study.get_trials(deepcopy=False, states=BEGUN))) < search.trials:
+        old = interrupted.pop(0) if interrupted else None
+        drawn_from = digest_of([search.seed, old.number if old else number])
+        study.sampler = SAMPLERS[search.sampler](seed=int(drawn_from[:8], 16))
+        trial = Trial(study, old._trial_id) if old else study.ask()
+        for key, values in search.ranges.items():
+            values.suggest(trial, key)
+        yield trial

@@ -2,22 +2,25 @@
 
 import shutil
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean
 
+import optuna
 from optuna import TrialPruned
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.commands.search.ranges import Scalar, with_values
-from pipeline.commands.search.study import Proposals, Search
+from pipeline.commands.search.study import Search
 from pipeline.commands.search.trial_runs import TrialRuns
 from pipeline.core.arrays import read_facts
 from pipeline.core.result_keys import code_digest
 from pipeline.params import Finetune
 from pipeline.running.executor import Executor, WorkerDied, attempt
 from pipeline.running.job import Job
-from pipeline.running.view import Bar, Epoch, View
+from pipeline.running.view import Epoch, View
 from pipeline.support import job_results
 from pipeline.support.digests import digest_of
 from pipeline.support.errors import PipelineError
@@ -55,93 +58,87 @@ class Trainings:
         return [Job(files, recipe, self.code, predicts=False, tracks=False) for files in names]
 
 
+@dataclass(frozen=True)
 class Trials:
-    """Runs the trials that are left, as many at a time as the executor has slots."""
+    """Runs the trials of a study, as many at a time as the executor has slots."""
 
-    def __init__(
-        self, proposals: Proposals, trainings: Trainings, executor: Executor, runs: TrialRuns, view: View
-    ) -> None:
-        self.proposals, self.trainings, self.executor = proposals, trainings, executor
-        self.runs, self.view, self.study = runs, view, proposals.study
+    study: optuna.Study
+    trainings: Trainings
+    executor: Executor
+    runs: TrialRuns
+    view: View
 
-    def run(self) -> None:
-        """Run them all."""
-        self.view.advance(self.view.total, self.proposals.begun - len(self.proposals.interrupted))
+    def run(self, trials: Iterator[Trial]) -> None:
+        """Run them all; a trial gets its settings when there is a slot for it."""
+        running: set[Future[None]] = set()
         with ThreadPoolExecutor(self.executor.slots) as threads:
-            loops = [threads.submit(self._run_some) for _ in range(self.executor.slots)]
             try:
-                for loop in as_completed(loops):
-                    loop.result()
+                while True:
+                    free = self.executor.slots - len(running)
+                    running |= {threads.submit(self._run, trial) for trial in islice(trials, free)}
+                    if not running:
+                        return
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    for ended in done:
+                        ended.result()
             finally:
                 self.executor.stop()
 
-    def _run_some(self) -> None:
-        """Run one trial after another."""
-        while following := self.proposals.next():
-            trial, values = following
-            jobs: list[Job] = []
-            self.runs.begin(trial.number, values)
-            value, state = None, TrialState.COMPLETE
-            try:
-                jobs += self.trainings.of(trial.number, values)
-                value = fmean(self._accuracy(trial, job, prunes=job is jobs[0]) for job in jobs)
-            except TrialPruned:
-                state = TrialState.PRUNED
-            except (PipelineError, WorkerDied) as error:
-                state = TrialState.FAIL
-                trial.set_user_attr("reason", str(error))
-            ended = self.study.tell(trial, value, state)
-            for job in jobs:
-                shutil.rmtree(job.result().folder, ignore_errors=True)
-                job.files.checkpoint.unlink(missing_ok=True)
-            self.runs.end(ended)
-            self.view.show(f"trial {ended.number}: {in_words(ended.params)}: {outcome(ended)}")
-            self.view.advance(self.view.total)
+    def _run(self, trial: Trial) -> None:
+        """Run a trial, and tell the study how it ended."""
+        self.runs.log(self._stored(trial))
+        jobs: list[Job] = []
+        value, state = None, TrialState.COMPLETE
+        try:
+            jobs += self.trainings.of(trial.number, trial.params)
+            value = fmean(self._accuracy(trial, job, prunes=job is jobs[0]) for job in jobs)
+        except TrialPruned:
+            state = TrialState.PRUNED
+        except (PipelineError, WorkerDied) as error:
+            state = TrialState.FAIL
+            trial.set_user_attr("reason", str(error))
+        ended = self.study.tell(trial, value, state)
+        for job in jobs:
+            shutil.rmtree(job.result().folder, ignore_errors=True)
+            job.files.checkpoint.unlink(missing_ok=True)
+        self.runs.log(ended)
+        self.view.show(f"trial {ended.number}: {in_words(ended.params)}: {outcome(ended)}")
+        self.view.advance(self.view.total)
 
     def _accuracy(self, trial: Trial, job: Job, prunes: bool) -> float:
         """The validation accuracy of the weights that a training keeps; 0 if it diverges.
 
         Raises TrialPruned, if it `prunes`, PipelineError if the training fails, and WorkerDied.
         """
-        known = set(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+        spent, before = trial.user_attrs.get("cpu_seconds", 0.0), 0.0
 
-        def report(epoch: int, accuracy: float) -> None:
-            if prunes and epoch not in known:
-                known.add(epoch)
-                trial.report(accuracy, epoch)
-                self.runs.log_epoch(trial.number, epoch, accuracy)
-
-        def show(epoch: Epoch) -> None:
-            report(epoch.number, epoch.accuracy)
-            if prunes and trial.should_prune():
-                raise TrialPruned
+        def show(line: str) -> None:
+            nonlocal spent, before
+            if "  epoch " not in line:
+                bar(line)
+            epoch = Epoch.of(line)
+            if epoch and epoch.number == 0:  # the process may have done other jobs before
+                before = epoch.cpu_seconds - spent
+            elif epoch:
+                spent = epoch.cpu_seconds - before
+                trial.set_user_attr("cpu_seconds", spent)
+                if prunes:
+                    trial.report(epoch.accuracy, epoch.number)
+                    self.runs.log(self._stored(trial))
+                    if trial.should_prune():
+                        raise TrialPruned
 
         with self.view.bar(job.files.name) as bar:
-            if not attempt(job, self.executor, bar, watch(trial, bar, show)):
+            if not attempt(job, self.executor, bar, show):
                 raise PipelineError(job_results.failure(digest_of(job.tags())) or "its training failed")
         files = job.result()
-        for epoch, accuracy in enumerate(files.epochs()["val_accuracy"], 1):
-            report(epoch, accuracy)  # some lines may be lost with a process
+        if prunes:
+            for number, accuracy in enumerate(files.epochs()["val_accuracy"], 1):
+                trial.report(accuracy, number)  # if its line was lost with a process
         return files.record().metrics.get(ACCURACY, 0.0)
 
-
-def watch(trial: Trial, bar: Bar, after_epoch: Callable[[Epoch], None]) -> Callable[[str], None]:
-    """Shows the lines of a training, adds its CPU seconds to the trial's, and calls `after_epoch`."""
-    spent, before = trial.user_attrs.get("cpu_seconds", 0.0), 0.0
-
-    def show(line: str) -> None:
-        nonlocal spent, before
-        if "  epoch " not in line:
-            bar(line)
-        if epoch := Epoch.of(line):
-            if epoch.number == 0:  # the process may have done other jobs before
-                before = epoch.cpu_seconds - spent
-                return
-            spent = epoch.cpu_seconds - before
-            trial.set_user_attr("cpu_seconds", spent)
-            after_epoch(epoch)
-
-    return show
+    def _stored(self, trial: Trial) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[trial.number]
 
 
 def outcome(trial: FrozenTrial) -> str:
