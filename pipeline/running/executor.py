@@ -18,7 +18,7 @@ class WorkerDied(Exception):  # noqa: N818
 
 
 class Executor(Protocol):
-    """Runs jobs, each in a worker of its own: `local.Pool` or `ray_cluster.Cluster`."""
+    """Runs jobs, each in a worker of its own: `local_executor.Pool` or `ray_executor.Cluster`."""
 
     slots: int  # the number of jobs at a time
 
