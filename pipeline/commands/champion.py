@@ -29,10 +29,11 @@ def show(name: str) -> None:
         print(f"{name}: there is no champion")
     else:
         model = "-".join(champion.tags.get(key, "unknown") for key in ("variant", "seed"))
-        last = [*mlflow_registry.history(name).items()][-1:]
-        by_hand = "since an unknown time: its alias was set by hand"
-        since = next((f"since {e.since} UTC: {e.why}" for known, e in last if known == digest), by_hand)
-        print(f"{name}: version {champion.version} is champion, {model}, {since}")
+        last, entry = next(reversed(mlflow_registry.history(name).items()), (None, None))
+        since = "an unknown time: its alias was set by hand"
+        if entry and last == digest:
+            since = f"{entry.since} UTC: {entry.why}"
+        print(f"{name}: version {champion.version} is champion, {model}, since {since}")
     if SELECTION.is_file() and (selection := read_selection()).model_digest != digest:
         print(f"{name}: {verdict(name, selection)}")
 
@@ -45,4 +46,4 @@ def verdict(name: str, selection: Selection) -> str:
     chosen = f"the chosen model, {selection.files.name},"
     if found.startswith("refused: "):
         return f"{chosen} was refused: {found.removeprefix('refused: ')}"
-    return f"{chosen} is not champion: `make promote` asks for it"
+    return f"{chosen} is not champion: `make promote` promotes it or says why not"

@@ -36,8 +36,7 @@ class Selection(BaseModel, frozen=True, strict=True):
 
 def read_selection() -> Selection:
     """The content of selection.json. Raises PipelineError if it is missing or damaged."""
-    selection: Selection = read_json(SELECTION, Selection)
-    return selection
+    return read_json(SELECTION, Selection)
 
 
 def read_scores(models: list[ModelFiles]) -> pd.DataFrame:

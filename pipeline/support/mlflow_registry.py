@@ -2,7 +2,7 @@
 
 The version with the alias `champion` is served; `previous` was champion before it. The history is kept as
 tags of the registered model, since MLflow shows nothing of a deleted version. A model is known by the SHA-256
-of its file, whichever its versions are.
+of its file, which all its versions have as a tag.
 """
 
 from contextlib import AbstractContextManager
@@ -70,13 +70,13 @@ def history(name: str) -> dict[str, Entry]:
     return dict(sorted(found.items(), key=lambda item: item[1].number))
 
 
-def registered_version(name: str, digest: str) -> str | None:
-    """The version that a model was registered as, although it may have been deleted since."""
+def registration(name: str, digest: str) -> str | None:
+    """The version that a model has, or had before it was deleted."""
     return _tags(name).get(REGISTERED + digest)
 
 
 def note_registration(name: str, digest: str, version: str) -> None:
-    """Remember that a model has a version, in case that it is deleted."""
+    """Remember the version of a model, in case it is deleted."""
     mlflow.MlflowClient().set_registered_model_tag(name, REGISTERED + digest, version)
 
 
@@ -96,7 +96,7 @@ def complete_history(champion: ModelVersion) -> None:
     A crash left it out, or its alias was set by hand.
     """
     known, digest = history(champion.name), champion.tags.get(DIGEST)
-    if digest not in [*known][-1:]:
+    if next(reversed(known), None) != digest:
         by_hand = "its alias was set by hand"
         why = by_hand if digest in known else champion.tags.get("promotion", by_hand)
         note_champion(champion, why)

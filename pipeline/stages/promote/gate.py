@@ -3,14 +3,12 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from pipeline.stages.promote import packaging
-
-Accuracy = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+from pipeline.support.json_and_csv import Accuracy
 
 
 @dataclass(frozen=True)
@@ -82,22 +80,6 @@ class Standing(BaseModel, frozen=True):
 
 
 @dataclass(frozen=True)
-class Past:
-    """A model that was champion before another one, or whose versions were deleted."""
-
-    version: str  # its last one
-    deleted: bool
-    is_previous: bool  # has the alias `previous`, so a rollback makes it champion
-
-    @property
-    def reason(self) -> str:
-        """Why it does not become champion again by itself, and the command that makes it champion."""
-        command = "`make rollback`" if self.is_previous else "`make promote FORCE=1`"
-        what = "was deleted" if self.deleted else "was champion before"
-        return f"its version {self.version} {what}; {command} makes it champion again"
-
-
-@dataclass(frozen=True)
 class Verdict:
     """The gate's decision and its reason."""
 
@@ -106,13 +88,13 @@ class Verdict:
 
 
 def judge(
-    candidate: Candidate, standing: Standing | None, past: Past | None, margin: float, force: bool
+    candidate: Candidate, standing: Standing | None, past: str | None, margin: float, force: bool
 ) -> Verdict:
     """Decide whether a candidate replaces the champion, which is another model.
 
-    It must be at least `margin` above chance, better than the champion on the same split, and without a
-    `past`: while a champion stands, a person decided against such a model, and only a person decides
-    otherwise. `force` skips all but the first.
+    It must be at least `margin` above chance, and better than the champion on the same split. Nor may it have
+    a `past`, a line that says that it was champion before or that its version was deleted: only a person
+    makes such a model champion again. `force` skips all but the first.
     """
     accuracy, least = candidate.validation_accuracy, 1 / len(candidate.classes) + margin
     if not math.isfinite(accuracy):
@@ -127,7 +109,7 @@ def judge(
     if force:
         return Verdict(True, f"{candidate.merit}; forced")
     if past is not None:
-        return Verdict(False, past.reason)
+        return Verdict(False, past)
     assert standing is not None
     if standing.split_digest != candidate.tags["split_digest"]:
         reason = "the champion was scored on another split, so the two cannot be compared"

@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from pydantic import ValidationError
 
 from pipeline.stages.promote import serving_check
-from pipeline.stages.promote.gate import Candidate, Past, Standing, judge
+from pipeline.stages.promote.gate import Candidate, Standing, judge
 from pipeline.stages.promote.registration import is_version_of, register
 from pipeline.support import mlflow_registry
 from pipeline.support.mlflow_registry import CHAMPION, PREVIOUS
@@ -31,7 +31,7 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> list[st
         if champion is not None:
             mlflow_registry.complete_history(champion)
             if champion.tags.get(mlflow_registry.DIGEST) == candidate.digest:
-                return [serve(candidate, champion)]
+                return [refresh(candidate, champion)]
         standing, lines = described_by(champion)
         verdict = judge(candidate, standing, past_of(candidate) if champion else None, margin, force)
         if not verdict.accepted:
@@ -48,8 +48,11 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> list[st
         return [*lines, f"{name}: version {version.version} is champion: {verdict.reason}"]
 
 
-def serve(candidate: Candidate, champion: ModelVersion) -> str:
-    """Move the alias of the candidate's model to a version that serves it as asked; nothing is promoted."""
+def refresh(candidate: Candidate, champion: ModelVersion) -> str:
+    """Move the champion's alias to a version of the same model that is intact and served as params.yaml asks.
+
+    This is no promotion: `previous` and the history stay. Returns what was done, in a line.
+    """
     name = candidate.registered_name
     if is_version_of(champion, candidate):
         return f"{name}: version {champion.version} stays champion: it is the same model"
@@ -70,18 +73,23 @@ def without_run(candidate: Candidate) -> str:
     return f"{name}: MLflow has no complete run of it: run `make sync`, then `make promote`"
 
 
-def past_of(candidate: Candidate) -> Past | None:
-    """What a person may have decided about the candidate's model; None if it is new."""
+def past_of(candidate: Candidate) -> str | None:
+    """A line if the candidate's model was champion or its version was deleted; None if it is new.
+
+    The line names the version, and the command that makes the model champion again.
+    """
     name, digest = candidate.registered_name, candidate.digest
-    known = mlflow_registry.versions(name, digest)
+    known, entry = mlflow_registry.versions(name, digest), mlflow_registry.history(name).get(digest)
+    registered = entry.version if entry else mlflow_registry.registration(name, digest)
     previous = mlflow_registry.version_at(name, PREVIOUS)
-    is_previous = previous is not None and previous.tags.get(mlflow_registry.DIGEST) == digest
-    entry = mlflow_registry.history(name).get(digest)
-    registered = mlflow_registry.registered_version(name, digest)
-    if entry is None and not is_previous and (known or registered is None):
-        return None
-    last = str(known[0].version) if known else registered or (entry.version if entry else "")
-    return Past(last, deleted=not known, is_previous=is_previous)
+    if previous is not None and previous.tags.get(mlflow_registry.DIGEST) == digest:
+        return f"its version {previous.version} was champion before; `make rollback` makes it champion again"
+    if registered and not known:
+        return f"its version {registered} was deleted; `make promote FORCE=1` registers it again"
+    if entry is not None:
+        number = known[0].version
+        return f"its version {number} was champion before; `make promote FORCE=1` makes it champion again"
+    return None
 
 
 def described_by(champion: ModelVersion | None) -> tuple[Standing | None, list[str]]:

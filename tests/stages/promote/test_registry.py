@@ -368,7 +368,7 @@ def test_served_champion_names_its_classes_origin_and_requirements(filled: Regis
 # A person's decision stands. The models: A, B and C have accuracies 0.6, 0.65 and 0.7; B replaced A.
 
 NAMES = {"A": "first", "B": "better", "C": "best"}
-BACK, FORCED = "`make rollback` makes it champion again", "`make promote FORCE=1` makes it champion again"
+BACK, FORCED = "`make rollback` makes it champion again", "`make promote FORCE=1`"
 STORIES = [  # steps, what the last one says, the champion and `previous` after it, and the history
     ("rollback, promote B", f"its version 2 was champion before; {BACK}", "A", "B", "BA"),
     ("rollback, promote B, force B", "is champion: .*; forced", "B", "A", "AB"),
