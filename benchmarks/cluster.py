@@ -19,8 +19,8 @@ from pipeline.core.recipe import Recipe
 from pipeline.core.result_keys import code_digests
 from pipeline.running import job_queue
 from pipeline.running.executor import make_executor
-from pipeline.running.job import Job, Report
-from pipeline.running.view import View, report
+from pipeline.running.job import Job
+from pipeline.running.view import View
 from pipeline.stages.report.markdown import markdown_table
 from pipeline.support.errors import one_line_errors
 from pipeline.support.model_files import ModelFiles, all_models
@@ -31,7 +31,7 @@ NUMBERS = (100, 300, 1000)
 class Empty(Job):
     """Does nothing, on a node, with all that comes before and after."""
 
-    def __call__(self, report: Report = report) -> None:
+    def __call__(self) -> None:
         """Do nothing."""
 
     def result(self) -> ModelFiles:

@@ -1,6 +1,5 @@
 """A job: what a worker does ahead of two stages, for one variant and seed."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +11,6 @@ from pipeline.support import job_results
 from pipeline.support.digests import digest_of
 from pipeline.support.locks import locked
 from pipeline.support.model_files import ModelFiles
-
-Report = Callable[[tuple[int, int, float]], None]  # of epoch, number of epochs, validation accuracy
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Job:
             self.files, result=job_results.folder_of(digest_of(self.tags())) if self.trains else None
         )
 
-    def __call__(self, report: Report = report) -> None:
+    def __call__(self) -> None:
         """Train and predict, in a worker, under the locks that the stages take."""
         from pipeline.stages.predict import predict
         from pipeline.stages.train.training import train  # TensorFlow

@@ -45,7 +45,7 @@ class Cluster:
         self.work = ray.remote(ray_node.work)
         self.origin = mlflow_runs.origin()
         self.settings = {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_")}
-        if any(job.tracks for job in jobs) and not ray_node.has_server(self.settings):
+        if any(job.tracks for job in jobs) and not ray_node.has_server():
             worker.warm_up()  # for `complete_run`
         self.digest, self.data = ray_node.share_data()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from filelock import FileLock
 from ray.util.queue import Queue
 
 from pipeline.running.job import Job
-from pipeline.running.view import line_of
+from pipeline.running.view import Epoch
 from pipeline.support import job_results, mlflow_store
 from pipeline.support.digests import digest_of, file_digest
 from pipeline.support.errors import PipelineError, one_line
@@ -43,18 +43,15 @@ def work(
     """
     os.environ.update(settings)
 
-    def send(line: str, checkpoint: bytes | None = None) -> None:
-        message = (job.files.name, line, checkpoint)
-        inbox.actor.put.remote(message)  # `put` waits, which frees the CPU
-
-    def report(epoch: tuple[int, int, float]) -> None:
-        checkpoint = job.files.checkpoint
-        send(line_of(epoch), checkpoint.read_bytes() if checkpoint.is_file() else None)
+    def send(line: str) -> None:
+        checkpoint = job.files.checkpoint if Epoch.of(line) else None
+        content = checkpoint.read_bytes() if checkpoint and checkpoint.is_file() else None
+        inbox.actor.put.remote((job.files.name, line, content))  # `put` waits, which frees the CPU
 
     lines = Lines(send)
     with workspace(job.files.name, digest, data, files), redirect_stdout(lines), redirect_stderr(lines):
         tracks = job.tracks and can_track()
-        succeeded = succeeds(lambda: replace(job, tracks=tracks)(report))
+        succeeded = succeeds(replace(job, tracks=tracks))
         return succeeded, job_results.pack(), tracks
 
 
@@ -105,14 +102,14 @@ def data_digest(folder: Path) -> str:
     return digest_of({path.relative_to(folder).as_posix(): file_digest(path) for path in data_files(folder)})
 
 
-def has_server(settings: Mapping[str, str]) -> bool:
-    """Whether MLflow's store, in these environment variables, is a server, which other machines may reach."""
-    return settings.get("MLFLOW_TRACKING_URI", "").startswith("http")
+def has_server() -> bool:
+    """Whether MLflow's store is a server, which other machines may reach."""
+    return os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
 
 
 def can_track() -> bool:
     """Whether this node reaches MLflow's server."""
-    if not has_server(os.environ):
+    if not has_server():
         return False
     try:
         mlflow_store.check()

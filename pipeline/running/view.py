@@ -86,13 +86,8 @@ class Bar:
 
 
 def report(epoch: tuple[int, int, float]) -> None:
-    """Print, in a job, what its bar shows."""
-    print(line_of(epoch))
-
-
-def line_of(epoch: tuple[int, int, float]) -> str:
-    """The line that updates a bar: the epoch, the number of epochs, the validation accuracy."""
-    return EPOCH + json.dumps([*epoch, time.process_time()])
+    """Print, in a job, its epochs so far and in all and the validation accuracy, for `Epoch.of`."""
+    print(EPOCH + json.dumps([*epoch, time.process_time()]))
 
 
 def in_words(seconds: float) -> str:

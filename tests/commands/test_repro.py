@@ -63,7 +63,7 @@ def test_the_longest_work_starts_first(seconds: dict[str, float | None], order: 
 class OnGpu(Work):
     """Holds its GPU for a moment, and fails if another job holds it."""
 
-    def __call__(self, report: Any = None) -> None:  # noqa: ARG002
+    def __call__(self) -> None:
         gpu = Path(self.code["folder"], os.environ["CUDA_VISIBLE_DEVICES"])
         gpu.touch(exist_ok=False)
         time.sleep(0.2)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import psutil
 import pytest
 
 from pipeline.params import Params
@@ -46,6 +47,15 @@ def test_a_job_shows_its_lines_and_gives_its_status(code: str, status: int, last
     lines: list[str] = []
     assert worker.run(job(code), lines.append) == status
     assert lines[len(lines) - len(last) :] == last
+
+
+def test_an_exception_of_what_shows_the_lines_kills_the_job() -> None:
+    def show(line: str) -> None:
+        raise LookupError(line)
+
+    with pytest.raises(LookupError) as raised:
+        worker.run(job("import os, time; print(os.getpid()); time.sleep(60)"), show)
+    assert not psutil.pid_exists(int(str(raised.value)))
 
 
 def test_a_stop_ends_a_job_that_is_just_starting_and_starts_no_other() -> None:
