@@ -119,7 +119,11 @@ def test_file_that_is_no_yaml_is_refused(tmp_path: Path, text: str | bytes, reas
 @pytest.mark.parametrize(
     ("key", "text", "expected"),
     [
-        ("seeds", "[0x" + "f" * 5_000 + "]", "less than 2147483648; received an integer of 20000 bits"),
+        (
+            "seeds",
+            "[0x" + "f" * 5_000 + "]",
+            "received an integer of thousands of digits",
+        ),
         ("seeds", "&seeds [0, *seeds]", "seeds.1: must be a whole number; received "),
         ("promotion", "{margin: .NaN}", "promotion.margin: must be a finite number; received nan"),
         ("promotion", "{margin: 0.1, <<: {margins: 1}}", "promotion.margins: unknown key; allowed: margin"),

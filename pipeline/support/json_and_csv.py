@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, FiniteFloat
+from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from pipeline.support.errors import PipelineError, in_a_line
-from pipeline.support.params_errors import first_problem
+from pipeline.support.params_errors import parsed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,7 @@ Number = Annotated[float, BeforeValidator(lambda text: text or "nan")]  # may be
 def read_json(path: Path, kind: Any) -> Any:
     """The content of a JSON file as `kind`, a pydantic model or a type."""
     with _readable(path):
-        return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
+        return parsed(kind, from_json(path.read_bytes()))
 
 
 def read_table(path: Path, columns: dict[str, Any], empty: bool = False) -> "pd.DataFrame":
@@ -39,7 +40,7 @@ def read_table(path: Path, columns: dict[str, Any], empty: bool = False) -> "pd.
         reader = csv.DictReader(file)
         kinds = dict.fromkeys(reader.fieldnames or [], FiniteFloat) | columns
         row: Any = TypedDict("Row", kinds)  # type: ignore[misc]
-        rows: list[Any] = TypeAdapter(list[row]).validate_python(list(reader))
+        rows: list[Any] = parsed(list[row], list(reader))
         if not rows and not (empty and reader.fieldnames):
             raise ValueError("no rows")
         return pd.DataFrame(rows, columns=list(kinds))
@@ -51,6 +52,4 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, csv.Error) as error:
         reason = in_a_line(getattr(error, "strerror", None) or error)
-        if isinstance(error, ValidationError):
-            reason = first_problem(error)
         raise PipelineError(f"{path}: cannot be read: {reason}; run `dvc repro` to make it again") from error

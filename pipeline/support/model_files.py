@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, FiniteFloat, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, FiniteFloat, StrictInt, Tag, model_validator
 
 from pipeline.support.digests import file_digest
 from pipeline.support.json_and_csv import Accuracy, Number, read_json, read_table
@@ -58,7 +58,7 @@ class TrainingRecord(BaseModel):
 class Part(BaseModel):
     """The scores on one part of the images."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
     __pydantic_extra__: dict[str, FiniteFloat]
     accuracy: Accuracy
@@ -67,7 +67,7 @@ class Part(BaseModel):
 class Scored(BaseModel):
     """What metrics/VARIANT-SEED.json holds; with test-time views also `validation_VIEWS` and `test_VIEWS`."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
     __pydantic_extra__: dict[str, Part]
     validation: Part
@@ -87,19 +87,12 @@ Scores = Annotated[
 ]
 
 
-class _Model(BaseModel):
-    """An item of recipes/_index.json."""
-
-    variant: str
-    seed: int
-
-
 @dataclass(frozen=True)
 class ModelFiles:
     """The files of the model that one variant gives with one seed."""
 
     variant: str
-    seed: int
+    seed: StrictInt
     result: Path | None = field(default=None, compare=False)  # its folder until its stage copies it
 
     @property
@@ -174,8 +167,8 @@ class ModelFiles:
 
 def all_models() -> list[ModelFiles]:
     """The models that params.yaml asks for, in its order, as `recipes` listed them."""
-    models: list[_Model] = read_json(INDEX, list[_Model])
-    return [ModelFiles(model.variant, model.seed) for model in models]
+    models: list[ModelFiles] = read_json(INDEX, list[ModelFiles])
+    return models
 
 
 def remove_other_checkpoints(models: list[ModelFiles]) -> list[str]:

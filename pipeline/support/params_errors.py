@@ -1,11 +1,13 @@
-"""Read params.yaml and search.yaml, and say what is wrong with them."""
+"""Check content that was read from a file with pydantic, and say in one line what is wrong with it."""
 
 import re
 import reprlib
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
@@ -14,15 +16,22 @@ from pipeline.support.errors import PipelineError, in_a_line
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 LIMIT = 10  # problems in one error
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 120
+SHORT.maxlong, SHORT.maxlevel = 60, 2
+MAPPING = "must be a mapping of keys"
 PLAIN = {  # pydantic's errors, by their type, in plain words
     "bool_type": "must be true or false",
-    "dict_type": "must be a mapping of keys",
+    "dict_type": MAPPING,
     "finite_number": "must be a finite number",
     "float_type": "must be a number",
     "int_type": "must be a whole number",
     "list_type": "must be a list",
+    "model_attributes_type": MAPPING,
+    "model_type": MAPPING,
     "string_type": "must be text",
     "too_short": "must not be empty",
+    "union_tag_invalid": "allowed: {expected_tags}",
 }
 
 
@@ -45,11 +54,19 @@ def load_params(model: type[AnyModel], path: Path) -> AnyModel:
 def validated(model: type[AnyModel], content: Any, where: str) -> AnyModel:
     """Content as `model`. Raises PipelineError, with every invalid key; its line begins with `where`."""
     try:
-        return model.model_validate(content)
+        found: AnyModel = parsed(model, content)
+    except ValueError as error:
+        raise PipelineError(f"{where}: {error}") from error
+    return found
+
+
+def parsed(kind: Any, content: Any) -> Any:
+    """Content as `kind`, a pydantic model or type. Raises ValueError, with every invalid key in one line."""
+    try:
+        return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=True)
-        problems = [_worded(model, content, problem) for problem in found[:LIMIT]]
-        raise PipelineError(f"{where}: {joined(problems, len(found))}") from error
+        problems = [_worded(kind, content, problem) for problem in error.errors(include_url=False)]
+        raise ValueError(joined(problems)) from error
 
 
 def text(pattern: str, described: str) -> AfterValidator:
@@ -63,105 +80,55 @@ def text(pattern: str, described: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first problem of a file that a stage wrote, in a line: its key, what was expected and received."""
-    problem = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("("))
-    if problem["type"] == "missing":
-        return f"{key}: missing"
-    if problem["type"] == "value_error":  # a check of the whole file, which names its keys itself
-        return _rule(problem)
-    return f"{key or 'the file'}: {_rule(problem)}; received {shortened(problem['input'])}"
-
-
-class _Short(reprlib.Repr):
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = 120
-        self.maxlong, self.maxlevel = 60, 2
-
-    def repr_int(self, x: int, level: int) -> str:
-        try:
-            return super().repr_int(x, level)
-        except ValueError:  # more digits than Python converts
-            return f"an integer of {x.bit_length()} bits"
-
-
 def shortened(value: Any) -> str:
     """A value's repr, shortened to fit on a line."""
-    return _Short().repr(value)
+    try:
+        return SHORT.repr(value)
+    except ValueError:  # Python does not convert it
+        return "an integer of thousands of digits"
 
 
-def joined(problems: list[str], total: int | None = None) -> str:
-    """The first ten problems and the number of the others, of `total` or of those given, in one line."""
-    others = (total or len(problems)) - LIMIT
+def joined(problems: Sequence[str]) -> str:
+    """The first ten problems and the number of the others, in one line."""
+    others = len(problems) - LIMIT
     more = f"; and {others} more" if others > 0 else ""
     return in_a_line("; ".join(problems[:LIMIT]) + more)
 
 
-def _rule(problem: Any) -> str:
-    """What pydantic expected, in plain words."""
-    message: str = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return PLAIN.get(problem["type"], message)
-
-
-def _worded(model: type[BaseModel], content: Any, problem: Any) -> str:
-    key = ".".join(_key(content, problem["loc"]))
-    if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key; allowed: {', '.join(_fields_at(model, problem['loc'][:-1]))}"
-    if problem["type"] == "missing":
-        return f"{key}: missing"
-    if problem["type"] == "union_tag_not_found":
-        return f"{key}.{problem['ctx']['discriminator'].strip(chr(39))}: missing"
-    received = shortened(problem["input"])
-    if problem["type"] == "union_tag_invalid":
-        tag = problem["ctx"]
-        name = tag["discriminator"].strip("'")
-        return f"{key}.{name}: allowed: {tag['expected_tags']}; received {shortened(problem['input'][name])}"
-    if problem["type"] in {"model_type", "model_attributes_type"}:
-        return f"{key or 'the file'}: must be a mapping of keys; received {received}"
-    message = _rule(problem)
-    if not key:  # a check of the whole file, which names its keys itself
-        return message
-    return f"{key}: {message}; received {received}"
-
-
-def _key(content: Any, location: tuple[str | int, ...]) -> list[str]:
-    """The keys of an error's location, without what pydantic adds: the value of `source` after `data`, the
-    names of other choices in parentheses, and [key]."""
+def _worded(kind: Any, content: Any, problem: Any) -> str:
+    """One of pydantic's problems: the key, what was expected and what was received."""
     keys = []
-    for number, part in enumerate(location):
-        if isinstance(part, str) and (part.startswith("(") or part == "[key]"):
-            continue
-        if number == 1 and isinstance(content, dict) and content.get("source") == part:
-            continue
-        if isinstance(content, list) and isinstance(part, int):
+    for part in problem["loc"]:
+        with suppress(LookupError, TypeError):  # of what is not in the content: pydantic names choices, too
             content = content[part]
-        elif isinstance(content, dict):
-            content = content.get(part)
-        else:  # a network given by its name alone
-            continue
-        keys.append(str(part))
-    return keys
+            keys.append(str(part))
+    received, context, type_ = problem["input"], problem.get("ctx", {}), problem["type"]
+    if type_ == "missing":
+        return f"{'.'.join([*keys, str(problem['loc'][-1])])}: missing"
+    if type_ == "extra_forbidden":
+        return f"{'.'.join(keys)}: unknown key; allowed: {', '.join(_fields_at(kind, keys[:-1]))}"
+    if type_.startswith("union_tag_"):
+        keys.append(context["discriminator"].strip("'"))
+        if type_ == "union_tag_not_found":
+            return f"{'.'.join(keys)}: missing"
+        received = received[keys[-1]]
+    key = ".".join(keys)
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if type_ == "value_error" and not key:  # a check of the whole file, which names its keys itself
+        return message
+    if type_ in PLAIN:
+        message = PLAIN[type_].format(**context)
+    return f"{key or 'the file'}: {message}; received {shortened(received)}"
 
 
-def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """The keys that the section at `location` knows."""
-    schema: Any = model.model_json_schema(mode="validation")
-    definitions = schema.get("$defs", {})
-
-    def resolved(node: Any) -> Any:
-        several = [] if "discriminator" in node else node.get("anyOf", node.get("oneOf", []))
-        choices = [choice for choice in several if "$ref" in choice]
-        node = choices[0] if choices else node
-        return definitions[node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node
-
-    for part in location:
-        if str(part).startswith("("):
-            continue
-        tagged = schema.get("discriminator", {}).get("mapping", {})
-        patterned: Any = next(iter(schema.get("patternProperties", {}).values()), {})
-        children = schema.get("properties", {})
-        child = children.get(part, schema.get("additionalProperties") or patterned)
-        schema = resolved({"$ref": tagged[part]} if part in tagged else child)
-    return list(schema.get("properties", {}))
+def _fields_at(kind: Any, keys: Sequence[str]) -> list[str]:
+    """The keys that the section at `keys` knows, in content of this kind; none if there is no section."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        fields = kind.model_fields
+        if "root" in fields:
+            return _fields_at(fields["root"].annotation, keys)
+        if not keys:
+            return list(fields)
+        return _fields_at(fields[keys[0]].annotation, keys[1:]) if keys[0] in fields else []
+    inside = keys[1:] if get_origin(kind) in {dict, list} else keys
+    return next(filter(None, (_fields_at(choice, inside) for choice in get_args(kind))), [])

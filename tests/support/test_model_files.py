@@ -72,7 +72,7 @@ SCORES, RECORD = "metrics/shallow-0.json", "models/shallow-0/training.json"
 EDITS = [
     (SCORES, "validation.accuracy", 1e9, "validation.accuracy: must be less than or equal to 1; received 1"),
     (SCORES, "test.accuracy", float("nan"), "test.accuracy: must be a finite number; received nan"),
-    (SCORES, "validation", [0.7], "validation: must be an object; received [0.7]"),
+    (SCORES, "validation", [0.7], "validation: must be a mapping of keys; received [0.7]"),
     (SCORES, "test", MISSING, "test: missing"),
     (SCORES, "status", "diverged", "reason: missing"),
     (RECORD, "tags.status", MISSING, "tags.status: missing"),
