@@ -38,7 +38,6 @@ plan: check  ## list the stages that would run, and how long their trainings too
 repro: check $(if $(filter ray,$(EXECUTOR)),cluster)  ## the real job: as in params.yaml; JOBS=N trainings at a time, EXECUTOR=ray on a cluster
 	@python -m pipeline repro $(if $(JOBS),--jobs='$(JOBS)') $(if $(EXECUTOR),--executor='$(EXECUTOR)')
 	@python -m pipeline sync
-	@python -m pipeline champion
 
 train: check  ## train one variant: make train VARIANT=vgg3 SEED=0
 	@test -n "$(VARIANT)" || { echo "error: VARIANT: missing: make train VARIANT=vgg3"; exit 1; }

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from pipeline.commands import champion
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
 from pipeline.running.complete_run import complete_run
@@ -37,7 +38,7 @@ def main() -> None:
 
 
 def synchronize() -> None:
-    """Log what is missing, and print a line for each thing."""
+    """Log what is missing, and print a line for each thing and which model is champion."""
     params = Params.read()
     check_inputs(RECIPES, SELECTION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS)
     mlflow_store.check()
@@ -54,6 +55,7 @@ def synchronize() -> None:
         mlflow_outputs.log_report(experiment)
         mlflow_outputs.describe_versions(experiment)
     print("\n".join(f"sync: {line}" for line in done or ["nothing was missing"]))
+    champion.show(experiment)
 
 
 def sync_run(files: ModelFiles, facts: dict[str, Any]) -> list[str]:

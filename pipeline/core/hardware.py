@@ -13,7 +13,7 @@ AMPERE = (8, 0)  # the compute capability of the first GPUs that multiply bfloat
 def make_deterministic(seed: int, threads: int) -> None:
     """Seed Python, NumPy and TensorFlow, and fix the threads, before TensorFlow does any work.
 
-    A GPU's operations become deterministic ones. On a CPU, TensorFlow shares its operations among the threads.
+    A GPU's operations become deterministic ones. On a CPU, the threads share operations.
     """
     keras.utils.set_random_seed(seed)
     if device() == "gpu":

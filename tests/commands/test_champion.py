@@ -66,7 +66,7 @@ def test_what_is_said_is_what_is_served(job: Project) -> None:
     reason = "its version 1 was champion before; `make rollback` makes it champion again"
     assert f"digits: not promoted: {reason}" in printed  # the stage ran: DVC restored nothing of it
     assert say(job, "champion").endswith(f"digits: the chosen model, {best}-0, was refused: {reason}\n")
-    assert say(job, "sync") == "sync: nothing was missing\n"
+    assert say(job, "sync").startswith("sync: nothing was missing\n")
     assert say(job, "champion").startswith("digits: version 2 is champion, ")
 
     assert "version 1 is champion again" in say(job, "rollback")
@@ -74,7 +74,7 @@ def test_what_is_said_is_what_is_served(job: Project) -> None:
     assert say(job, "promote") == "digits: version 1 stays champion: it is the same model\n"
     mlflow_registry.set_alias(NAME, "champion", "2")
     assert "since an unknown time: its alias was set by hand\n" in say(job, "champion")
-    assert say(job, "sync") == "sync: nothing was missing\n"
+    assert say(job, "sync").startswith("sync: nothing was missing\n")
     assert "`make promote FORCE=1` makes it champion again" in say(job, "promote")
     assert "UTC: its alias was set by hand\n" in say(job, "champion")
 

@@ -126,4 +126,4 @@ def test_sync_fills_an_empty_store(job: Project, copy: Project, monkeypatch: pyt
         assert copy.steps(after[name]) == job.steps(before[name]) != []
     champions = [one.client.get_model_version_by_alias("digits", "champion") for one in (job, copy)]
     assert len({champion.tags["model_digest"] for champion in champions}) == 1
-    assert call(copy.folder, "sync").out == "sync: nothing was missing\n"
+    assert call(copy.folder, "sync").out.startswith("sync: nothing was missing\n")

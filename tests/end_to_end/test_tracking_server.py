@@ -163,7 +163,7 @@ def test_a_server_that_stops_loses_no_training_and_sync_completes_its_run(
     server.start()
     assert f"sync: {NAME}: logged its run" in job.run("python", "-m", "pipeline", "sync")
     assert_whole(job, [NAME], EPOCHS)
-    assert job.run("python", "-m", "pipeline", "sync") == "sync: nothing was missing\n"
+    assert job.run("python", "-m", "pipeline", "sync").startswith("sync: nothing was missing\n")
 
 
 @pytest.mark.faults
