@@ -19,11 +19,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from optuna.visualization import matplotlib as plots
 
 from pipeline.commands.search.ranges import Scalar, with_values
-from pipeline.commands.search.study import Search
+from pipeline.commands.search.study import ENDED, Search
 from pipeline.support.errors import PipelineError
 
 FOLDER = Path("search")
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 def write(search: Search, study: optuna.Study) -> None:
@@ -69,7 +68,7 @@ def table_of(trials: list[FrozenTrial]) -> pd.DataFrame:
     for trial, curve in trained:
         last, kept = max(curve), trial.value if trial.state == TrialState.COMPLETE else None
         row: dict[str, Any] = trial.params | {"accuracy": curve[last] if kept is None else kept, "kept": kept}
-        row |= {"cpu_seconds": trial.user_attrs["cpu_seconds"], "trained_epochs": last}
+        row |= {"cpu_seconds": cpu_seconds([trial]), "trained_epochs": last}
         rows.append(row | {"early": curve[max((epoch for epoch in curve if epoch <= common), default=last)]})
     return pd.DataFrame(rows)
 

@@ -102,7 +102,7 @@ class Trials:
             shutil.rmtree(job.result().folder, ignore_errors=True)
             job.files.checkpoint.unlink(missing_ok=True)
         self.runs.log(ended)
-        self.view.show(f"trial {ended.number}: {in_words(ended.params)}: {outcome(ended)}")
+        self.view.show(described(ended))
         self.view.advance(self.view.total)
 
     def _accuracy(self, trial: Trial, job: Job, prunes: bool) -> float:
@@ -141,17 +141,12 @@ class Trials:
         return self.study.get_trials(deepcopy=False)[trial.number]
 
 
-def outcome(trial: FrozenTrial) -> str:
-    """How a trial ended, in a few words."""
+def described(trial: FrozenTrial) -> str:
+    """A trial's settings and how it ended, in a line."""
+    values = {k: f"{value:.3g}" if isinstance(value, float) else value for k, value in trial.params.items()}
+    ending = f"{trial.value or 0:.4f}"
+    if trial.state == TrialState.PRUNED:
+        ending += f", stopped after epoch {trial.last_step}"
     if trial.state == TrialState.FAIL:
-        return f"failed: {trial.user_attrs['reason']}"
-    stopped = f", stopped after epoch {trial.last_step}" if trial.state == TrialState.PRUNED else ""
-    return f"{trial.value:.4f}{stopped}"
-
-
-def in_words(values: dict[str, Scalar]) -> str:
-    """Keys and values in a line."""
-    return ", ".join(
-        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in values.items()
-    )
+        ending = f"failed: {trial.user_attrs['reason']}"
+    return f"trial {trial.number}: {', '.join(f'{key} {value}' for key, value in values.items())}: {ending}"
