@@ -39,8 +39,7 @@ def by_runs(project: Path, counts: list[int], times: int) -> dict[str, Any]:
         found[str(count)] = {}
         for stage in ("promote", "report"):
             seconds = [
-                run([sys.executable, "-m", f"pipeline.{stage}"], project, environment)
-                for _ in range(times + 1)
+                run([sys.executable, "-m", "pipeline", stage], project, environment) for _ in range(times + 1)
             ]
             found[str(count)][stage] = {
                 clock: summary([one[clock] for one in seconds[1:]]) for clock in ("wall", "cpu")

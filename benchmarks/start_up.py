@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from benchmarks.measure import run, summary
+from pipeline.__main__ import STAGES
 
-STAGES = ("fetch", "prepare", "recipes", "train", "predict", "evaluate", "promote", "diagnose", "report")
 OPEN_THE_STORE = {"train", "evaluate", "promote", "report"}
 STORE = "; import mlflow; mlflow.MlflowClient().get_experiment_by_name('none')"
 
@@ -17,8 +17,12 @@ def measure(folder: Path, times: int) -> dict[str, Any]:
     """Wall and CPU seconds of each stage's start, after one that is not counted."""
     environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "PYTHONPATH": str(Path.cwd())}
     found = {}
-    for stage in STAGES:
-        command = [sys.executable, "-c", f"import pipeline.{stage}{STORE if stage in OPEN_THE_STORE else ''}"]
+    for stage, (module, _) in STAGES.items():
+        command = [
+            sys.executable,
+            "-c",
+            f"import pipeline.{module}{STORE if stage in OPEN_THE_STORE else ''}",
+        ]
         seconds = [run(command, folder, environment) for _ in range(times + 1)][1:]
         found[stage] = {clock: summary([one[clock] for one in seconds]) for clock in ("wall", "cpu")}
         print(f"bench: start-up: {stage}: CPU {found[stage]['cpu']['median']:.2f} s", flush=True)
