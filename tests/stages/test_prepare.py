@@ -134,5 +134,6 @@ def test_fetch_without_an_archive_ends_with_one_line(tmp_path: Path) -> None:
     data = {"source": "cifar10", "archives": ["a.tar.gz", "b.tar.gz"], "sha256": "0" * 64}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_params(shallow={}) | {"data": data}))
     refused = call(tmp_path, "fetch").refusal
-    assert refused.startswith("no intact archive: tried a.tar.gz (no such file); b.tar.gz (no such file); ")
+    reasons = "; ".join(f"{name} (No such file or directory)" for name in data["archives"])
+    assert refused.startswith(f"no intact archive: tried {reasons}; ")
     assert not (tmp_path / "data").exists()

@@ -19,16 +19,16 @@ def read(folders: dict[str, Path], size: int) -> RawDataset:
     classes that some folder lacks.
     """
     ordered = {part: folders[part] for part in sorted(folders, key=lambda part: (part == "test", part))}
+    files = sum(len(files_in(folder)) for folder in ordered.values())
     names = class_folders(ordered)
-    classes = [re.sub(r"^\d+_", "", name) for name in names]
+    classes = [re.sub(r"^\d+_(?=.)", "", name) for name in names]
     if twice := sorted({name for name in classes if classes.count(name) > 1}):
         raise PipelineError(f"classes that differ only in their number: {', '.join(twice)}")
     problems: list[str] = []
     parts = [_read_part(folder, names, size, problems) for folder in ordered.values()]
     if problems:
         raise PipelineError(f"images that cannot be read: {joined(problems)}")
-    found = sum(len(files_in(folder)) for folder in ordered.values())
-    if ignored := found - sum(len(labels) for _, labels in parts):
+    if ignored := files - sum(len(labels) for _, labels in parts):
         print(f"fetch: {ignored:,} files are ignored: they are not images, or not directly in a class folder")
     return dataset(parts, classes)
 
@@ -36,25 +36,23 @@ def read(folders: dict[str, Path], size: int) -> RawDataset:
 def files_in(folder: Path) -> list[Path]:
     """All files in a folder and its subfolders, sorted.
 
-    Raises PipelineError if the folder is missing or holds something other than files and folders, such as a
-    pipe, which would block its reader, a link to a folder, or a name that cannot be printed.
+    Raises PipelineError if the folder is missing or holds a name that cannot be printed, a link to a folder,
+    in which DVC would not notice edits, or something else, such as a pipe, which would block its reader.
     """
     if not folder.is_dir():
         raise PipelineError(f"{folder}: no such folder of images")
     found = sorted(folder.rglob("*"))
     if unprintable := [shortened(str(path)) for path in found if not path.name.isprintable()]:
         raise PipelineError(f"names that cannot be printed: {joined(unprintable)}")
-    if special := [str(path) for path in found if not (path.is_file() or path.is_dir())]:
-        raise PipelineError(f"neither files nor folders: {joined(special)}")
-    if links := [str(path) for path in found if path.is_symlink() and path.is_dir()]:
-        raise PipelineError(f"links to folders, in which DVC would not notice edits: {joined(links)}")
-    return [path for path in found if path.is_file()]
+    files = [path for path in found if path.is_file()]
+    folders = {path for path in found if path.is_dir() and not path.is_symlink()}
+    if others := [str(path) for path in found if path not in folders.union(files)]:
+        raise PipelineError(f"neither files nor folders, but links to folders or the like: {joined(others)}")
+    return files
 
 
 def class_folders(folders: dict[str, Path]) -> list[str]:
     """The names of the class folders, which must be the same in all folders. Hidden ones are ignored."""
-    for folder in folders.values():
-        files_in(folder)
     found = {
         part: {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
         for part, folder in folders.items()

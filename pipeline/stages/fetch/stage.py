@@ -13,7 +13,7 @@ import click
 
 from pipeline.core.arrays import write_arrays
 from pipeline.params import Cifar10, Digits, Directory, Params
-from pipeline.stages.fetch import folders, sources
+from pipeline.stages.fetch import cifar10, folders, sources
 from pipeline.support.locks import SingleInstance
 from pipeline.support.paths import DOWNLOADS, RAW
 
@@ -24,7 +24,7 @@ def main() -> None:
     data = Params.read().data
     match data:
         case Cifar10():
-            raw = sources.cifar10(data.archives, data.sha256, DOWNLOADS)
+            raw = cifar10.read(data.archives, data.sha256, DOWNLOADS)
         case Digits():
             raw = sources.digits()
         case Directory():

@@ -87,8 +87,8 @@ PROBLEMS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda root: each(shutil.rmtree, root.glob("*/dog")), "two or more folders, one for each"),
     (lambda root: each(lambda path: save(path / "1_cat/0.png"), root.iterdir()), "only in their number: cat"),
     (lambda root: (root / "test/two\nlines").mkdir(), "names that cannot be printed: "),
-    (lambda root: os.mkfifo(root / "test/cat/pipe.png"), "neither files nor folders: "),
-    (lambda root: (root / "test/cat/more").symlink_to(root / "test/dog"), "links to folders, in which DVC "),
+    (lambda root: os.mkfifo(root / "test/cat/pipe.png"), "neither files nor folders, "),
+    (lambda root: (root / "test/cat/more").symlink_to(root / "test/dog"), "neither files nor folders, "),
 ]
 
 

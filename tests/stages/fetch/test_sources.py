@@ -8,6 +8,7 @@ import pickle
 import struct
 import sys
 import tarfile
+import time
 import tracemalloc
 import warnings
 from collections import Counter
@@ -20,7 +21,8 @@ import numpy as np
 import pooch
 import pytest
 
-from pipeline.stages.fetch.sources import RawDataset, cifar10
+from pipeline.stages.fetch import cifar10
+from pipeline.stages.fetch.sources import RawDataset
 from tests.conftest import contents, refusal
 from tests.servers import answering
 
@@ -119,6 +121,7 @@ class Answer(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a server of archives."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # Pooch waits for seconds before it tries again
     Answer.requests.clear()
     with warnings.catch_warnings(), answering(Answer) as address:
         warnings.simplefilter("ignore", ResourceWarning)  # Pooch does not close failed responses
@@ -132,7 +135,7 @@ def downloads(tmp_path: Path) -> Path:
 
 
 def get(downloads: Path, *archives: str, sha256: str = SHA256) -> RawDataset:
-    return cifar10(list(archives), sha256, downloads, waits=0.01)
+    return cifar10.read(list(archives), sha256, downloads)
 
 
 def error_without_archive(downloads: Path, *archives: str) -> str:
@@ -163,7 +166,7 @@ def assert_refused(folder: Path, content: bytes, reason: str) -> None:
 MORE = with_member("cifar-10-batches-py/readme.html", size=2**20)
 
 
-@pytest.mark.parametrize("content", [ARCHIVE, gzip.decompress(ARCHIVE), MORE], ids=range(3))
+@pytest.mark.parametrize("content", [ARCHIVE, MORE], ids=range(2))
 def test_an_archive_gives_images_labels_batches_and_classes(tmp_path: Path, content: bytes) -> None:
     raw = from_archive(tmp_path, content)
     planes = np.concatenate(list(PIXELS.values())).reshape(120, 3, 32, 32)
@@ -196,8 +199,8 @@ def test_a_download_is_tried_again_kept_and_repeated_if_it_is_damaged(
     [
         ("truncated", 4, ["1000 bytes read"]),
         ("dropping", 4, ["Connection aborted"]),
-        ("corrupt", 1, [SHA256, hashlib.sha256(CORRUPT).hexdigest()]),
-        ("missing", 1, ["404"]),
+        ("corrupt", 4, [SHA256, hashlib.sha256(CORRUPT).hexdigest()]),
+        ("missing", 4, ["404"]),
     ],
 )
 def test_a_bad_download_is_refused(
@@ -216,7 +219,7 @@ def test_every_archive_that_is_not_intact_is_named_and_a_local_one_kept(
     message = error_without_archive(downloads, UNUSED, "http://", "http://[", str(local), "missing.tar.gz")
     assert "refused" in message
     assert f"expected SHA-256 {SHA256}, received {hashlib.sha256(CORRUPT).hexdigest()}" in message
-    assert "missing.tar.gz (no such file)" in message
+    assert "missing.tar.gz (No such file or directory)" in message
     assert local.read_bytes() == CORRUPT
 
 
@@ -225,7 +228,7 @@ def test_the_first_good_archive_is_used(server: str, tmp_path: Path, downloads: 
     local.write_bytes(ARCHIVE)
     bad = [UNUSED, f"{server}/corrupt", "missing.tar.gz"]
     assert len(get(downloads, *bad, str(local), f"{server}/good").train_labels) == 100
-    assert Answer.requests == {"corrupt": 1}
+    assert Answer.requests == {"corrupt": 4}
     assert not contents(downloads)
     assert len(get(downloads, *bad, f"{server}/good", str(local)).train_labels) == 100
     assert contents(downloads) == {KEPT: ARCHIVE}
@@ -255,7 +258,7 @@ WRONG: list[tuple[bytes, str]] = [
     (archive_with("data_batch_2", "data_batch_1"), "is neither a file nor a folder"),
     (archive_with("data_batch_2", batch([0, 1], IMAGE)), "labels of shape (2,)"),
     (archive_with("data_batch_2", batch([0], IMAGE / 255)), "float64 pixels"),
-    (archive_with("batches.meta", python2_pickle({b"label_names": [b"a\nb"]})), "must be printable text"),
+    (gzip.decompress(ARCHIVE), "Not a gzipped file"),
     (HOSTILE, "../../evil lies outside the archive"),
     (with_member("/tmp/evil"), "/tmp/evil lies outside the archive"),
     *((with_member("evil", kind, "/etc"), "evil is neither a file nor a folder") for kind in NO_FILE),
