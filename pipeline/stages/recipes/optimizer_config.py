@@ -1,4 +1,4 @@
-"""A variant's optimizer as Keras's own configuration, checked. Used only by `recipes`."""
+"""A variant's optimizer as Keras's own configuration, checked."""
 
 import inspect
 from typing import Any
@@ -10,19 +10,17 @@ from pipeline.stages.train.custom_optimizers import ScaledSGD, Triangle
 from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.params_errors import shortened
 
-OPTIMIZERS = {  # but those that only wrap others
-    name.lower(): kind
-    for name, kind in vars(keras.optimizers).items()
-    if isinstance(kind, type)
-    and issubclass(kind, keras.optimizers.Optimizer)
-    and "learning_rate" in inspect.signature(kind).parameters
-    and kind is not keras.optimizers.Optimizer
-} | {"scaledsgd": ScaledSGD}
-SCHEDULES = {
-    name.lower(): kind
-    for name, kind in vars(keras.optimizers.schedules).items()
-    if isinstance(kind, type) and name != "LearningRateSchedule"
-} | {"triangle": Triangle}
+EXCLUDED = {"LearningRateSchedule", "LossScaleOptimizer", "MultiOptimizer", "Optimizer", "OptimizerMap"}
+
+
+def _classes(module: Any, *added: type) -> dict[str, type]:
+    """The classes of a module, except abstract ones and those that wrap others, by lower-case name."""
+    found = [kind for name, kind in vars(module).items() if inspect.isclass(kind) and name not in EXCLUDED]
+    return {kind.__name__.lower(): kind for kind in (*found, *added)}
+
+
+OPTIMIZERS = _classes(keras.optimizers, ScaledSGD)
+SCHEDULES = _classes(keras.optimizers.schedules, Triangle)
 
 
 def configuration(key: str, optimizer: Optimizer, steps: int) -> dict[str, Any]:
@@ -30,26 +28,26 @@ def configuration(key: str, optimizer: Optimizer, steps: int) -> dict[str, Any]:
 
     Raises PipelineError, naming the `key`, if Keras refuses it.
     """
-    rate = optimizer.learning_rate
+    rate: Any = optimizer.learning_rate
     if isinstance(rate, Named) and rate.name.lower() == "triangle":
         rate = Named(**{"steps": steps} | dict(rate))
-    learning_rate = made(f"{key}.learning_rate", rate, SCHEDULES) if isinstance(rate, Named) else rate
-    arguments = optimizer.model_copy(update={"learning_rate": learning_rate})
-    result = made(key, arguments, OPTIMIZERS)
+    if isinstance(rate, Named):
+        rate = keras_object(f"{key}.learning_rate", rate, SCHEDULES)
+    built = keras_object(key, optimizer.model_copy(update={"learning_rate": rate}), OPTIMIZERS)
     try:
-        result.apply([tf.ones((2, 2))], [keras.Variable(tf.zeros((2, 2)))])
-        return keras.saving.serialize_keras_object(result)
+        built.apply([tf.ones((2, 2))], [keras.Variable(tf.zeros((2, 2)))])
+        return keras.saving.serialize_keras_object(built)
     except Exception as error:  # Keras checks few arguments before it uses them
         raise PipelineError(f"{key}: cannot be used: {in_a_line(error)[:500]}") from error
 
 
-def made(key: str, named: Named, kinds: dict[str, Any]) -> Any:
-    """The object that a name and arguments stand for; `kinds` are the classes by their lower-case names."""
+def keras_object(key: str, named: Named, kinds: dict[str, Any]) -> Any:
+    """The object with this name and arguments; `kinds` are the classes by their lower-case names."""
     kind = kinds.get(named.name.lower().replace("_", ""))
     if kind is None:
         allowed = ", ".join(sorted(kind.__name__ for kind in kinds.values()))
         raise PipelineError(f"{key}.name: allowed: {allowed}; received {shortened(named.name)}")
-    check_arguments(key, kind, named.arguments, skip={"name"})
+    check_arguments(key, kind, named.arguments)
     try:
         return kind(**named.arguments)
     except Exception as error:

@@ -20,10 +20,6 @@ class Images:
     images: np.ndarray
     labels: np.ndarray
 
-    def first(self, count: int | None) -> "Images":
-        """The first `count` images; all if it is None."""
-        return Images(self.images[:count], self.labels[:count])
-
 
 def training_batches(
     data: Images, batch_size: int, seed: int, epoch: tf.Variable, flip: str | None = None

@@ -1,29 +1,24 @@
-"""The model that trains: a twin of the plain one with the same weights and mathematics, made for speed.
+"""The model that trains: a twin of the plain one with the same weights and mathematics, but faster.
 
-The plain model stays float32 Keras, and takes over the twin's weights after the training.
+The plain model stays float32 Keras, and gets the twin's weights after the training.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from pipeline.core.backend import keras, tf
-from pipeline.stages.train.fused_layers import fused
 
 
 class Twin(keras.Model):
     """A copy of `model` with its weights that computes in `precision`, "float32" or "mixed_bfloat16".
 
-    `fuses` replaces layers by those of `fused_layers`, which are made for a CPU.
-
-    The training loss is smoothed by `label_smoothing`, the validation loss is not.
+    The training loss is smoothed by `label_smoothing`, the validation loss is not. `fuses` replaces layers
+    by those that are faster on a CPU.
     """
 
     def __init__(
-        self,
-        model: keras.Model,
-        precision: str,
-        label_smoothing: float = 0.0,
-        fuses: bool = True,
+        self, model: keras.Model, precision: str, label_smoothing: float = 0.0, fuses: bool = True
     ) -> None:
         super().__init__(name=model.name)
         self.network = _copy(model, precision, fused if fuses else type)
@@ -65,10 +60,10 @@ class Twin(keras.Model):
 
 
 def _copy(model: keras.Model, precision: str, kind: Callable[[Any], Any]) -> keras.Model:
-    """The same layers, also those of nested models, each of the `kind` that takes its place.
+    """The same layers, also those of nested models, each of the `kind` that replaces it.
 
-    Layers before the first weights, and the last, stay float32: pixels and probabilities need its digits,
-    and cost little.
+    The last layer and those before the first weights stay float32: pixels and probabilities need its
+    digits, and cost little.
     """
     leaves = [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
     first = next(number for number, layer in enumerate(leaves) if layer.weights)
@@ -81,3 +76,63 @@ def _copy(model: keras.Model, precision: str, kind: Callable[[Any], Any]) -> ker
         return kind(layer).from_config(layer.get_config() | {"dtype": policy})
 
     return keras.models.clone_model(model, clone_function=copied, recursive=True)
+
+
+def fused(layer: keras.Layer) -> type[keras.Layer]:
+    """The fastest class that computes what `layer` does and takes its configuration; by default its own."""
+    if type(layer) is keras.layers.BatchNormalization:
+        can_fuse = layer.axis in (-1, 3) and layer.center and not layer.synchronized
+        return BatchNormalization if can_fuse else type(layer)
+    if type(layer) is keras.layers.Activation and layer.activation is keras.activations.gelu:
+        return GELU
+    return type(layer)
+
+
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras's layer, with TensorFlow's fused kernel in training, for which Keras runs a dozen operations."""
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
+        """Features (n, height, width, channels), normalized; updates the moving averages in training."""
+        if not (training and self.trainable) or len(inputs.shape) != 4 or mask is not None:
+            return super().call(inputs, training=training, mask=mask)
+        scale = self.gamma if self.scale else tf.ones_like(self.beta)
+        normalized, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=scale, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
+        )
+        count = tf.cast(tf.size(inputs) / inputs.shape[-1], tf.float32)
+        variance *= (count - 1) / count  # the kernel's is a sample's, Keras's the batch's
+        for average, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            average.assign(average * self.momentum + new * (1 - self.momentum))
+        return normalized
+
+
+class GELU(keras.layers.Activation):
+    """Keras's exact GELU. TensorFlow takes a dozen operations, of which erfc in bfloat16 is very slow."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """GELU of a tensor of any shape."""
+        return _gelu(inputs)
+
+
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def _gelu(inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    return _gelu_forward(inputs), lambda upstream: _gelu_backward(inputs, upstream)
+
+
+def _normal(values: tf.Tensor) -> tf.Tensor:
+    """The standard normal distribution function."""
+    return 0.5 + 0.5 * tf.math.erf(values * math.sqrt(0.5))
+
+
+@tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
+def _gelu_forward(inputs: tf.Tensor) -> tf.Tensor:
+    values = tf.cast(inputs, tf.float32)
+    return tf.cast(values * _normal(values), inputs.dtype)
+
+
+@tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
+def _gelu_backward(inputs: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+    values = tf.cast(inputs, tf.float32)
+    density = tf.exp(-values * values / 2) / math.sqrt(2 * math.pi)
+    slope = _normal(values) + values * density
+    return tf.cast(tf.cast(upstream, tf.float32) * slope, inputs.dtype)

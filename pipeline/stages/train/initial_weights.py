@@ -12,10 +12,7 @@ EPSILON = 5e-2
 
 
 def set_identity(model: keras.Model) -> None:
-    """Let all convolutions but the whitening one pass their first channels on.
-
-    With Dirac kernels (Zagoruyko & Komodakis, 2017).
-    """
+    """Let all convolutions but `whitening` pass their first channels on (Zagoruyko & Komodakis, 2017)."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D) and layer.name != WHITENING:
             kernel = np.array(layer.kernel)
@@ -27,7 +24,10 @@ def set_identity(model: keras.Model) -> None:
 
 
 def set_whitening(model: keras.Model, images: np.ndarray) -> None:
-    """Set the kernel of the convolution named `whitening` from uint8 images (n, height, width, channels)."""
+    """Set the kernel of the convolution named `whitening` from uint8 images (n, height, width, channels).
+
+    It gives patches unit variance in each direction: one filter for each, and one for its negative.
+    """
     layer = model.get_layer(WHITENING)
     before = model.layers[: model.layers.index(layer)]
     total: Any = 0
@@ -39,21 +39,13 @@ def set_whitening(model: keras.Model, images: np.ndarray) -> None:
         rows = patches(np.asarray(features, np.float64), *layer.kernel_size)
         total += np.einsum("ni,nj->ij", rows, rows)  # the same with any number of threads
         count += len(rows)
-    layer.kernel.assign(whitening_kernels(total / count).reshape(layer.kernel.shape))
+    variances, directions = np.linalg.eigh(total / count)
+    kernels = directions / np.sqrt(variances + EPSILON)
+    layer.kernel.assign(np.concatenate([kernels, -kernels], axis=1).reshape(layer.kernel.shape))
     layer.bias.assign(np.zeros(layer.bias.shape))
 
 
 def patches(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """All patches of images (n, rows, columns, channels), each a row with the values of a kernel's order."""
+    """All patches of images (n, rows, columns, channels), each a row with its values in a kernel's order."""
     windows = np.lib.stride_tricks.sliding_window_view(images, (height, width), axis=(1, 2))
     return np.moveaxis(windows, 3, -1).reshape(-1, height * width * images.shape[-1])
-
-
-def whitening_kernels(covariance: np.ndarray) -> np.ndarray:
-    """Kernels (values, 2 x values) that give patches unit variance in each direction, and their negatives.
-
-    `covariance` (values, values) is the patches', around zero.
-    """
-    variances, directions = np.linalg.eigh(covariance)
-    whitening = directions / np.sqrt(variances + EPSILON)
-    return np.concatenate([whitening, -whitening], axis=1)

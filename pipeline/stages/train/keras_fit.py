@@ -2,7 +2,6 @@
 
 import math
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -52,22 +51,25 @@ def fit(
     settings = recipe.settings
     compile_model(model, recipe)
     epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-    chosen = list(_callbacks(settings))
-    resumable = Resumable(checkpoint, chosen)
+    callbacks = list(_callbacks(settings))
+    resumable = Resumable(checkpoint, callbacks)
+    in_terminal = sys.stdout.isatty()
+    if not in_terminal:
+        callbacks.append(_line_per_epoch(model.name, settings.epochs))
     model.fit(
         training_batches(training, settings.batch_size, seed, epoch, settings.flip),
         validation_data=validation_batches(validation),
         initial_epoch=resumable.epochs,
         epochs=resumable.epochs if resumable.stopped else settings.epochs,
         callbacks=[
-            keras.callbacks.LambdaCallback(on_epoch_begin=lambda n, _: epoch.assign(n)),
+            keras.callbacks.LambdaCallback(on_epoch_begin=lambda number, _: epoch.assign(number)),
             keras.callbacks.TerminateOnNaN(),
-            *chosen,
+            *callbacks,
             resumable,
             *watching,
         ],
         shuffle=False,  # the batches come shuffled
-        verbose=1 if sys.stdout.isatty() else 0,
+        verbose=1 if in_terminal else 0,
     )
     seconds = resumable.seconds()
     return Fit(resumable.history, seconds["wall"], seconds["cpu"])
@@ -76,7 +78,7 @@ def fit(
 def compile_model(model: keras.Model, recipe: Recipe) -> None:
     """Attach the recipe's optimizer, the cross-entropy of integer labels, and accuracy.
 
-    Also makes their variables, since a first step that has to make them is traced twice.
+    Also creates their variables, since a first step that has to create them is traced twice.
     """
     model.compile(
         optimizer=recipe.make_optimizer(),
@@ -91,37 +93,18 @@ def compile_model(model: keras.Model, recipe: Recipe) -> None:
 
 
 def _callbacks(settings: Variant) -> Iterator[keras.callbacks.Callback]:
-    """Fresh callbacks for one training. The learning rate is lowered before stopping is considered."""
+    """The callbacks of a variant. The learning rate is lowered before stopping is considered."""
     if reducing := settings.reduce_learning_rate:
         yield keras.callbacks.ReduceLROnPlateau(**dict(reducing))
     if whitening := settings.whitening:
         yield Freeze(WHITENING, whitening.epochs)
     if stopping := settings.early_stopping:
         yield keras.callbacks.EarlyStopping(**dict(stopping))
-    if not sys.stdout.isatty():
-        yield EpochLine(settings.epochs)
 
 
-class EpochLine(keras.callbacks.Callback):
-    """Prints a line after each epoch, with the time that the remaining ones take."""
+def _line_per_epoch(name: str, epochs: int) -> keras.callbacks.Callback:
+    def show(epoch: int, logs: dict[str, float]) -> None:
+        metrics = "  ".join(f"{metric} {value:.4g}" for metric, value in logs.items())
+        print(f"{name}  epoch {epoch + 1}/{epochs}  {metrics}", flush=True)
 
-    def __init__(self, epochs: int) -> None:
-        super().__init__()
-        self.epochs = epochs
-        self.first: int | None = None  # not 0 if the training was resumed
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-        """Start the clock."""
-        if self.first is None:
-            self.first, self.started = epoch, time.monotonic()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Print the epoch's metrics."""
-        done = epoch + 1 - (self.first or 0)
-        left = (time.monotonic() - self.started) / done * (self.epochs - epoch - 1)
-        metrics = "  ".join(f"{name} {value:.4g}" for name, value in (logs or {}).items())
-        print(
-            f"{self.model.name}  epoch {epoch + 1}/{self.epochs}  {metrics}  "
-            f"at most {int(left // 60)}:{int(left % 60):02d} left",
-            flush=True,
-        )
+    return keras.callbacks.LambdaCallback(on_epoch_end=show)

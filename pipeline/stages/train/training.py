@@ -40,12 +40,12 @@ def train(
     origin: dict[str, str] | None = None,
     tracks: bool = True,
 ) -> None:
-    """Train, score and write the weights that are kept, and log all this in an MLflow run if `tracks`.
+    """Train a model, write it with its history and record, and log all this in an MLflow run if `tracks`.
 
     Begins with the weights of the model file `start`, if there is one. `tags` identify what decides the
-    weights (`core.keys`); they are logged, and their digest is the key of the checkpoint.
-    `report` is called after each epoch, with its number, that of all epochs, and the validation accuracy.
-    `origin` are the tags of the folder that asked for the training, by default this one.
+    weights (`core.result_keys`); they are logged, and their digest is the key of the checkpoint.
+    `report` is called after each epoch with its number, the number of all epochs, and the validation
+    accuracy. `origin` are the tags of the folder that asked for the training, by default this one.
     """
     training, validation = begin(recipe, files.seed)
     model = starting_model(recipe, training, start)
@@ -61,8 +61,7 @@ def train(
         fit = keras_fit.fit(twin, recipe, training, validation, files.seed, *watching, checkpoint=checkpoint)
         model.set_weights(twin.get_weights())
         model = without_training_only(model)
-        record = make_record(tags, recipe, fit, measures(model, recipe, fit, validation))
-        write(files, model, fit.history, record)
+        write(files, model, fit.history, make_record(tags, recipe, fit, model, validation))
         if run_id:
             with mlflow_runs.best_effort(files.name):
                 images = {"training": training.images, "validation": validation.images}
@@ -76,8 +75,9 @@ def begin(recipe: Recipe, seed: int) -> tuple[Images, Images]:
     recipe.check_machine()
     keras.utils.clear_session()  # of what this process trained before
     make_deterministic(seed, recipe.threads)
-    training, validation = (Images(**read_arrays(PREPARED / part)) for part in PARTS[1:])
-    return training.first(recipe.settings.training_images), validation
+    training, validation = (read_arrays(PREPARED / part) for part in PARTS[1:])
+    chosen = {name: array[: recipe.settings.training_images] for name, array in training.items()}
+    return Images(**chosen), Images(**validation)
 
 
 def starting_model(recipe: Recipe, training: Images, start: Path | None) -> keras.Model:
@@ -105,27 +105,26 @@ def make_twin(model: keras.Model, recipe: Recipe, train: Images) -> Twin:
     return twin
 
 
-def make_record(tags: dict[str, str], recipe: Recipe, fit: Fit, metrics: dict[str, float]) -> TrainingRecord:
-    """The record of the training; the status is `trained`, or `diverged` with a reason."""
-    outcome = {"status": "diverged", "reason": fit.divergence} if fit.divergence else {"status": "trained"}
-    resolved = ("threads", "precision", "device")
+def make_record(
+    tags: dict[str, str], recipe: Recipe, fit: Fit, model: keras.Model, validation: Images
+) -> TrainingRecord:
+    """The record of the training; the status is `trained`, or `diverged` with a reason.
+
+    Its metrics are those that the epochs do not show: the best epoch, counted from 1, and the accuracy of the
+    kept weights.
+    """
+    history, resolved = fit.history, ("threads", "precision", "device")
     params = flat(recipe.settings.content()) | {name: getattr(recipe, name) for name in resolved}
-    return TrainingRecord(tags=tags | outcome, params=params, metrics=metrics)
-
-
-def measures(model: keras.Model, recipe: Recipe, fit: Fit, validation: Images) -> dict[str, float]:
-    """What the epochs do not show: the best one, counted from 1, and the accuracy of the kept weights."""
-    history = fit.history
-    measured = {"stopped_epoch": len(history["loss"]), "parameters": model.count_params()}
+    metrics = {"stopped_epoch": len(history["loss"]), "parameters": model.count_params()}
     if fit.divergence is not None:
-        return measured
+        tags = tags | {"status": "diverged", "reason": fit.divergence}
+        return TrainingRecord(tags=tags, params=params, metrics=metrics)
     stopping = recipe.settings.early_stopping
     monitor = stopping.monitor if stopping else "val_loss"
     best = np.argmax if monitor == "val_accuracy" else np.argmin
-    return measured | {
-        "best_epoch": int(best(history[monitor])) + 1,
-        "validation/accuracy": prediction.accuracy(model, validation.images, validation.labels),
-    }
+    metrics["best_epoch"] = int(best(history[monitor])) + 1
+    metrics["validation/accuracy"] = prediction.accuracy(model, validation.images, validation.labels)
+    return TrainingRecord(tags=tags | {"status": "trained"}, params=params, metrics=metrics)
 
 
 def write(

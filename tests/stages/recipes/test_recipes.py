@@ -67,7 +67,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"optimizer": ADAM | {"beta": 1}}, "optimizer.beta: unknown argument; "),
     ({"optimizer": SGD | {"momentum": 2}}, "optimizer: "),
     ({"optimizer": SGD | {"learning_rate": {"name": "cosine"}}}, "optimizer.learning_rate.name: "),
-    ({"optimizer": SGD | {"learning_rate": SHORT}}, "optimizer.learning_rate.initial_learning_rate: missing"),
+    (
+        {"optimizer": SGD | {"learning_rate": SHORT}},
+        "optimizer.learning_rate: CosineDecay.__init__() missing ",
+    ),
     (
         {"optimizer": SGD | {"learning_rate": SCHEDULE}, "reduce_learning_rate": REDUCING},
         "reduce_learning_rate: cannot lower a learning rate that follows a schedule",
@@ -116,14 +119,17 @@ BAD_NETWORKS: dict[str, tuple[Callable[..., Any], str]] = {
     "raises": (raises, "pixels (data.image_size): out of ideas"),
     "returns nothing": (lambda: None, "cannot be built for images of 32 pixels (data.image_size): "),
     "does not fit": (lambda: [layers.Flatten(), layers.Conv2D(4, 3)], "cannot be built for images of 32 "),
-    "ends in an image": (lambda: [layers.Conv2D(4, 3)], "must end in one vector for each image"),
+    "ends in an image": (lambda: [layers.Conv2D(4, 3)], "must return one vector per image"),
     "own layer": (lambda: [Doubled(), layers.Flatten()], "'Doubled' is not Keras's own"),
     "function": (lambda: [layers.Lambda(abs), layers.Flatten()], "is not Keras's own"),
     "hole too large": (
         lambda: [Cutout(33), layers.Flatten()],
         "pixels: must be at most 32, the size of the images",
     ),
-    "missing argument": (lambda width: [layers.Dense(width)], "width: missing"),
+    "missing argument": (
+        lambda width: [layers.Dense(width)],
+        "cannot be built for images of 32 ",
+    ),
 }
 
 

@@ -8,8 +8,7 @@ import pytest
 
 from pipeline.core.backend import keras, tf
 from pipeline.stages.train import training
-from pipeline.stages.train.fast_twin import Twin
-from pipeline.stages.train.fused_layers import GELU, BatchNormalization
+from pipeline.stages.train.fast_twin import GELU, BatchNormalization, Twin
 from pipeline.stages.train.keras_fit import compile_model
 from tests.keras_models import images, layers, listed, optimizer, random_model, recipe, residual_model
 
