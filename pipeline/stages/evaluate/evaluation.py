@@ -1,10 +1,7 @@
-"""The scores, tables and figures of one model, from its stored probabilities.
+"""The scores, tables and figures of models, from their stored probabilities.
 
 A process that evaluates imports neither TensorFlow nor MLflow, so many can work side by side.
 """
-
-import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +10,9 @@ from matplotlib.figure import Figure
 from pipeline.core.arrays import read_arrays, read_facts, write_json
 from pipeline.shared.stored_probabilities import read_probabilities, views_of
 from pipeline.stages.evaluate import metrics, model_figures, temperature
-from pipeline.support.errors import PipelineError
+from pipeline.support.json_and_csv import read_table
 from pipeline.support.model_files import ModelFiles
-from pipeline.support.paths import PREPARED
+from pipeline.support.paths import EVALUATION, PREPARED
 
 PARTS = ("validation", "test")
 
@@ -25,16 +22,15 @@ def evaluate(files: ModelFiles) -> str:
 
     For a training that diverged, writes only its status, reason and curves. Returns the result in one line.
     """
-    classes = read_facts(PREPARED / "split")["classes"]
-    history = files.epochs()
-    record = files.record()
+    history, record = files.epochs(), files.record()
     files.evaluation.mkdir(parents=True, exist_ok=True)
     if record.divergence is not None:
         write_json(files.scores, {"status": "diverged", "reason": record.divergence})
         line = f"{files.name}: {record.outcome}"
-        model_figures.training_curves(history, line).savefig(files.evaluation / "curves.png", dpi=100)
+        model_figures.training_curves(history, line).savefig(files.evaluation / "curves.png")
         return line
 
+    classes = read_facts(PREPARED / "split")["classes"]
     data = {part: read_arrays(PREPARED / part) for part in PARTS}
     predicted = {part: read_probabilities(files, part) for part in PARTS}
     if views := views_of(files):
@@ -42,33 +38,21 @@ def evaluate(files: ModelFiles) -> str:
     scores = {
         name: metrics.scores(data[name.partition("_")[0]]["labels"], rows) for name, rows in predicted.items()
     }
-    for part, values in scores.items():
-        if infinite := [name for name, value in values.items() if not math.isfinite(value)]:
-            raise PipelineError(f"{files.name}: {', '.join(infinite)} of {part} images: not a finite number")
     best = temperature.fit(data["validation"]["labels"], predicted["validation"])
-    tables = make_tables(data["test"]["labels"], predicted["test"], classes, best)
-    drawn = make_figures(files.name, history, tables, data["test"], predicted["test"], classes)
-    report = metrics.report(data["test"]["labels"], predicted["test"], classes)
-    write(files, scores, tables, drawn, report)
-    accuracies = (f"{part} accuracy {scores[part]['accuracy']:.4f}" for part in PARTS)
-    return f"{files.name}: {', '.join(accuracies)}"
-
-
-def write(
-    files: ModelFiles,
-    scores: dict[str, Any],
-    tables: dict[str, pd.DataFrame],
-    drawn: dict[str, Figure],
-    report: str,
-) -> None:
-    """Write the scores and the report, and a file for each table and figure."""
+    labels, probabilities = data["test"]["labels"], predicted["test"]
+    tables = make_tables(labels, probabilities, classes, best)
     for title, table in tables.items():
         path = files.evaluation / f"{title}.csv"
         table.to_csv(path, index=table.index.name is not None, lineterminator="\n")
+    for title, figure in make_figures(
+        files.name, history, tables, data["test"], probabilities, classes
+    ).items():
+        figure.savefig(files.evaluation / f"{title}.png")
+    report = metrics.report(labels, probabilities, classes)
     (files.evaluation / "classification_report.txt").write_text(report)
-    for title, figure in drawn.items():
-        figure.savefig(files.evaluation / f"{title}.png", dpi=100)
     write_json(files.scores, scores)
+    accuracies = (f"{part} accuracy {scores[part]['accuracy']:.4f}" for part in PARTS)
+    return f"{files.name}: {', '.join(accuracies)}"
 
 
 def make_tables(
@@ -113,3 +97,35 @@ def make_figures(
             f"{name}: the first test images that it gets right, and its most confident mistakes",
         ),
     }
+
+
+def write_comparison(models: list[ModelFiles]) -> None:
+    """Write evaluation/{curves,roc,confusion}.csv, which `dvc plots show` draws on common axes.
+
+    They have the rows of each model that has been evaluated.
+    """
+    evaluated = [one for one in models if one.evaluation.is_dir() and one.scores.is_file()]
+    scored = [files for files in evaluated if files.divergence() is None]
+    for title, chosen, read in (
+        ("curves", evaluated, ModelFiles.epochs),
+        ("roc", scored, mean_roc),
+        ("confusion", scored, confusion),
+    ):
+        tables = [read(files).assign(model=files.name) for files in chosen]
+        table = pd.concat(tables) if tables else pd.DataFrame(columns=["model"])
+        table.to_csv(EVALUATION / f"{title}.csv", index=False, lineterminator="\n")
+
+
+def mean_roc(files: ModelFiles) -> pd.DataFrame:
+    """The mean of the classes' ROC curves."""
+    points = read_table(files.evaluation / "roc.csv", {"class": str})
+    return points.groupby("false_positive_rate")[["true_positive_rate"]].mean().reset_index()
+
+
+def confusion(files: ModelFiles) -> pd.DataFrame:
+    """The number of test images for each pair of an actual and a predicted class that occurs."""
+    classes = np.array(read_facts(PREPARED / "split")["classes"])
+    predicted = read_probabilities(files, "test").argmax(axis=1)
+    labels = {"actual": read_arrays(PREPARED / "test")["labels"], "predicted": predicted}
+    images = pd.DataFrame({name: classes[values] for name, values in labels.items()})
+    return images.groupby(["actual", "predicted"], as_index=False).size().rename(columns={"size": "images"})

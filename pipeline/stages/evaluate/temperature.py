@@ -6,6 +6,7 @@ As in Guo et al., On Calibration of Modern Neural Networks (2017). The most prob
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
 from pipeline.stages.evaluate import metrics
 
@@ -14,9 +15,8 @@ COLDEST, HOTTEST = 0.05, 20.0
 
 def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities (n, classes), float64, of the same model with its logits divided by a temperature."""
-    logits = np.log(np.maximum(probabilities, metrics.SMALLEST, dtype=np.float64)) / temperature
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+    logits = np.log(np.maximum(probabilities, metrics.SMALLEST, dtype=np.float64))
+    return np.asarray(softmax(logits / temperature, axis=1))
 
 
 def fit(labels: np.ndarray, probabilities: np.ndarray) -> float:
