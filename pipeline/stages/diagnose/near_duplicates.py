@@ -6,10 +6,10 @@ Shifted and mirrored copies are not found.
 import numpy as np
 import pandas as pd
 from PIL import Image
+from sklearn.metrics import pairwise_distances_argmin_min
 
 SIDE, BLOCKS = 16, 4  # of a fingerprint, in pixels; of its blocks in a row
 SIMILAR = 0.9  # of twenty pairs of CIFAR-10 above it, nineteen show the same photograph or object
-CHUNK = 500  # images, for the memory
 EARLIER = {"validation": ("train",), "test": ("train", "validation")}
 
 
@@ -20,20 +20,19 @@ def near_duplicates(images: dict[str, np.ndarray]) -> pd.DataFrame:
     `part`, `image`, its number there, `of_part`, `of_image` and `similarity`, at least SIMILAR.
     """
     prints = {part: fingerprints(these) for part, these in images.items()}
-    rows = []
+    tables = []
     for part, others in EARLIER.items():
-        found = [most_similar(prints[part], prints[other]) for other in others]
-        nearest = np.argmax([similarity for _, similarity in found], axis=0)
-        for image, which in enumerate(nearest):
-            of_image, similarity = (values[image] for values in found[which])
-            if similarity >= SIMILAR:
-                rows.append((part, image, others[which], int(of_image), float(similarity)))
-    table = pd.DataFrame(rows, columns=["part", "image", "of_part", "of_image", "similarity"])
-    return table.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
+        for other in others:
+            nearest, distances = pairwise_distances_argmin_min(prints[part], prints[other], metric="cosine")
+            found = {"part": part, "image": range(len(nearest)), "of_part": other, "of_image": nearest}
+            tables.append(pd.DataFrame(found | {"similarity": (1 - distances.astype(float)).round(4)}))
+    table = pd.concat(tables).query("similarity >= @SIMILAR")
+    table = table.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
+    return table.drop_duplicates(["part", "image"], ignore_index=True)
 
 
 def fingerprints(images: np.ndarray) -> np.ndarray:
-    """The details of each image without its light and colours, float32 (n, SIDE * SIDE * 3) of length 1.
+    """The details of each image without its light and colours, float32 (n, SIDE * SIDE * 3).
 
     That is the image at SIDE pixels, less the mean of each of its blocks: without the details, any two skies
     would be alike. An image without details is all zeros, and resembles none.
@@ -42,15 +41,4 @@ def fingerprints(images: np.ndarray) -> np.ndarray:
         [np.asarray(Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BOX)) for one in images]
     )
     blocks = small.reshape(len(images), BLOCKS, SIDE // BLOCKS, BLOCKS, SIDE // BLOCKS, 3).astype(np.float32)
-    details = (blocks - blocks.mean(axis=(2, 4), keepdims=True)).reshape(len(images), -1)
-    return details / np.maximum(np.linalg.norm(details, axis=1, keepdims=True), 1)
-
-
-def most_similar(prints: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each fingerprint, which of `others` correlates most, and how much, to four digits."""
-    index, similarity = [], []
-    for start in range(0, len(prints), CHUNK):
-        products = prints[start : start + CHUNK] @ others.T
-        index.append(products.argmax(axis=1))
-        similarity.append(products.max(axis=1))
-    return np.concatenate(index), np.concatenate(similarity).astype(np.float64).round(4)
+    return (blocks - blocks.mean(axis=(2, 4), keepdims=True)).reshape(len(images), -1)

@@ -19,12 +19,10 @@ def robustness(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> pd
     predict = prediction.predictor(model)
 
     def accuracy(corruption: Corruption | None = None, strength: float = 0) -> float:
-        right = 0
-        for start in range(0, len(images), CHUNK):
-            part = slice(start, start + CHUNK)
-            changed = corruption.function(images[part], strength) if corruption else images[part]
-            right += int((predict(changed).argmax(axis=1) == labels[part]).sum())
-        return right / len(images)
+        chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
+        changed = (corruption.function(chunk, strength) if corruption else chunk for chunk in chunks)
+        predicted = np.concatenate([predict(chunk).argmax(axis=1) for chunk in changed])
+        return float((predicted == labels).mean())
 
     unchanged, rows = accuracy(), []
     for name, corruption in CORRUPTIONS.items():

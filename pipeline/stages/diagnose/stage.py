@@ -14,14 +14,13 @@ import shutil
 import click
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from cleanlab.filter import find_label_issues
 
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
 from pipeline.shared.selection import read_selection
 from pipeline.shared.stored_probabilities import read_probabilities, read_right
 from pipeline.stages.diagnose import diagnosis_figures
-from pipeline.stages.diagnose.label_errors import label_errors
 from pipeline.stages.diagnose.near_duplicates import near_duplicates
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
@@ -47,9 +46,14 @@ def main() -> None:
     accuracies = try_models(models, images["test"][:IMAGES], labels[:IMAGES], params.training.threads)
 
     shutil.rmtree(DIAGNOSIS, ignore_errors=True)
-    write("near_duplicates", alike, diagnosis_figures.pairs(alike, images))
-    write("label_errors", suspicious, diagnosis_figures.suspicious(suspicious, images["test"], classes))
-    write("robustness", accuracies, diagnosis_figures.robustness(accuracies))
+    DIAGNOSIS.mkdir()
+    for name, table, figure in (
+        ("near_duplicates", alike, diagnosis_figures.pairs(alike, images)),
+        ("label_errors", suspicious, diagnosis_figures.suspicious(suspicious, images["test"], classes)),
+        ("robustness", accuracies, diagnosis_figures.robustness(accuracies)),
+    ):
+        table.to_csv(DIAGNOSIS / f"{name}.csv", index=False, lineterminator="\n")
+        figure.savefig(DIAGNOSIS / f"{name}.png")
     print(f"diagnose: {len(alike):,} near duplicates, {len(suspicious):,} suspicious test labels")
 
 
@@ -59,6 +63,24 @@ def rival(chosen: ModelFiles, published: dict[str, float]) -> list[ModelFiles]:
     others = [one for one in models if one.variant != chosen.variant]
     known = [one for one in others if one.variant in published] or others
     return sorted(known, key=lambda one: read_right(one, "validation").mean(), reverse=True)[:1]
+
+
+def label_errors(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """Images whose labels (n,) a model's probabilities (n, classes) contradict, the most suspicious first.
+
+    By confident learning (Northcutt, Jiang and Chuang, 2021). The model must not have been trained on them.
+    A row for each: its number, `image`, its `label`, what is `predicted`, and the label's `probability`.
+    """
+    probabilities = np.asarray(probabilities)
+    rows = find_label_issues(labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
+    return pd.DataFrame(
+        {
+            "image": rows,
+            "label": labels[rows],
+            "predicted": probabilities[rows].argmax(axis=1),
+            "probability": probabilities[rows, labels[rows]],
+        }
+    )
 
 
 def try_models(
@@ -73,10 +95,3 @@ def try_models(
     return pd.concat(
         robustness(keras_file.load(files.model), images, labels).assign(model=files.name) for files in models
     )
-
-
-def write(name: str, table: pd.DataFrame, figure: Figure) -> None:
-    """Write a table and its figure."""
-    DIAGNOSIS.mkdir(exist_ok=True)
-    table.to_csv(DIAGNOSIS / f"{name}.csv", index=False, lineterminator="\n")
-    figure.savefig(DIAGNOSIS / f"{name}.png", dpi=100)

@@ -8,9 +8,9 @@ from PIL import Image
 from pipeline.core import prediction
 from pipeline.stages.diagnose import diagnosis_figures
 from pipeline.stages.diagnose.corruptions import CORRUPTIONS, jpeg, translation
-from pipeline.stages.diagnose.label_errors import label_errors
 from pipeline.stages.diagnose.near_duplicates import near_duplicates
 from pipeline.stages.diagnose.robustness import robustness
+from pipeline.stages.diagnose.stage import label_errors
 from tests.keras_models import network_model
 
 CLASSES = ["cat", "dog", "frog"]
