@@ -8,7 +8,7 @@ class_balance.csv and samples.png for a person to look at.
 """
 
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Literal
 
 import click
 import numpy as np
@@ -40,14 +40,21 @@ def main() -> None:
     found = duplicates(raw["train_images"], raw["test_images"], validation)
     check_duplicates(found, strategy.duplicates)
 
-    indices = {"train": train, "validation": validation}
+    indices, digest = {"train": train, "validation": validation}, arrays_digest(RAW)
     parts = {
         part: {"images": raw["train_images"][rows], "labels": raw["train_labels"][rows]}
         for part, rows in indices.items()
     }
     parts["test"] = {"images": raw["test_images"], "labels": raw["test_labels"]}
 
-    write_arrays(PREPARED / "split", indices, **facts, **facts_of(indices, parts), duplicates=found)
+    facts |= {
+        "image_shape": list(raw["train_images"].shape[1:]),
+        "counts": {part: len(arrays["labels"]) for part, arrays in parts.items()},
+        "data_digest": digest,
+        "split_digest": digest_of([digest, train.tolist(), validation.tolist()]),
+        "duplicates": found,
+    }
+    write_arrays(PREPARED / "split", indices, **facts)
     for part, arrays in parts.items():
         write_arrays(PREPARED / part, arrays)
     balance = {part: np.bincount(arrays["labels"], minlength=len(classes)) for part, arrays in parts.items()}
@@ -81,10 +88,9 @@ def check(images: np.ndarray, labels: np.ndarray, classes: list[str], part: str)
 def split(labels: np.ndarray, batches: np.ndarray, chosen: Split) -> tuple[np.ndarray, np.ndarray]:
     """Indices (int64) of the training and of the validation images: disjoint, and together all images.
 
-    The validation images are, by strategy:
-    `stratified`: a fraction of each class, drawn at random with a seed.
-    `first`: the first fifth, as in the document of `baseline`.
-    `batch`: the second batch or train folder, as in the document of `model_s`.
+    By strategy, the validation images are a fraction of each class, drawn at random with a seed
+    (`stratified`), the first fifth, as in the document of `baseline` (`first`), or the second batch or train
+    folder, as in that of `model_s` (`batch`).
     """
     everything = np.arange(len(labels))
     if chosen.strategy == "stratified":
@@ -143,17 +149,6 @@ def check_duplicates(found: dict[str, int], wanted: Literal["error", "warn"]) ->
         print(f"prepare: warning: {line}")
     if both := found["training_and_validation"]:
         print(f"prepare: warning: {both:,} validation images are also training images")
-
-
-def facts_of(indices: dict[str, np.ndarray], parts: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
-    """The shape of an image, the number of images in each part, and digests of the data and the split."""
-    data_digest = arrays_digest(RAW)
-    return {
-        "image_shape": list(parts["train"]["images"].shape[1:]),
-        "counts": {part: len(arrays["labels"]) for part, arrays in parts.items()},
-        "data_digest": data_digest,
-        "split_digest": digest_of([data_digest, *(rows.tolist() for rows in indices.values())]),
-    }
 
 
 def sample_grid(images: np.ndarray, labels: np.ndarray, classes: list[str]) -> Figure:
