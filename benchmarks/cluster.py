@@ -21,7 +21,7 @@ from pipeline.running import job_queue
 from pipeline.running.executor import make_executor
 from pipeline.running.job import Job
 from pipeline.running.view import View
-from pipeline.stages.report.markdown import markdown_table
+from pipeline.stages.report.tables import markdown_table
 from pipeline.support.errors import one_line_errors
 from pipeline.support.model_files import ModelFiles, all_models
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmarks import matrix
-from pipeline.stages.report.markdown import markdown_table
+from pipeline.stages.report.tables import markdown_table
 
 
 def write(results: dict[str, Any], folder: Path) -> None:

@@ -24,8 +24,8 @@ from benchmarks.steps import forward_passes
 from pipeline.core.arrays import read_facts, write_json
 from pipeline.params import Params
 from pipeline.stages.report.comparison_figures import frontier
-from pipeline.stages.report.markdown import in_digits, markdown_table
 from pipeline.stages.report.results import accuracy_with_views
+from pipeline.stages.report.tables import in_digits, markdown_table
 from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.errors import PipelineError, one_line_errors
 from pipeline.support.model_files import ModelFiles, all_models

@@ -1,4 +1,4 @@
-"""The documents of `report`: its data in the templates of this folder."""
+"""The documents of `report`, from the templates of this folder."""
 
 import base64
 import re
@@ -9,8 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markdown_it import MarkdownIt
 
 from pipeline.stages.report import template_data
-from pipeline.stages.report.markdown import literal, markdown_table
 from pipeline.stages.report.results import Results
+from pipeline.stages.report.tables import literal, markdown_table
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -45,7 +45,7 @@ def html_page(text: str, folder: Path, title: str) -> str:
 
 
 def _markdown(template: str, data: dict[str, Any]) -> str:
-    """A template's text, with each paragraph and item of a list in one line: MLflow shows line breaks."""
+    """A template's text, with each paragraph and list item on one line, since MLflow shows line breaks."""
     blocks = re.split(r"\n{2,}", TEMPLATES.get_template(template).render(data).strip())
     return "\n\n".join(map(_in_one_line, blocks)) + "\n"
 

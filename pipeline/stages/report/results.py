@@ -14,46 +14,33 @@ from pipeline.support.json_and_csv import Number, read_table
 from pipeline.support.model_files import ModelFiles, all_models
 from pipeline.support.paths import DIAGNOSIS, PREPARED, SELECTION
 
+# The columns of the tables that are read; others hold numbers.
 DIAGNOSIS_COLUMNS: dict[str, dict[str, Any]] = {
-    "near_duplicates": {"part": str, "image": int, "of_part": str, "of_image": int, "similarity": float},
-    "label_errors": {"image": int, "label": int, "predicted": int, "probability": float},
-    "robustness": {
-        "corruption": str,
-        "model": str,
-        "level": int,
-        "strength": Number,
-        "accuracy": float,
-        "images": int,
-    },
+    "near_duplicates": {"part": str, "image": int, "of_part": str},
+    "label_errors": {"image": int},
+    "robustness": {"corruption": str, "model": str, "strength": Number, "accuracy": float, "images": int},
 }
-PARTS = ("train", "validation", "test")
-CALIBRATION = ("loss", "brier", "calibration_error", "temperature")
-SCORES = ("precision", "recall", "f1", "auc", "support")
+BALANCE = {"class": str, "train": int, "validation": int, "test": int}
+CONFUSED = {"one": str, "other": str, "images": int, "one_as_other": int, "other_as_one": int}
+PER_CLASS = {"class": str} | dict.fromkeys(("precision", "recall", "f1", "auc", "support"), float)
 
 
 @dataclass(frozen=True)
 class Results:
-    """Facts, tables and decision.
-
-    `models` are those that have scores. `table` has a row for each variant (see `summarize`), `settings`
-    its parameters; `histories` and `per_class` a table for each VARIANT-SEED; `validation` and `test` say
-    which images each model gets right. `selection` is the chosen model, `confused` its pairs of classes,
-    `calibration` its scores without and with temperature scaling, and `diagnosis` holds the tables of
-    `diagnose`. `diverged` holds the reason for each VARIANT-SEED that diverged, which no table has.
-    """
+    """The facts of the split, the chosen model, and tables of all models that have scores."""
 
     facts: dict[str, Any]
     models: list[ModelFiles]
-    balance: pd.DataFrame
-    table: pd.DataFrame
-    settings: dict[str, dict[str, Any]]
-    histories: dict[str, pd.DataFrame]
+    balance: pd.DataFrame  # images by class and part
+    table: pd.DataFrame  # a row for each variant, see `summarize`
+    settings: dict[str, dict[str, Any]]  # the parameters of each variant
+    histories: dict[str, pd.DataFrame]  # by VARIANT-SEED, as is `per_class`
     per_class: dict[str, pd.DataFrame]
-    confused: pd.DataFrame
-    calibration: pd.DataFrame
+    confused: pd.DataFrame  # pairs of classes, of the chosen model
+    calibration: pd.DataFrame  # the scores of the chosen model without and with temperature scaling
     selection: Selection
-    diverged: dict[str, str]
-    diagnosis: dict[str, pd.DataFrame]
+    diverged: dict[str, str]  # the reason for each VARIANT-SEED that diverged, which no table has
+    diagnosis: dict[str, pd.DataFrame]  # the tables of `diagnose`
     validation: Resampled
     test: Resampled
 
@@ -82,17 +69,19 @@ def read_results(published: dict[str, float]) -> Results:
     scores["epochs"] = [len(table) for table in histories.values()]
     scores["training_accuracy"] = [table["accuracy"].iloc[-1] for table in histories.values()]
     scores["views_accuracy"] = [accuracy_with_views(one.metrics()) for one in models]
-    pairs = {"one": str, "other": str, "images": int, "one_as_other": int, "other_as_one": int}
     return Results(
         facts=facts,
         models=models,
-        balance=read_table(PREPARED / "class_balance.csv", {"class": str} | dict.fromkeys(PARTS, int)),
+        balance=read_table(PREPARED / "class_balance.csv", BALANCE),
         table=summarize(scores, published if facts["source"] == "cifar10" else {}),
         settings={one.variant: one.record().params for one in models},
         histories=histories,
-        per_class={one.name: read_per_class(one, facts["classes"]) for one in models},
-        confused=read_table(chosen.evaluation / "most_confused.csv", pairs),
-        calibration=read_table(chosen.evaluation / "temperature.csv", dict.fromkeys(CALIBRATION, float)),
+        per_class={
+            one.name: read_table(one.evaluation / "per_class.csv", PER_CLASS).set_index("class")
+            for one in models
+        },
+        confused=read_table(chosen.evaluation / "most_confused.csv", CONFUSED),
+        calibration=read_table(chosen.evaluation / "temperature.csv", {}),
         selection=selection,
         diverged=diverged,
         diagnosis=read_diagnosis(chosen),
@@ -114,22 +103,13 @@ def read_diagnosis(chosen: ModelFiles) -> dict[str, pd.DataFrame]:
         for name, columns in DIAGNOSIS_COLUMNS.items()
     }
     if chosen.name not in set(tables["robustness"]["model"]):
-        raise PipelineError(f"{DIAGNOSIS}: is not of {chosen.name}; run `dvc repro diagnose`")
+        raise PipelineError(f"{DIAGNOSIS}: not of the chosen model {chosen.name}; run `dvc repro diagnose`")
     return tables
 
 
 def accuracy_with_views(scores: dict[str, Any]) -> float:
     """The test accuracy with test-time views, of a model's scores; NaN if it has no views."""
     return next((of["accuracy"] for part, of in scores.items() if part.startswith("test_")), float("nan"))
-
-
-def read_per_class(files: ModelFiles, classes: list[str]) -> pd.DataFrame:
-    """A model's scores by class. Raises PipelineError if it has others than these classes."""
-    path = files.evaluation / "per_class.csv"
-    table = read_table(path, {"class": str, **dict.fromkeys(SCORES, float)})
-    if table["class"].tolist() != classes:
-        raise PipelineError(f"{path}: its classes are not those of {PREPARED / 'split'}; run `dvc repro`")
-    return table.set_index("class")[list(SCORES)]
 
 
 def summarize(scores: pd.DataFrame, published: dict[str, float]) -> pd.DataFrame:

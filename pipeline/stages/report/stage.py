@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from pipeline.params import Params
 from pipeline.stages.report import comparison_figures, documents
-from pipeline.stages.report.results import DIAGNOSIS_COLUMNS, Results, read_results
+from pipeline.stages.report.results import Results, read_results
 from pipeline.support import mlflow_store
 from pipeline.support.digests import file_digest
 from pipeline.support.integrity import check_inputs
@@ -48,22 +48,19 @@ def main() -> None:
     mlflow_store.check()
     results = read_results(params.published)
     REPORTS.mkdir(exist_ok=True)
-    comparison_figures.all_curves(results.histories).savefig(REPORTS / "curves.png", dpi=100)
-    comparison_figures.accuracies(results.table, results.facts["counts"]).savefig(
-        REPORTS / "accuracies.png", dpi=100
-    )
-    for figure in ("confusion", "roc", "reliability", "examples"):
-        shutil.copyfile(results.chosen.evaluation / f"{figure}.png", REPORTS / f"{figure}.png")
-    for figure in DIAGNOSIS_COLUMNS:
-        shutil.copyfile(DIAGNOSIS / f"{figure}.png", REPORTS / f"{figure}.png")
-    shutil.copyfile(PREPARED / "samples.png", REPORTS / "samples.png")
+    name, evaluation = results.facts["name"], results.chosen.evaluation
+    comparison_figures.all_curves(results.histories).savefig(REPORTS / "curves.png")
+    comparison_figures.accuracies(results.table, results.facts["counts"]).savefig(REPORTS / "accuracies.png")
+    figures = [evaluation / f"{figure}.png" for figure in ("confusion", "roc", "reliability", "examples")]
+    for path in (*figures, *DIAGNOSIS.glob("*.png"), PREPARED / "samples.png"):
+        shutil.copyfile(path, REPORTS / path.name)
 
-    text, title = documents.report(results), f"Results on {results.facts['name']}"
+    text = documents.report(results)
     (REPORTS / "report.md").write_text(text)
     (REPORTS / "model-card.md").write_text(documents.model_card(results))
-    (REPORTS / "report.html").write_text(documents.html_page(text, REPORTS, title))
-    log_report(results.facts["name"], accuracy_by_minutes(results))
-    describe_versions(results.facts["name"])
+    (REPORTS / "report.html").write_text(documents.html_page(text, REPORTS, f"Results on {name}"))
+    log_report(name, accuracy_by_minutes(results))
+    describe_versions(name)
     print(f"report: {REPORTS / 'report.md'} and {REPORTS / 'report.html'}")
 
 
