@@ -135,7 +135,7 @@ import io, sys
 from pathlib import Path
 from rich.console import Console
 from pipeline import params
-from pipeline.running import scheduler
+from pipeline.running import job_queue
 from pipeline.running.ray_executor import Cluster
 from pipeline.running.view import View
 from pipeline.support.model_files import ModelFiles
@@ -144,15 +144,15 @@ from tests.commands.test_repro import OnGpu
 
 work = [OnGpu(ModelFiles("one", n), recipe(device="gpu"), {"folder": sys.argv[1]}) for n in range(5)]
 with View(Console(file=io.StringIO()), len(work)) as shown:
-    scheduler.run(work, Cluster(params.Cluster(memory=0.5), work), shown)
+    job_queue.run(work, Cluster(params.Cluster(memory=0.5), work), shown)
 """
 
 
-def test_each_training_has_a_gpu_of_its_node_to_itself(clone: Clone, nodes: Nodes, tmp_path: Path) -> None:
+def test_each_training_has_a_gpu_of_its_node_to_itself(nodes: Nodes, tmp_path: Path) -> None:
     nodes.add(num_cpus=4, num_gpus=2)
-    job = job_of(clone, nodes, tmp_path / "job", 1, shallow=1)
+    job = projects.prepared(tmp_path / "job", projects.small_params(shallow={}), RAY_ADDRESS=nodes.address)
     (held := tmp_path / "held").mkdir()
-    job.run("python", "-c", GPU_JOBS, str(held), PYTHONPATH=str(ROOT))
+    job.run("python", "-c", GPU_JOBS, str(held))
     done = [path.name.split(" on ") for path in held.glob("* on *")]
     assert sorted(name for name, _ in done) == [f"one-{n}" for n in range(5)]
     assert {gpu for _, gpu in done} == {"0", "1"}
