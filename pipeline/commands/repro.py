@@ -24,6 +24,7 @@ from pipeline.running import dvc_repro, job_queue, worker
 from pipeline.running.executor import make_executor
 from pipeline.running.view import View
 from pipeline.support import integrity, job_results, mlflow_runs
+from pipeline.support.errors import PipelineError
 from pipeline.support.locks import SingleInstance
 
 
@@ -33,9 +34,7 @@ from pipeline.support.locks import SingleInstance
 def main(jobs: str, executor: str) -> None:
     """Run all stages, trainings side by side."""
     if not re.fullmatch("cores|[1-9][0-9]*", jobs):
-        raise click.BadParameter(
-            f"must be `cores` or a whole number from 1; received {jobs!r}", param_hint="--jobs"
-        )
+        raise PipelineError(f"--jobs: must be `cores` or a whole number from 1; received {jobs!r}")
     sys.exit(reproduce(plan.checked_params(), None if jobs == "cores" else int(jobs), executor))
 
 
