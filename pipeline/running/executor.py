@@ -6,15 +6,12 @@ from typing import Protocol
 import joblib
 
 from pipeline.params import Params
-from pipeline.running.job import Job
+from pipeline.running.job import Job, WorkerDied
+from pipeline.running.local_executor import Pool
 from pipeline.running.view import Bar
 from pipeline.support.errors import PipelineError
 
 ATTEMPTS = 3  # of a job whose worker dies
-
-
-class WorkerDied(Exception):  # noqa: N818
-    """A job's process, or its machine, ended before the job did; the message says how."""
 
 
 class Executor(Protocol):
@@ -39,8 +36,6 @@ def make_executor(name: str, params: Params, jobs: Sequence[Job], slots: int | N
     Raises PipelineError if Ray is not installed, or its cluster has no room.
     """
     if name == "local":
-        from pipeline.running.local_executor import Pool
-
         return Pool(slots or max(1, joblib.cpu_count() // params.training.threads), jobs)
     try:
         from pipeline.running.ray_executor import Cluster  # an optional dependency

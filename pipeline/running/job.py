@@ -13,6 +13,10 @@ from pipeline.support.locks import locked
 from pipeline.support.model_files import ModelFiles
 
 
+class WorkerDied(Exception):  # noqa: N818
+    """A job's process, or its machine, ended before the job did; the message says how."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A training and the prediction of its model, or one of the two.

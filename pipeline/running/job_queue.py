@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from pipeline.running.executor import Executor, WorkerDied, attempt
-from pipeline.running.job import Job
+from pipeline.running.executor import Executor, attempt
+from pipeline.running.job import Job, WorkerDied
 from pipeline.running.view import View
 from pipeline.support import job_results
 from pipeline.support.digests import digest_of

@@ -6,8 +6,7 @@ from concurrent.futures import CancelledError
 from queue import SimpleQueue
 
 from pipeline.running import worker
-from pipeline.running.executor import WorkerDied
-from pipeline.running.job import Job
+from pipeline.running.job import Job, WorkerDied
 
 FAILED = 1  # the exit status of a worker whose job failed, and not the worker
 

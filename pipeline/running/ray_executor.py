@@ -17,8 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline import params
 from pipeline.running import ray_node, worker
 from pipeline.running.complete_run import complete_run
-from pipeline.running.executor import WorkerDied
-from pipeline.running.job import Job
+from pipeline.running.job import Job, WorkerDied
 from pipeline.running.ray_connection import GIB, check_room, connect
 from pipeline.support import job_results, mlflow_runs
 from pipeline.support.errors import in_a_line, one_line

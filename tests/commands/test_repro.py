@@ -20,8 +20,8 @@ from rich.console import Console
 from pipeline.commands import quickstart
 from pipeline.core.arrays import write_json
 from pipeline.running import job_queue, view, worker
-from pipeline.running.executor import WorkerDied
 from pipeline.running.job import Job as Work
+from pipeline.running.job import WorkerDied
 from pipeline.running.job_queue import longest_first
 from pipeline.running.local_executor import Pool
 from pipeline.running.view import View
