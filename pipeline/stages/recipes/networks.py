@@ -66,7 +66,7 @@ def deep_flips() -> list[keras.Layer]:
 
 def model_s() -> list[keras.Layer]:
     """Three pairs of convolutions with batch normalization and dropout, 815,914 parameters."""
-    return _normalized_pairs(regularizer=None)
+    return _model_s()
 
 
 def model_s_plus() -> list[keras.Layer]:
@@ -74,22 +74,14 @@ def model_s_plus() -> list[keras.Layer]:
     return [
         layers.RandomFlip("horizontal"),
         layers.RandomTranslation(0.1, 0.1),
-        *_normalized_pairs(regularizer=keras.regularizers.L2(1e-4)),
+        *_model_s(keras.regularizers.L2(1e-4)),
     ]
 
 
 def vgg3() -> list[keras.Layer]:
     """Three pairs of convolutions, 550,570 parameters."""
-    pairs = [
-        layer
-        for filters in (32, 64, 128)
-        for layer in (
-            layers.Conv2D(filters, 3, padding="same", activation="relu"),
-            layers.Conv2D(filters, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(2),
-        )
-    ]
-    return [*pairs, layers.Flatten(), layers.Dropout(0.2), layers.Dense(128, activation="relu")]
+    hidden = layers.Dense(128, activation="relu")
+    return [*_pairs(normalized=False), layers.Flatten(), layers.Dropout(0.2), hidden]
 
 
 def deep_gap() -> list[keras.Layer]:
@@ -171,14 +163,19 @@ def _conv_pool(*filters: int) -> list[keras.Layer]:
     ]
 
 
-def _normalized_pairs(regularizer: keras.Regularizer | None) -> list[keras.Layer]:
+def _pairs(normalized: bool, regularizer: keras.Regularizer | None = None) -> list[keras.Layer]:
     stack: list[keras.Layer] = []
     for filters in (32, 64, 128):
         for _ in range(2):
-            stack += [
-                layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_regularizer=regularizer),
-                layers.BatchNormalization(),
-            ]
+            convolution = layers.Conv2D(
+                filters, 3, padding="same", activation="relu", kernel_regularizer=regularizer
+            )
+            stack += [convolution, layers.BatchNormalization()] if normalized else [convolution]
         stack.append(layers.MaxPooling2D(2))
+    return stack
+
+
+def _model_s(regularizer: keras.Regularizer | None = None) -> list[keras.Layer]:
     hidden = layers.Dense(256, activation="relu", kernel_regularizer=regularizer)
+    stack = _pairs(normalized=True, regularizer=regularizer)
     return [*stack, layers.Flatten(), layers.Dropout(0.5), hidden, layers.Dropout(0.5)]

@@ -1,4 +1,4 @@
-"""Custom layers, which act in training only. They are not part of the saved model, which stays plain Keras.
+"""Custom layers that act in training only. They are not part of the saved model, which stays plain Keras.
 
 A layer marked with `training_only = True` keeps its input's shape, has no weights, and passes its input
 through if it is not called for training.
@@ -16,29 +16,14 @@ class PixelLayer(keras.layers.Layer):
 
     def __init__(self, pixels: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not isinstance(pixels, int) or pixels < 1:
-            raise ValueError(f"pixels: must be a whole number from 1; received {pixels!r}")
         self.pixels = pixels
         self.seed_generator = keras.random.SeedGenerator()
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Raise ValueError if the images (n, height, width, channels) are too small."""
-        if self.pixels > (smallest := min(size for size in input_shape[1:3] if size)):
-            raise ValueError(
-                f"pixels: must be at most {smallest}, the size of the images; received {self.pixels}"
-            )
-
-    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Images (n, height, width, channels), changed in training."""
-        return self.changed(images) if training else images
-
-    def changed(self, images: tf.Tensor) -> tf.Tensor:
-        """The images, changed; each layer has its own way."""
-        raise NotImplementedError
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The input's."""
-        return input_shape
+        """Raise ValueError if `pixels` does not suit images (n, height, width, channels)."""
+        largest = min(size for size in input_shape[1:3] if size)
+        if self.pixels not in range(1, largest + 1):
+            raise ValueError(f"pixels: must be a whole number from 1 to {largest}; received {self.pixels!r}")
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this layer."""
@@ -53,8 +38,10 @@ class RandomShift(PixelLayer):
     interpolate. He et al., Deep Residual Learning for Image Recognition (2016), section 4.2, pad with zeros.
     """
 
-    def changed(self, images: tf.Tensor) -> tf.Tensor:
-        """The images, shifted."""
+    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Images (n, height, width, channels), shifted in training."""
+        if not training:
+            return images
         count, height, width = (tf.shape(images)[axis] for axis in range(3))
         drawn = keras.random.uniform((count, 2), 0, 2 * self.pixels + 1, seed=self.seed_generator)
         offsets = tf.cast(tf.floor(drawn), tf.int32)
@@ -73,8 +60,10 @@ class Cutout(PixelLayer):
     Unlike Keras's RandomErasing it draws a place for each image of a batch in a few operations.
     """
 
-    def changed(self, images: tf.Tensor) -> tf.Tensor:
-        """The images, each with a hole."""
+    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Images (n, height, width, channels), each with a hole in training."""
+        if not training:
+            return images
         count, height, width = (tf.shape(images)[axis] for axis in range(3))
         drawn = keras.random.uniform((count, 2), seed=self.seed_generator)
         inside = []

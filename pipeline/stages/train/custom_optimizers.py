@@ -100,18 +100,3 @@ class Lookahead:
             return step
 
         tf.cond((step % self.every == 0) | (step == self.total), synchronize, lambda: step)
-
-
-class Freeze(keras.callbacks.Callback):
-    """Trains a layer of the network for so many epochs only; later ones do not compute its gradient."""
-
-    def __init__(self, layer: str, epochs: int) -> None:
-        super().__init__()
-        self.layer, self.epochs = layer, epochs
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-        """Epochs count from 0."""
-        layer = self.model.network.get_layer(self.layer)
-        if epoch >= self.epochs and layer.trainable:
-            layer.trainable = False
-            self.model.make_train_function(force=True)

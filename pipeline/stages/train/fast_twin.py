@@ -44,12 +44,7 @@ class Twin(keras.Model):
         return logs
 
     def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None, training: bool = True
     ) -> tf.Tensor:
         """The mean cross-entropy of integer labels (n,), with the losses of regularizers."""
         if not (training and self.label_smoothing):

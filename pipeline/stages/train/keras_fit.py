@@ -10,7 +10,6 @@ from pipeline.core.recipe import Recipe
 from pipeline.core.variant import Variant
 from pipeline.stages.train.batches import Images, training_batches, validation_batches
 from pipeline.stages.train.checkpoint import Checkpoint, Resumable
-from pipeline.stages.train.custom_optimizers import Freeze
 from pipeline.stages.train.initial_weights import WHITENING
 
 STEPS_PER_EXECUTION = 50
@@ -51,7 +50,7 @@ def fit(
     settings = recipe.settings
     compile_model(model, recipe)
     epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-    callbacks = list(_callbacks(settings))
+    callbacks = list(_callbacks(settings, model))
     resumable = Resumable(checkpoint, callbacks)
     in_terminal = sys.stdout.isatty()
     if not in_terminal:
@@ -92,14 +91,26 @@ def compile_model(model: keras.Model, recipe: Recipe) -> None:
     model.reset_metrics()
 
 
-def _callbacks(settings: Variant) -> Iterator[keras.callbacks.Callback]:
+def _callbacks(settings: Variant, model: keras.Model) -> Iterator[keras.callbacks.Callback]:
     """The callbacks of a variant. The learning rate is lowered before stopping is considered."""
     if reducing := settings.reduce_learning_rate:
         yield keras.callbacks.ReduceLROnPlateau(**dict(reducing))
     if whitening := settings.whitening:
-        yield Freeze(WHITENING, whitening.epochs)
+        yield _freeze(model, WHITENING, whitening.epochs)
     if stopping := settings.early_stopping:
         yield keras.callbacks.EarlyStopping(**dict(stopping))
+
+
+def _freeze(model: keras.Model, name: str, epochs: int) -> keras.callbacks.Callback:
+    """Trains a layer of a twin's network for so many epochs; later ones do not compute its gradient."""
+    layer = model.network.get_layer(name)
+
+    def freeze(epoch: int, _: dict[str, float]) -> None:
+        if epoch >= epochs and layer.trainable:
+            layer.trainable = False
+            model.make_train_function(force=True)
+
+    return keras.callbacks.LambdaCallback(on_epoch_begin=freeze)
 
 
 def _line_per_epoch(name: str, epochs: int) -> keras.callbacks.Callback:

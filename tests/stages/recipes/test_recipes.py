@@ -124,7 +124,7 @@ BAD_NETWORKS: dict[str, tuple[Callable[..., Any], str]] = {
     "function": (lambda: [layers.Lambda(abs), layers.Flatten()], "is not Keras's own"),
     "hole too large": (
         lambda: [Cutout(33), layers.Flatten()],
-        "pixels: must be at most 32, the size of the images",
+        "pixels: must be a whole number from 1 to 32; received 33",
     ),
     "missing argument": (
         lambda width: [layers.Dense(width)],
