@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.shared.figure_style import new_figure
-from pipeline.stages.diagnose.corruptions import CORRUPTIONS
+from pipeline.stages.diagnose.robustness import CORRUPTIONS
 
 SHOWN = 20  # images or pairs of a figure
 

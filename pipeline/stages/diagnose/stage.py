@@ -22,6 +22,7 @@ from pipeline.shared.selection import read_selection
 from pipeline.shared.stored_probabilities import read_probabilities, read_right
 from pipeline.stages.diagnose import diagnosis_figures
 from pipeline.stages.diagnose.near_duplicates import near_duplicates
+from pipeline.stages.diagnose.robustness import robustness
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.model_files import ModelFiles, all_models
@@ -87,9 +88,8 @@ def try_models(
     models: list[ModelFiles], images: np.ndarray, labels: np.ndarray, threads: int
 ) -> pd.DataFrame:
     """The robustness of each model, one after another."""
-    from pipeline.core import keras_file
+    from pipeline.core import keras_file  # TensorFlow
     from pipeline.core.hardware import make_deterministic
-    from pipeline.stages.diagnose.robustness import robustness  # TensorFlow
 
     make_deterministic(0, threads)
     return pd.concat(

@@ -7,9 +7,8 @@ from PIL import Image
 
 from pipeline.core import prediction
 from pipeline.stages.diagnose import diagnosis_figures
-from pipeline.stages.diagnose.corruptions import CORRUPTIONS, jpeg, translation
 from pipeline.stages.diagnose.near_duplicates import near_duplicates
-from pipeline.stages.diagnose.robustness import robustness
+from pipeline.stages.diagnose.robustness import CORRUPTIONS, jpeg, robustness, translation
 from pipeline.stages.diagnose.stage import label_errors
 from tests.keras_models import network_model
 
