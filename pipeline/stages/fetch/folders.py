@@ -1,6 +1,5 @@
 """The user's own images: for each part a folder of class folders, such as train/cat/1.jpg."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +13,19 @@ from pipeline.support.params_errors import joined, shortened
 def read(folders: dict[str, Path], size: int) -> RawDataset:
     """The images of the folders of these parts, `test` and one or more `train*`, as squares of `size` pixels.
 
-    Train folders follow one another in the order of their names, each with its classes mixed. A number before
-    the name of a class (003_cat) is dropped. Raises PipelineError with all files that cannot be read, or all
-    classes that some folder lacks.
+    Train folders follow one another in the order of their names, each with its classes mixed. Raises
+    PipelineError with all files that cannot be read, or all classes that some folder lacks.
     """
     ordered = {part: folders[part] for part in sorted(folders, key=lambda part: (part == "test", part))}
     files = sum(len(files_in(folder)) for folder in ordered.values())
     names = class_folders(ordered)
-    classes = [re.sub(r"^\d+_(?=.)", "", name) for name in names]
-    if twice := sorted({name for name in classes if classes.count(name) > 1}):
-        raise PipelineError(f"classes that differ only in their number: {', '.join(twice)}")
     problems: list[str] = []
     parts = [_read_part(folder, names, size, problems) for folder in ordered.values()]
     if problems:
         raise PipelineError(f"images that cannot be read: {joined(problems)}")
     if ignored := files - sum(len(labels) for _, labels in parts):
         print(f"fetch: {ignored:,} files are ignored: they are not images, or not directly in a class folder")
-    return dataset(parts, classes)
+    return dataset(parts, names)
 
 
 def files_in(folder: Path) -> list[Path]:
