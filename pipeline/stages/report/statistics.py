@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import sqrt
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest
 
 RESAMPLES = 2000
 LEVEL = 0.95
-POWER = 0.8  # of a comparison with enough images
 
 
 def wilson(accuracy: float, images: int) -> tuple[float, float]:
@@ -33,33 +31,6 @@ def holm(probabilities: pd.Series) -> pd.Series:
     ordered = probabilities.sort_values()
     corrected = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1)
     return corrected.reindex(probabilities.index)
-
-
-def images_to_tell(one: pd.Series, other: pd.Series) -> float:
-    """How many images it takes to show the difference of two models, with a probability of POWER.
-
-    Infinity if there is none. As in Connor, Sample Size for Testing Differences in Proportions (1987).
-    """
-    difference = float(one.mean() - other.mean())
-    if difference == 0:
-        return float("inf")
-    differing = float((one != other).mean())
-    level, power = norm.ppf([(1 + LEVEL) / 2, POWER])
-    root = level * sqrt(differing) + power * sqrt(differing - difference**2)
-    return float((root / difference) ** 2)
-
-
-def seeds_to_tell(one: pd.Series, other: pd.Series) -> float:
-    """How many seeds of each it takes to show the difference of two variants, with a probability of POWER.
-
-    `one` and `other` are accuracies, of at least two seeds each; of few, the answer is rough. Infinity if
-    there is no difference.
-    """
-    difference = float(one.mean() - other.mean())
-    if difference == 0:
-        return float("inf")
-    level, power = norm.ppf([(1 + LEVEL) / 2, POWER])
-    return float((level + power) ** 2 * (one.var() + other.var()) / difference**2)
 
 
 @dataclass(frozen=True)
@@ -102,29 +73,21 @@ class Resampled:
         """The champion, a variant and a seed, against each other variant and its best seed; a row for each.
 
         `difference`, `low` and `high` are those of the variants' means. `p` is McNemar's of the two models,
-        after Holm's correction. `images` is how many it would take to show their difference, and `seeds` how
-        many to show that of the variants, if they have several. A difference is `real` if p is below 5 % and
-        the interval excludes zero.
+        after Holm's correction. A difference is `real` if p is below 5 % and the interval excludes zero.
         """
-        rows, means = {}, self.right.mean()
-        for name, seed in others.items():
-            models = self.right[champion], self.right[name, seed]
-            difference, low, high = self.difference(champion[0], name)
-            ends = {"difference": difference, "low": low, "high": high}
-            needed = {"images": images_to_tell(*models), "seeds": float("nan")}
-            if min(len(means[champion[0]]), len(means[name])) > 1:
-                needed["seeds"] = seeds_to_tell(means[champion[0]], means[name])
-            rows[name] = ends | {"p": mcnemar(*models)} | needed
-        columns = ["difference", "low", "high", "p", "images", "seeds"]
-        table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        rows = [
+            (*self.difference(champion[0], name), mcnemar(self.right[champion], self.right[name, seed]))
+            for name, seed in others.items()
+        ]
+        table = pd.DataFrame(rows, index=list(others), columns=["difference", "low", "high", "p"])
         table["p"] = holm(table["p"])
         return table.assign(real=(table["p"] < 1 - LEVEL) & ((table["low"] > 0) | (table["high"] < 0)))
 
     def overstatement(self) -> float:
-        """By how much the accuracy of the model that is chosen here exceeds what it would be on other images.
+        """By how much the accuracy of the chosen model exceeds what it would be on other images.
 
-        The mean, over the samples, of the chosen model's accuracy less its accuracy on all images: the
-        optimism that comes from choosing the best of several.
+        Choosing the best of several models is optimistic: this is the mean, over the samples, of the best
+        model's accuracy less its accuracy on all images.
         """
         means, actual = self.models.T.groupby("variant", sort=False).mean().T, self.right.mean()
         gains = []

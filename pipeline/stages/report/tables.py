@@ -10,13 +10,7 @@ from pipeline.stages.report.statistics import wilson
 
 COLUMNS, ROWS = 12, 20  # of a table; of more classes, only the hardest are shown
 FEWER = 10
-SETTINGS = {
-    "network": "network",
-    "optimizer": "optimizer",
-    "optimizer.learning_rate": "learning rate",
-    "batch_size": "batch size",
-    "precision": "precision",
-}
+SETTINGS = ("network", "optimizer", "optimizer.learning_rate", "batch_size", "precision")
 # What Markdown, or GitHub's mathematics, would not show as it is written; `_` is harmless within a word.
 MARKUP = re.compile(r"[\\`*\[\]<>&|~$]|(?<![^\W_])_|_(?![^\W_])")
 SPACE = re.compile(r"[\x00-\x1f\x7f]|^\s|\s$")
@@ -49,9 +43,9 @@ def _with_spread(table: pd.DataFrame, part: str, images: int) -> Iterator[str]:
 
 def settings(results: Results) -> pd.DataFrame:
     """The main settings of each variant; "" of those that it does not have."""
+    rows = [results.settings[variant] for variant in results.table.index]
     shown = {
-        title: [str(results.settings[variant].get(key, "")) for variant in results.table.index]
-        for key, title in SETTINGS.items()
+        key.rpartition(".")[2].replace("_", " "): [str(row.get(key, "")) for row in rows] for key in SETTINGS
     }
     return pd.DataFrame(shown, index=results.table.index)
 

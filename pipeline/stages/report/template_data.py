@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pipeline.stages.report import tables
@@ -71,26 +70,20 @@ def _shared_variables(results: Results) -> dict[str, Any]:
 def comparison(results: Results) -> dict[str, Any] | None:
     """The chosen model against each other variant on test images; None if there is no other.
 
-    The names of the variants that it is `better` or `worse` than, and of those for which that is `unclear`.
-    Of these, the `closest` to being clear; how many images and seeds it would take if there are too few, or
-    None. The `table` as it is printed.
+    The names of the variants that it is `better` or `worse` than, and of those for which that is `unclear`;
+    the `table` as it is printed.
     """
-    chosen, counts = results.chosen, results.facts["counts"]
+    chosen = results.chosen
     best = results.validation.right.mean().groupby("variant", sort=False).idxmax()
     others = {name: best[name][1] for name in results.table.index if name != chosen.variant}
     if not others:
         return None
     table = results.test.compare((chosen.variant, chosen.seed), others)
-    real, unclear = table[table["real"]], table[~table["real"]]
-    closest = unclear[np.isfinite(unclear["images"])].nsmallest(1, "images")
-    images, seeds = closest["images"].sum(), closest["seeds"].sum()  # of one, or 0
+    real = table[table["real"]]
     return {
         "better": list(real.index[real["difference"] > 0]),
         "worse": list(real.index[real["difference"] < 0]),
-        "unclear": list(unclear.index),
-        "closest": closest.index.max(),
-        "images_needed": float(f"{images:.2g}") if images > counts["test"] else None,
-        "seeds_needed": np.ceil(seeds) if seeds > results.table["seeds"].min() else None,
+        "unclear": list(table.index[~table["real"]]),
         "table": tables.differences(table),
     }
 
@@ -111,10 +104,9 @@ def overfitted(table: pd.DataFrame, images: int) -> dict[str, Any]:
 
 
 def size_correlation(table: pd.DataFrame) -> float | None:
-    """The rank correlation of parameters and validation accuracy; None if there are too few variants."""
-    if len(table) < CORRELATED or table["parameters"].nunique() == 1 or table["validation"].nunique() == 1:
-        return None
-    return float(table["parameters"].corr(table["validation"], method="spearman"))
+    """The rank correlation of parameters and validation accuracy; None if there are too few, or all alike."""
+    correlation = table[["parameters", "validation"]].corr("spearman", min_periods=CORRELATED).iat[0, 1]
+    return None if pd.isna(correlation) else float(correlation)
 
 
 def hardest(f1: pd.DataFrame) -> dict[str, float]:
@@ -131,16 +123,11 @@ def confused(pairs: pd.DataFrame) -> dict[str, Any]:
     """The pairs of classes that are confused in `most` images, unless too many are, and the table."""
     images = int(pairs["images"].max())
     first = pairs[pairs["images"] == images]
-    names = {
-        "one": "class A",
-        "other": "class B",
-        "one_as_other": "A taken for B",
-        "other_as_one": "B taken for A",
-    }
+    names = ("class A", "class B", "images", "A taken for B", "B taken for A")
     return {
         "images": images,
         "most": list(zip(first["one"], first["other"], strict=True)) if len(first) <= 3 else [],
-        "table": pairs[pairs["images"] > 0].rename(columns=names),
+        "table": pairs[pairs["images"] > 0].set_axis(names, axis="columns"),
     }
 
 
