@@ -104,19 +104,13 @@ def split(labels: np.ndarray, batches: np.ndarray, chosen: Split) -> tuple[np.nd
     if chosen.strategy == "first":
         fifth = len(labels) // 5
         return everything[fifth:], everything[:fifth]
-    if batches.max() < 1:
-        raise PipelineError(
-            f"{PARAMS}: split.strategy: batch needs at least two batches or train folders; "
-            "this dataset has one; allowed here: stratified, first"
-        )
     return everything[batches != 1], everything[batches == 1]
 
 
 def check_parts(labels: np.ndarray, train: np.ndarray, validation: np.ndarray, classes: list[str]) -> None:
     """Raise PipelineError if a split leaves a class without training images or without validation images."""
     for part, rows in (("training", train), ("validation", validation)):
-        counts = np.bincount(labels[rows], minlength=len(classes))
-        if absent := [name for name, count in zip(classes, counts, strict=True) if not count]:
+        if absent := [name for label, name in enumerate(classes) if label not in labels[rows]]:
             raise PipelineError(
                 f"{PARAMS}: split: leaves no {part} image of {', '.join(absent)}: each class needs one; add "
                 "images, or change split.fraction or split.strategy"

@@ -18,10 +18,7 @@ def pairs(table: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
     If there are more than SHOWN, evenly chosen ones.
     """
     chosen = np.unique(np.linspace(0, len(table) - 1, min(SHOWN, len(table))).round().astype(int))
-    figure = new_figure(11, 5.5)
-    axes = figure.subplots(4, SHOWN // 2)
-    for axis in axes.flat:
-        axis.set_axis_off()
+    figure, axes = _grid(4, 5.5)
     places = np.concatenate([axes[:2].T, axes[2:].T])  # (SHOWN, 2)
     for (upper, lower), row in zip(places, table.iloc[chosen].to_dict("records"), strict=False):
         upper.imshow(images[row["part"]][row["image"]])
@@ -33,10 +30,7 @@ def pairs(table: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
 
 def suspicious(table: pd.DataFrame, images: np.ndarray, classes: list[str]) -> Figure:
     """The most suspicious labels, with what the model predicts."""
-    figure = new_figure(11, 3.2)
-    axes = figure.subplots(2, SHOWN // 2)
-    for axis in axes.flat:
-        axis.set_axis_off()
+    figure, axes = _grid(2, 3.2)
     for axis, row in zip(axes.flat, table.to_dict("records"), strict=False):
         axis.imshow(images[row["image"]])
         label, predicted = (
@@ -61,3 +55,11 @@ def robustness(table: pd.DataFrame) -> Figure:
         axis.set_ylabel("accuracy")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
+
+
+def _grid(rows: int, height: float) -> tuple[Figure, np.ndarray]:
+    figure = new_figure(11, height)
+    axes = figure.subplots(rows, SHOWN // 2)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure, axes

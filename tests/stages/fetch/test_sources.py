@@ -249,15 +249,12 @@ def test_credentials_in_a_url_are_not_printed(
 
 # CIFAR-10: archives with the right digest and the wrong content
 
-IMAGE = np.zeros((1, 3072), np.uint8)
 NO_FILE = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
 LONG_HEADERS = [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME]
 WRONG: list[tuple[bytes, str]] = [
     (ARCHIVE[: len(ARCHIVE) // 2], ""),
     (archive_with("data_batch_3", None), "lacks data_batch_3"),
     (archive_with("data_batch_2", "data_batch_1"), "is neither a file nor a folder"),
-    (archive_with("data_batch_2", batch([0, 1], IMAGE)), "labels of shape (2,)"),
-    (archive_with("data_batch_2", batch([0], IMAGE / 255)), "float64 pixels"),
     (gzip.decompress(ARCHIVE), "Not a gzipped file"),
     (HOSTILE, "../../evil lies outside the archive"),
     (with_member("/tmp/evil"), "/tmp/evil lies outside the archive"),
