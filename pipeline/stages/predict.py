@@ -7,7 +7,7 @@ predictions/VARIANT-SEED/: `validation` and `test`, each float32 (n, classes). I
 views, say `mirror`, also `validation_mirror` and `test_mirror`, the mean over the views. Models are compared
 without them.
 
-If `repro` has made these predictions already, they are copied.
+If `repro` has already predicted, the result is copied.
 """
 
 from pathlib import Path

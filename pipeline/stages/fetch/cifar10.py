@@ -93,7 +93,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
             if parent == FOLDER and name in {*BATCHES, NAMES} and (packed := tar.extractfile(member)):
                 found[name] = _ArrayUnpickler(packed, encoding="bytes").load()
     if missing := {*BATCHES, NAMES} - found.keys():
-        raise ValueError(f"{FOLDER} lacks {', '.join(sorted(missing))}")
+        raise ValueError(f"{FOLDER}: missing {', '.join(sorted(missing))}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The user's own images: for each part a folder of class folders, such as train/cat/1.jpg."""
+"""The user's own images: a folder for each part and class, such as train/cat/1.jpg."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def read(folders: dict[str, Path], size: int) -> RawDataset:
     """The images of the folders of these parts, `test` and one or more `train*`, as squares of `size` pixels.
 
     Train folders follow one another in the order of their names, each with its classes mixed. Raises
-    PipelineError with all files that cannot be read, or all classes that some folder lacks.
+    PipelineError with all files that cannot be read, or all classes that are not in every folder.
     """
     ordered = {part: folders[part] for part in sorted(folders, key=lambda part: (part == "test", part))}
     files = sum(len(files_in(folder)) for folder in ordered.values())
@@ -55,7 +55,7 @@ def class_folders(folders: dict[str, Path]) -> list[str]:
     names = sorted(set.union(*found.values()))
     lacking = {name: [part for part in folders if name not in found[part]] for name in names}
     if stray := [f"{name} (not in {', '.join(parts)})" for name, parts in lacking.items() if parts]:
-        raise PipelineError(f"classes that some folder lacks: {', '.join(stray)}")
+        raise PipelineError(f"classes must be the same in all folders: {', '.join(stray)}")
     if len(names) < 2:
         where = ", ".join(str(folder) for folder in folders.values())
         raise PipelineError(f"{where}: two or more folders, one for each class, are needed; received {names}")

@@ -22,31 +22,31 @@ from pipeline.support.errors import PipelineError
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.model_files import INDEX
-from pipeline.support.params_errors import joined
 from pipeline.support.paths import PARAMS, PREPARED, RECIPES
 
 
 @click.command(cls=SingleInstance)
 def main() -> None:
-    """Make all recipes, then write them."""
+    """Build all recipes, then write them."""
     params = Params.read()
     check_versions(params.training.versions, f"{PARAMS}: training")
     check_inputs(PREPARED / "split")
     facts = read_facts(PREPARED / "split")
-    check_sizes(params, facts["counts"]["train"])
     recipes = [recipe(key, variant, params, facts) for key, variant in params.blocks.items()]
     shutil.rmtree(RECIPES, ignore_errors=True)
-    for made in recipes:
-        write_json(RECIPES / f"{made.variant}.json", made.content())
+    for each in recipes:
+        write_json(RECIPES / f"{each.variant}.json", each.content())
     write_json(INDEX, [{"variant": model.variant, "seed": model.seed} for model in params.models])
     print(f"recipes: {len(recipes)} variants, {len(params.models)} trainings")
 
 
 def recipe(key: str, variant: Variant, params: Params, facts: dict[str, Any]) -> Recipe:
-    """The recipe of the variant whose block has this key. Raises PipelineError, naming a key, if Keras
-    cannot build or train it."""
-    name = key.rpartition(".")[2]
-    where = f"{PARAMS}: {key}"
+    """The recipe of the variant whose block has this key.
+
+    Raises PipelineError, naming a key, if Keras cannot build or train it.
+    """
+    name, where = key.rpartition(".")[2], f"{PARAMS}: {key}"
+    check_sizes(where, variant, facts["counts"]["train"])
     optimizer_config.check_combination(where, variant)
     precision = variant.precision or params.training.precision
     steps = variant.steps(facts["counts"]["train"])
@@ -69,15 +69,10 @@ def recipe(key: str, variant: Variant, params: Params, facts: dict[str, Any]) ->
     )
 
 
-def check_sizes(params: Params, images: int) -> None:
-    """Raise PipelineError, naming each key, if a variant wants more than the `images` for training."""
-    problems = []
-    for key, variant in params.blocks.items():
-        limits = {"training_images": images, "batch_size": min(images, variant.training_images or images)}
-        for name, limit in limits.items():
-            if (wanted := getattr(variant, name) or 0) > limit:
-                problems.append(
-                    f"{key}.{name}: must be at most {limit}, the number of training images; received {wanted}"
-                )
-    if problems:
-        raise PipelineError(f"{PARAMS}: {joined(problems)}")
+def check_sizes(key: str, variant: Variant, images: int) -> None:
+    """Raise PipelineError if a variant needs more than the `images` for training."""
+    used = min(images, variant.training_images or images)
+    for name, limit in (("training_images", images), ("batch_size", used)):
+        if (received := getattr(variant, name) or 0) > limit:
+            rule = f"must be at most {limit}, the number of training images"
+            raise PipelineError(f"{key}.{name}: {rule}; received {received}")

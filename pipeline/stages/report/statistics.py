@@ -18,7 +18,7 @@ def wilson(accuracy: float, images: int) -> tuple[float, float]:
 
 
 def mcnemar(one: pd.Series, other: pd.Series) -> float:
-    """The probability of such a difference if two models were equally good, exact (McNemar, 1947).
+    """The p-value of the difference between two models, exact (McNemar, 1947).
 
     `one` and `other` say for each image whether a model is right.
     """

@@ -1,5 +1,6 @@
 """The variables of the templates: what the report and the model card show."""
 
+from math import isnan
 from typing import Any
 
 import pandas as pd
@@ -105,8 +106,9 @@ def overfitted(table: pd.DataFrame, images: int) -> dict[str, Any]:
 
 def size_correlation(table: pd.DataFrame) -> float | None:
     """The rank correlation of parameters and validation accuracy; None if there are too few, or all alike."""
-    correlation = table[["parameters", "validation"]].corr("spearman", min_periods=CORRELATED).iat[0, 1]
-    return None if pd.isna(correlation) else float(correlation)
+    correlations = table[["parameters", "validation"]].corr("spearman", min_periods=CORRELATED)
+    found = float(correlations.to_numpy()[0, 1])
+    return None if isnan(found) else found
 
 
 def hardest(f1: pd.DataFrame) -> dict[str, float]:

@@ -26,7 +26,7 @@ class PixelLayer(keras.layers.Layer):
             raise ValueError(f"pixels: must be a whole number from 1 to {largest}; received {self.pixels!r}")
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make this layer."""
+        """The arguments of this layer."""
         return super().get_config() | {"pixels": self.pixels}
 
 

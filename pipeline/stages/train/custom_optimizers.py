@@ -33,7 +33,7 @@ class Triangle(keras.optimizers.schedules.LearningRateSchedule):
         return peak * tf.where(fraction < warmup, rising, falling)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make this schedule."""
+        """The arguments of this schedule."""
         return self.config
 
 
@@ -72,7 +72,7 @@ class ScaledSGD(keras.optimizers.SGD):
         super().update_step(scale * gradient + self.l2 * variable, variable, learning_rate)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make this optimizer."""
+        """The arguments of this optimizer."""
         return super().get_config() | {"l2": self.l2, "bias_scale": self.bias_scale}
 
 

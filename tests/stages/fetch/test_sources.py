@@ -253,7 +253,7 @@ NO_FILE = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, t
 LONG_HEADERS = [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME]
 WRONG: list[tuple[bytes, str]] = [
     (ARCHIVE[: len(ARCHIVE) // 2], ""),
-    (archive_with("data_batch_3", None), "lacks data_batch_3"),
+    (archive_with("data_batch_3", None), "missing data_batch_3"),
     (archive_with("data_batch_2", "data_batch_1"), "is neither a file nor a folder"),
     (gzip.decompress(ARCHIVE), "Not a gzipped file"),
     (HOSTILE, "../../evil lies outside the archive"),
