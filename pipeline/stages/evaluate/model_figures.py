@@ -69,8 +69,7 @@ def roc_curves(points: pd.DataFrame, areas: pd.Series, title: str) -> Figure:
     axis.plot(rates, rates, "k--", linewidth=1, label="guessing")
     axis.set(title=title, xlabel="false positive rate", ylabel="true positive rate")
     axis.set(xscale="log", xlim=(LOWEST_RATE, 1))
-    ticks = (0.001, 0.01, 0.1, 1)
-    axis.set_xticks(ticks, [f"{rate:g}" for rate in ticks])  # a logarithmic axis has formulas
+    axis.xaxis.set_major_formatter("{x:g}")  # a logarithmic axis has formulas
     axis.minorticks_off()
     axis.grid(alpha=0.3)
     heading = "class against the rest" if named is areas else f"hardest 10 of {len(areas)} classes"

@@ -69,14 +69,14 @@ class Resampled:
         low, high = np.quantile(self.variants[one] - self.variants[other], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return float(means[one] - means[other]), float(low), float(high)
 
-    def compare(self, champion: tuple[str, int], others: dict[str, int]) -> pd.DataFrame:
-        """The champion, a variant and a seed, against each other variant and its best seed; a row for each.
+    def compare(self, chosen: tuple[str, int], others: dict[str, int]) -> pd.DataFrame:
+        """The chosen variant and seed against each other variant and its best seed; a row for each.
 
         `difference`, `low` and `high` are those of the variants' means. `p` is McNemar's of the two models,
         after Holm's correction. A difference is `real` if p is below 5 % and the interval excludes zero.
         """
         rows = [
-            (*self.difference(champion[0], name), mcnemar(self.right[champion], self.right[name, seed]))
+            (*self.difference(chosen[0], name), mcnemar(self.right[chosen], self.right[name, seed]))
             for name, seed in others.items()
         ]
         table = pd.DataFrame(rows, index=list(others), columns=["difference", "low", "high", "p"])
