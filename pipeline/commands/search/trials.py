@@ -49,7 +49,6 @@ class Trainings:
         params, variant = self.search.params, self.search.variant
         block = with_values(params, variant, values)
         changed = params.model_copy(update={"variants": {variant: block}, "finetune": Finetune()})
-        recipes.check_sizes(changed, self.facts["counts"]["train"])
         with self.lock:  # Keras builds one model at a time
             recipe = recipes.recipe(f"variants.{variant}", block, changed, self.facts)
         names = [
