@@ -132,9 +132,9 @@ def duplicates(train: np.ndarray, test: np.ndarray, validation: np.ndarray) -> d
 
 
 def check_duplicates(found: dict[str, int], wanted: Literal["error", "warn"]) -> None:
-    """Raise PipelineError if test images are also training images, or only warn if that is `wanted`.
+    """Raise PipelineError, or warn if that is `wanted`, if test images are also training images.
 
-    Warns if validation images are also training images.
+    Only warns of validation images that are also training images.
     """
     if found["test"]:
         line = f"{found['test']:,} test images are also training images"

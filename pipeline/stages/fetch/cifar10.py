@@ -73,11 +73,7 @@ def _download(url: str, sha256: str, downloads: Path) -> Path:
 
 
 def _unpickle(path: Path) -> dict[str, Any]:
-    """The values of the pickles in a gzipped archive, by their names. Strings of Python 2 become bytes.
-
-    Raises ValueError if one is missing or a member is refused, and any other exception if the archive or a
-    pickle is damaged.
-    """
+    """The values of the pickles in a gzipped archive, by their names. Strings of Python 2 become bytes."""
     with gzip.open(path) as file:
         content = file.read(LIMIT + 1)
     if len(content) > LIMIT:
