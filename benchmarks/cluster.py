@@ -18,8 +18,8 @@ from pipeline.commands import plan
 from pipeline.core.recipe import Recipe
 from pipeline.core.result_keys import code_digests
 from pipeline.running import job_queue
-from pipeline.running.executor import make_executor
 from pipeline.running.job import Job
+from pipeline.running.job_queue import make_executor
 from pipeline.running.view import View
 from pipeline.stages.report.tables import markdown_table
 from pipeline.support.errors import one_line_errors

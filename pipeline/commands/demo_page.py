@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.commands import loaded_model
 from pipeline.commands.loaded_model import LoadedModel
-from pipeline.shared import images
+from pipeline.shared import image_decoding
 from pipeline.support.errors import PipelineError
 
 SHOWN = 256  # pixels across, at least
@@ -85,12 +85,12 @@ def confusion(uri: str) -> pd.DataFrame | None:
 
 def chosen(model: LoadedModel) -> tuple[np.ndarray | None, str | None]:
     """The uploaded or pasted image, or a test image with its class; None without a readable image."""
-    file = st.file_uploader("Drop an image here", type=images.SUFFIXES)
+    file = st.file_uploader("Drop an image here", type=image_decoding.SUFFIXES)
     st.components.v2.component("paste", html="<small></small>", js=PASTE)()
     if file is not None:
         try:
-            return images.decode(file.getvalue(), model.size), None
-        except images.ImageError as error:
+            return image_decoding.decode(file.getvalue(), model.size), None
+        except image_decoding.ImageError as error:
             st.error(plain(f"{file.name}: {error}"))
             return None, None
     if model.test is None:

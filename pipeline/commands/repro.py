@@ -21,7 +21,7 @@ from pipeline.commands import plan
 from pipeline.core.result_keys import code_digests
 from pipeline.params import Params
 from pipeline.running import dvc_repro, job_queue, worker
-from pipeline.running.executor import make_executor
+from pipeline.running.job_queue import make_executor
 from pipeline.running.view import View
 from pipeline.support import integrity, job_results, mlflow_runs
 from pipeline.support.errors import PipelineError

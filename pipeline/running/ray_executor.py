@@ -15,7 +15,7 @@ from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import params
-from pipeline.running import ray_node, worker
+from pipeline.running import ray_task, worker
 from pipeline.running.complete_run import complete_run
 from pipeline.running.job import Job, WorkerDied
 from pipeline.running.ray_connection import GIB, check_room, connect
@@ -41,12 +41,12 @@ class Cluster:
         rooms = {tuple(options(job, needs)[key] for key in ROOM) for job in jobs}
         self.slots = slots or max(len(jobs), *(check_room(*room) for room in rooms))
         self.needs = needs
-        self.work = ray.remote(ray_node.work)
+        self.work = ray.remote(ray_task.work)
         self.origin = mlflow_runs.origin()
         self.settings = {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_")}
-        if any(job.tracks for job in jobs) and not ray_node.has_server():
+        if any(job.tracks for job in jobs) and not ray_task.has_server():
             worker.warm_up()  # for `complete_run`
-        self.digest, self.data = ray_node.share_data()
+        self.digest, self.data = ray_task.share_data()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.inbox = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         self.running: dict[str, tuple[Any, SimpleQueue[Message | None]]] = {}
@@ -84,8 +84,8 @@ class Cluster:
         ray.shutdown()
         worker.stop()
 
-    def _run(self, job: Job, show: Callable[[str], None]) -> tuple[bool, ray_node.Files, bool]:
-        """What `ray_node.work` returns on a node; meanwhile show what it prints, and keep its checkpoints."""
+    def _run(self, job: Job, show: Callable[[str], None]) -> tuple[bool, ray_task.Files, bool]:
+        """What `ray_task.work` returns on a node; meanwhile show what it prints, and keep its checkpoints."""
         name, messages = job.files.name, SimpleQueue[Message | None]()
         sent = replace(job, origin=self.origin)
         work = self.work.options(**options(job, self.needs))
@@ -144,7 +144,7 @@ def options(job: Job, needs: params.Cluster) -> dict[str, Any]:
     }
 
 
-def begins_with(job: Job) -> ray_node.Files:
+def begins_with(job: Job) -> ray_task.Files:
     """The files of this folder that a job begins with: a model, a checkpoint."""
     paths = [job.start, job.files.checkpoint] if job.trains else [job.files.model]
     return {path.as_posix(): path.read_bytes() for path in paths if path and path.is_file()}

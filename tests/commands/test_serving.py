@@ -15,12 +15,12 @@ import pytest
 import requests
 from PIL import Image
 
-from pipeline.shared import images
+from pipeline.shared import image_decoding
 from tests.conftest import Clone, Evaluated
-from tests.shared.test_images import file as file_of
+from tests.shared.test_image_decoding import file as file_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-IMAGE = images.encode_base64(PIXELS)
+IMAGE = image_decoding.encode_base64(PIXELS)
 GOOD = {"image": IMAGE}
 BATCH_LIMIT = 256
 
@@ -77,7 +77,7 @@ def test_served_equals_evaluated_on_the_whole_test_split(
     served: Served, clone: Clone, evaluated: Evaluated
 ) -> None:
     """The answers over HTTP are the stored predictions, and have the accuracy that `evaluate` reported."""
-    rows = [{"image": images.encode_base64(image)} for image in evaluated.images]
+    rows = [{"image": image_decoding.encode_base64(image)} for image in evaluated.images]
     batches = [rows[start : start + BATCH_LIMIT] for start in range(0, len(rows), BATCH_LIMIT)]
     answers = [answer for batch in batches for answer in served.answers(*batch)]
     found = [list(answer["probabilities"].values()) for answer in answers]
@@ -166,7 +166,7 @@ def test_every_format_of_mlflow_is_answered_alike(served: Served, row: dict[str,
 
 def test_requests_at_the_same_time_get_their_own_answers(served: Served) -> None:
     shades = [np.full((32, 32, 3), shade, np.uint8) for shade in range(0, 250, 10)]
-    rows = [{"image": images.encode_base64(shade)} for shade in shades]
+    rows = [{"image": image_decoding.encode_base64(shade)} for shade in shades]
     alone = [served.answers(row) for row in rows]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(served.answers, rows)) == alone

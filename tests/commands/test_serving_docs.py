@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from pipeline.shared import images
+from pipeline.shared import image_decoding
 from tests.conftest import ROOT, SERVE, Clone, Evaluated
 from tests.projects import call
 from tests.servers import free_port, server
@@ -138,7 +138,7 @@ def proxy(champion: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
 @pytest.mark.system
 def test_the_proxy_passes_good_requests_and_the_models_refusals(proxy: Proxy, evaluated: Evaluated) -> None:
-    image = images.encode_base64(evaluated.images[0])
+    image = image_decoding.encode_base64(evaluated.images[0])
     good = json.dumps({"dataframe_records": [{"image": image}]}).encode()
     answer = proxy.post(good, Content_Type="application/json; charset=utf-8")
     assert answer.json()["predictions"][0]["label"] == str(evaluated.probabilities[0].argmax())

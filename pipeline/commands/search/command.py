@@ -26,7 +26,7 @@ from pipeline.commands.search.trials import Trainings, Trials
 from pipeline.core.recipe import check_versions
 from pipeline.params import Params
 from pipeline.running import worker
-from pipeline.running.executor import make_executor
+from pipeline.running.job_queue import make_executor
 from pipeline.running.view import View
 from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.integrity import check_inputs

@@ -18,8 +18,8 @@ from pipeline.commands.search.trial_runs import TrialRuns
 from pipeline.core.arrays import read_facts
 from pipeline.core.result_keys import code_digest
 from pipeline.params import Finetune
-from pipeline.running.executor import Executor, attempt
 from pipeline.running.job import Job, WorkerDied
+from pipeline.running.job_queue import Executor, attempt
 from pipeline.running.view import Epoch, View
 from pipeline.support import job_results
 from pipeline.support.digests import digest_of

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.shared.images import SUFFIXES, ImageError, decode
+from pipeline.shared.image_decoding import SUFFIXES, ImageError, decode
 from pipeline.stages.fetch.sources import Part, RawDataset, dataset
 from pipeline.support.errors import PipelineError
 from pipeline.support.params_errors import joined, shortened

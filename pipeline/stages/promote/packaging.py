@@ -1,7 +1,7 @@
 """Wraps a Keras model for serving: signature, requirements, digests.
 
-A change here, in `served_model.py` or in `images.py` retrains nothing: `promote` registers the same model
-again, served in the new way.
+A change here, in `served_model.py` or in `image_decoding.py` retrains nothing: `promote` registers the same
+model again, served in the new way.
 """
 
 from importlib.metadata import version
@@ -13,13 +13,13 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, DataType, Map, ParamSchema, ParamSpec, Schema
 
-from pipeline.shared.images import encode_base64
+from pipeline.shared.image_decoding import encode_base64
 from pipeline.support.digests import digest_of, file_digest
 
 PACKAGE = Path(__file__).parents[2]
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
 MODULES = {  # of the pipeline, which the served model carries
-    "images": PACKAGE / "shared/images.py",
+    "images": PACKAGE / "shared/image_decoding.py",
     "views": PACKAGE / "core/test_time_views.py",
 }
 PACKAGES = ("mlflow", "tensorflow", "keras", "numpy", "pandas", "pillow")

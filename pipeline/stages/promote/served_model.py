@@ -1,8 +1,8 @@
 """The model that is served: an image or its pixels in, a class's name and probabilities out.
 
 MLflow stores this file with the model and runs it to load the model ("models from code"). It imports
-nothing of the pipeline: `images.py` and `test_time_views.py`, which it needs, are stored beside the Keras
-model. Nothing is unpickled, and a file that differs from the registered one is not loaded.
+nothing of the pipeline: `image_decoding.py` and `test_time_views.py`, which it needs, are stored beside the
+Keras model. Nothing is unpickled, and a file that differs from the registered one is not loaded.
 """
 
 import hashlib

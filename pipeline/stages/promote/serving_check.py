@@ -12,7 +12,7 @@ from functools import partial
 import mlflow
 import numpy as np
 
-from pipeline.shared.images import encode_base64
+from pipeline.shared.image_decoding import encode_base64
 from pipeline.support.errors import PipelineError, in_a_line, masked
 
 Answers = Callable[[str, np.ndarray], np.ndarray]  # of a model's URI and images uint8: (n, classes)

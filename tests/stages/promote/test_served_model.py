@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.core import keras_file, prediction
 from pipeline.core.backend import keras
-from pipeline.shared import images
+from pipeline.shared import image_decoding
 from pipeline.stages.fetch import folders
 from pipeline.stages.promote import packaging
 from tests.keras_models import listed, network_model
@@ -66,7 +66,7 @@ def test_an_image_is_answered_as_its_pixels_are_also_from_parquet(
 ) -> None:
     sent = pd.concat([packaging.example_request(image) for image in IMAGES])
     assert served.predict(sent) == answers_of(served, *IMAGES)
-    rows = [{"image": images.encode_base64(IMAGES[0])}, {"pixels": IMAGES[1].tolist(), "image": None}]
+    rows = [{"image": image_decoding.encode_base64(IMAGES[0])}, {"pixels": IMAGES[1].tolist(), "image": None}]
     pd.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
     for mixed in (pd.DataFrame(rows), pd.read_parquet(tmp_path / "rows.parquet")):
         assert served.predict(mixed) == answers_of(served, *IMAGES[:2])
@@ -105,7 +105,7 @@ def test_answers_are_means_over_the_views(tmp_path: Path) -> None:
     ("part", "before", "named"),
     [
         ("artifacts/model.keras", b"model.weights.h5", "artifacts/model.keras"),
-        ("artifacts/images.py", b"def ", "artifacts/images.py"),
+        ("artifacts/image_decoding.py", b"def ", "artifacts/image_decoding.py"),
         ("served_model.py", b"The model that is ser", "code"),
         ("MLmodel", b"classes:\n      - ca", "classes"),
     ],

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipeline.shared import images
-from pipeline.shared.images import ImageError
+from pipeline.shared import image_decoding
+from pipeline.shared.image_decoding import ImageError
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -25,7 +25,7 @@ def file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def decode(content: bytes) -> np.ndarray:
-    return images.decode(content, 32)
+    return image_decoding.decode(content, 32)
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -70,7 +70,7 @@ def test_pixels_of_the_networks_size_stay_as_they_are(options: dict[str, Any]) -
 def test_every_format_and_size_gives_the_colour_that_it_shows(kind: str, size: tuple[int, int]) -> None:
     content = file(Image.new("RGB", size, RED), kind)
     assert_shows(content, RED)
-    assert images.decode(content, 48).shape == (48, 48, 3)
+    assert image_decoding.decode(content, 48).shape == (48, 48, 3)
 
 
 @pytest.mark.parametrize("size", [(96, 32), (32, 96)])
@@ -192,14 +192,14 @@ def test_what_is_not_png_jpeg_or_webp_is_an_error(content: bytes) -> None:
 @pytest.mark.parametrize("size", [(10_000, 4_001), (9_500, 9_500), (20_000, 20_000)])
 def test_over_forty_megapixels_are_refused_before_they_take_memory(size: tuple[int, int]) -> None:
     """Of a file of a few bytes, as of one that is all there. The last two make Pillow warn and raise."""
-    for look in (decode, images.count_pixels):
+    for look in (decode, image_decoding.count_pixels):
         with pytest.raises(ImageError, match="must have at most 40,000,000 pixels; received"):
             look(header_of(size))
 
 
 def test_forty_megapixels_are_allowed_and_counted_without_being_decoded() -> None:
     assert_shows(file(Image.new("L", (10_000, 4_000), 77), compress_level=1), (77, 77, 77), by=0)
-    assert images.count_pixels(header_of((10_000, 4_000))) == 40_000_000
+    assert image_decoding.count_pixels(header_of((10_000, 4_000))) == 40_000_000
 
 
 def test_a_jpeg_of_many_scans_is_refused() -> None:
@@ -211,13 +211,13 @@ def test_a_jpeg_of_many_scans_is_refused() -> None:
 
 
 def test_base64_with_and_without_line_breaks() -> None:
-    text = images.encode_base64(PIXELS)
+    text = image_decoding.encode_base64(PIXELS)
     for sent in (text, "\n".join(text[i : i + 76] for i in range(0, len(text), 76))):
-        assert np.array_equal(decode(images.from_base64(sent)), PIXELS)
+        assert np.array_equal(decode(image_decoding.from_base64(sent)), PIXELS)
 
 
 @pytest.mark.parametrize("text", ["no base64!", "abc", "é" * 8, "data:image/png;base64,AAAA"])
 def test_what_is_not_base64_is_an_error_that_does_not_repeat_it(text: str) -> None:
     with pytest.raises(ImageError, match="must be base64") as caught:
-        images.from_base64(text)
+        image_decoding.from_base64(text)
     assert text not in str(caught.value)
