@@ -16,9 +16,9 @@ def translate() -> list[keras.Layer]:
     """Shifted images and wide kernels: two convolutions, 13,882 parameters."""
     return [
         layers.RandomTranslation(0.1, 0.1),
-        layers.Conv2D(16, 5, padding="same", activation="relu"),
+        _conv(16, 5),
         layers.MaxPooling2D(2),
-        layers.Conv2D(16, 4, padding="same", activation="relu"),
+        _conv(16, 4),
         layers.MaxPooling2D(4),
         layers.Flatten(),
         layers.Dense(32, activation="relu"),
@@ -155,22 +155,20 @@ def _speedrun_group(filters: int) -> list[keras.Layer]:
     return [*first, convolution(), normalization(), layers.Activation("gelu")]
 
 
+def _conv(filters: int, kernel: int = 3, regularizer: keras.Regularizer | None = None) -> keras.Layer:
+    return layers.Conv2D(filters, kernel, padding="same", activation="relu", kernel_regularizer=regularizer)
+
+
 def _conv_pool(*filters: int) -> list[keras.Layer]:
-    return [
-        layer
-        for n in filters
-        for layer in (layers.Conv2D(n, 3, padding="same", activation="relu"), layers.MaxPooling2D(2))
-    ]
+    return [layer for n in filters for layer in (_conv(n), layers.MaxPooling2D(2))]
 
 
 def _pairs(normalized: bool, regularizer: keras.Regularizer | None = None) -> list[keras.Layer]:
     stack: list[keras.Layer] = []
     for filters in (32, 64, 128):
         for _ in range(2):
-            convolution = layers.Conv2D(
-                filters, 3, padding="same", activation="relu", kernel_regularizer=regularizer
-            )
-            stack += [convolution, layers.BatchNormalization()] if normalized else [convolution]
+            stack.append(_conv(filters, regularizer=regularizer))
+            stack += [layers.BatchNormalization()] if normalized else []
         stack.append(layers.MaxPooling2D(2))
     return stack
 
