@@ -16,7 +16,7 @@ from pipeline.support.errors import one_line_errors
 STAGES = {
     "watch": ("stages.fetch.watch", "List the files of a folder of your own images."),
     "fetch": ("stages.fetch.stage", "Download or read the images."),
-    "prepare": ("stages.prepare", "Check the images and split off the validation images."),
+    "prepare": ("stages.prepare.stage", "Check the images and split off the validation images."),
     "recipes": ("stages.recipes.stage", "Write the recipe of each variant."),
     "train": ("stages.train.stage", "Train one variant with one seed."),
     "predict": ("stages.predict", "Store the probabilities that a model predicts."),

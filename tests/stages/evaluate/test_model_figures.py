@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from pipeline.stages.evaluate import metrics, model_figures
-from pipeline.stages.prepare import sample_grid
+from pipeline.stages.prepare.stage import sample_grid
 from pipeline.stages.report import comparison_figures as report_figures
 from pipeline.stages.report.results import summarize
 from tests.example_results import COUNTS, PUBLISHED, history, scores_of

@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.core.arrays import arrays_digest, read_arrays, read_facts
 from pipeline.params import Split
-from pipeline.stages.prepare import check, check_parts, split
+from pipeline.stages.prepare.stage import check, check_parts, split
 from pipeline.support.digests import digest_of
 from tests.conftest import refusal
 from tests.projects import call, prepared, small_params

@@ -7,9 +7,6 @@ images and labels; `split`, the indices into the raw training images, with the f
 class_balance.csv and samples.png for a person to look at.
 """
 
-from hashlib import sha256
-from typing import Literal
-
 import click
 import numpy as np
 import pandas as pd
@@ -19,6 +16,7 @@ from sklearn.model_selection import train_test_split
 from pipeline.core.arrays import arrays_digest, read_arrays, read_facts, write_arrays
 from pipeline.params import Params, Split
 from pipeline.shared.figure_style import new_figure
+from pipeline.stages.prepare import exact_duplicates
 from pipeline.support.digests import digest_of
 from pipeline.support.errors import PipelineError
 from pipeline.support.integrity import check_inputs
@@ -37,8 +35,8 @@ def main() -> None:
     check(raw["test_images"], raw["test_labels"], classes, "test")
     train, validation = split(raw["train_labels"], raw["train_batches"], strategy)
     check_parts(raw["train_labels"], train, validation, classes)
-    found = duplicates(raw["train_images"], raw["test_images"], validation)
-    check_duplicates(found, strategy.duplicates)
+    found = exact_duplicates.count(raw["train_images"], raw["test_images"], validation)
+    exact_duplicates.check(found, strategy.duplicates)
 
     indices, digest = {"train": train, "validation": validation}, arrays_digest(RAW)
     parts = {
@@ -115,34 +113,6 @@ def check_parts(labels: np.ndarray, train: np.ndarray, validation: np.ndarray, c
                 f"{PARAMS}: split: leaves no {part} image of {', '.join(absent)}: each class needs one; add "
                 "images, or change split.fraction or split.strategy"
             )
-
-
-def duplicates(train: np.ndarray, test: np.ndarray, validation: np.ndarray) -> dict[str, int]:
-    """Count images with the same pixels as another one.
-
-    `training`: raw training images that repeat an earlier one; `training_and_validation`: validation images
-    that are also in the rest of `train`; `test`: test images that are also in `train`.
-    """
-    known, tested = (pd.Series([sha256(image).digest() for image in part]) for part in (train, test))
-    return {
-        "training": int(known.duplicated().sum()),
-        "training_and_validation": int(known[validation].isin(known.drop(validation)).sum()),
-        "test": int(tested.isin(known).sum()),
-    }
-
-
-def check_duplicates(found: dict[str, int], wanted: Literal["error", "warn"]) -> None:
-    """Raise PipelineError, or warn if that is `wanted`, if test images are also training images.
-
-    Only warns of validation images that are also training images.
-    """
-    if found["test"]:
-        line = f"{found['test']:,} test images are also training images"
-        if wanted == "error":
-            raise PipelineError(f"{RAW}: {line}: remove them, or set split.duplicates to warn in {PARAMS}")
-        print(f"prepare: warning: {line}")
-    if both := found["training_and_validation"]:
-        print(f"prepare: warning: {both:,} validation images are also training images")
 
 
 def sample_grid(images: np.ndarray, labels: np.ndarray, classes: list[str]) -> Figure:

@@ -1,0 +1,1 @@
+"""Checks and splits the images."""
