@@ -9,7 +9,6 @@ Reads and writes what the stages do. Exits with status 1 if a stage failed, and 
 stops what runs and keeps finished results.
 """
 
-import re
 import signal
 import sys
 
@@ -24,18 +23,17 @@ from pipeline.running import dvc_repro, job_queue, worker
 from pipeline.running.job_queue import make_executor
 from pipeline.running.view import View
 from pipeline.support import integrity, job_results, mlflow_runs
-from pipeline.support.errors import PipelineError
 from pipeline.support.locks import SingleInstance
 
 
 @click.command(cls=SingleInstance)
-@click.option("--jobs", default="cores", help="Trainings at a time: a number, or `cores`, the default.")
+@click.option(
+    "--jobs", type=click.IntRange(0), default=0, help="Trainings at a time; by default all that fit."
+)
 @click.option("--executor", type=click.Choice(["local", "ray"]), default="local", help="Where they run.")
-def main(jobs: str, executor: str) -> None:
+def main(jobs: int, executor: str) -> None:
     """Run all stages, trainings side by side."""
-    if not re.fullmatch("cores|[1-9][0-9]*", jobs):
-        raise PipelineError(f"--jobs: must be `cores` or a whole number from 1; received {jobs!r}")
-    sys.exit(reproduce(plan.checked_params(), None if jobs == "cores" else int(jobs), executor))
+    sys.exit(reproduce(plan.checked_params(), jobs or None, executor))
 
 
 def reproduce(params: Params, jobs: int | None = None, executor: str = "local") -> int:
@@ -70,7 +68,7 @@ def reproduce(params: Params, jobs: int | None = None, executor: str = "local") 
 
 
 def forget_results(experiment: str) -> None:
-    """Remove all results, once every stage is up to date. The run of one that no stage copied gets a tag."""
+    """Remove all results, and tag the runs of those that no stage copied: params.yaml changed meanwhile."""
     for tags in job_results.clear():
         if run := mlflow_runs.find_run(experiment, tags):
-            mlflow.MlflowClient().set_tag(run.info.run_id, "taken_up", "false")
+            mlflow.MlflowClient().set_tag(run.info.run_id, "unused", "true")

@@ -60,8 +60,8 @@ class Cluster:
         with locked(f"train-{job.files.name}"):
             if self.stopped:
                 raise CancelledError
-            succeeded, files, tracked = self._run(job, show)
-            job_results.unpack(files)
+            succeeded, packed, tracked = self._run(job, show)
+            job_results.unpack(packed)
             if succeeded and job.trains and job.tracks and not tracked:
                 with self.completing:
                     if worker.run(partial(complete_run, job.result()), show):
@@ -84,7 +84,7 @@ class Cluster:
         ray.shutdown()
         worker.stop()
 
-    def _run(self, job: Job, show: Callable[[str], None]) -> tuple[bool, ray_task.Files, bool]:
+    def _run(self, job: Job, show: Callable[[str], None]) -> tuple[bool, bytes, bool]:
         """What `ray_task.work` returns on a node; meanwhile show what it prints, and keep its checkpoints."""
         name, messages = job.files.name, SimpleQueue[Message | None]()
         sent = replace(job, origin=self.origin)

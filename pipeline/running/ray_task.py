@@ -34,7 +34,7 @@ def work(
     files: Files,
     settings: dict[str, str],
     inbox: Queue,
-) -> tuple[bool, Files, bool]:
+) -> tuple[bool, bytes, bool]:
     """Do a job; whether it succeeded, its results, and whether its run is in MLflow.
 
     The prepared `data`, with this `digest`, are fetched once for each node. `files` are a model and a

@@ -1,24 +1,30 @@
-"""Results of trainings and predictions that were made ahead of their stages, each under a key: the digest of
-what decides it. A stage that finds its key's result copies it, and does not do the work again.
+"""Results of jobs, each under a key: the digest of what decides it.
+
+A stage that finds a result under its key copies it, and does not do the work again.
 """
 
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path, PurePosixPath
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pipeline.support.errors import PipelineError, one_line
-from pipeline.support.paths import RESULTS
+from pipeline.support.paths import RESULTS, WORK
 
 
 def folder_of(key: str) -> Path:
-    """The folder of a result, whole if it exists."""
+    """The folder of a result, which is complete if it exists."""
     return RESULTS / key
 
 
 def make(key: str, write: Callable[[Path], None]) -> Path:
-    """The folder of a result, which `write` fills if it does not exist, all or nothing. An error is noted."""
+    """The folder of a result, which `write` fills if it does not exist.
+
+    If `write` fails, the error is noted, and there is no folder.
+    """
     folder = folder_of(key)
     if not folder.is_dir():
         unfinished = folder.with_suffix(".partial")
@@ -35,22 +41,21 @@ def make(key: str, write: Callable[[Path], None]) -> Path:
 
 
 def fail(key: str, reason: str) -> None:
-    """Note that the work for a key failed, so that its stage reports the reason and does not try again."""
+    """Note that a job failed, so that its stage reports the reason and does not try again."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     _failure(key).write_text(reason)
 
 
 def failure(key: str) -> str | None:
-    """Why the work for a key failed, if it did; only once, since this removes the note."""
-    if not (note := _failure(key)).is_file():
-        return None
-    reason = note.read_text()
-    note.unlink()
+    """Why a job failed, if it did. Removes the note."""
+    note = _failure(key)
+    reason = note.read_text() if note.is_file() else None
+    note.unlink(missing_ok=True)
     return reason
 
 
 def forget_failures() -> None:
-    """Remove the notes of failures, so that the work is tried again."""
+    """Remove the notes of failures, so that the jobs are tried again."""
     for note in RESULTS.glob("*.failed"):
         note.unlink()
 
@@ -58,7 +63,7 @@ def forget_failures() -> None:
 def take(key: str, target: Path) -> bool:
     """Copy a result to `target`, all or nothing. Returns whether there is one.
 
-    Raises PipelineError, once, if its work failed.
+    Raises PipelineError, once, if its job failed.
     """
     if reason := failure(key):
         raise PipelineError(reason)
@@ -69,47 +74,39 @@ def take(key: str, target: Path) -> bool:
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(folder_of(key), unfinished)
     unfinished.rename(target)
-    _taken(key).touch()
+    _copied(key).touch()
     return True
 
 
-def pack() -> dict[str, bytes]:
-    """All results and notes of failures, for `unpack` in another folder: the content of each file."""
-    files = [path for path in RESULTS.rglob("*") if path.is_file()]
-    return {path.relative_to(RESULTS).as_posix(): path.read_bytes() for path in files}
+def pack() -> bytes:
+    """All results and notes of failures, as a tar file."""
+    packed = BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for path in RESULTS.glob("*"):
+            archive.add(path, path.name)
+    return packed.getvalue()
 
 
-def unpack(files: dict[str, bytes]) -> None:
-    """Add results and notes of another folder, each all or nothing."""
-
-    def write(key: str, folder: Path) -> None:
-        for name in names[key]:
-            path = folder / PurePosixPath(name).relative_to(key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(files[name])
-
-    names: dict[str, list[str]] = {}
-    for name in files:
-        names.setdefault(PurePosixPath(name).parts[0], []).append(name)
-    for key, inside in names.items():
-        if inside == [key]:
-            fail(key.removesuffix(".failed"), files[key].decode())
-        else:
-            make(key, partial(write, key))
+def unpack(packed: bytes) -> None:
+    """Add the results and notes that another folder packed and this one lacks, each all or nothing."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=WORK) as folder, tarfile.open(fileobj=BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
+        for path in Path(folder).iterdir():
+            if not (RESULTS / path.name).exists():
+                path.rename(RESULTS / path.name)
 
 
 def clear() -> list[dict[str, str]]:
-    """Remove all results, once every stage is up to date. Returns the tags of trainings that none took up."""
-    records = [
-        record for record in RESULTS.glob("*/training.json") if not _taken(record.parent.name).exists()
-    ]
-    tags = [json.loads(record.read_text())["tags"] for record in records]
+    """Remove all results. Returns the tags of the trainings whose results no stage copied."""
+    unused = [path for path in RESULTS.glob("*/training.json") if not _copied(path.parent.name).exists()]
+    tags = [json.loads(path.read_text())["tags"] for path in unused]
     shutil.rmtree(RESULTS, ignore_errors=True)
     return tags
 
 
-def _taken(key: str) -> Path:
-    return RESULTS / f"{key}.taken"
+def _copied(key: str) -> Path:
+    return RESULTS / f"{key}.copied"
 
 
 def _failure(key: str) -> Path:

@@ -32,18 +32,12 @@ class SingleInstance(click.Command):
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Hold a lock of this folder, waiting for it if need be. A process that dies releases its locks."""
+    """Hold a lock of this folder, waiting for it if necessary. A process that dies releases its locks."""
     LOCKS.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(LOCKS / f"{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    if not is_free(name):
         print(f"{name}: waiting for another process that holds its lock", flush=True)
-        lock.acquire()
-    try:
+    with FileLock(LOCKS / f"{name}.lock"):
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
