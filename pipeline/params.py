@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pipeline.core.variant import NAME_ALONE, Network, Section, Variant
 from pipeline.support.model_files import ModelFiles
@@ -14,9 +14,7 @@ from pipeline.support.paths import PARAMS
 NETWORKS = Path(__file__).with_name("stages") / "recipes/networks.py"
 
 # Names are parts of the names of files, which have at most 255 bytes, and of MLflow's registered models.
-VariantName = Annotated[
-    str, text("[a-z][a-z0-9_]{,99}", "a lower-case letter and up to 99 of a-z, 0-9 and _")
-]
+VariantName = Annotated[str, text("[a-z][a-z0-9_]{,99}", "a lower-case letter and up to 99 a-z, 0-9 or _")]
 DatasetName = Annotated[
     str, text("[A-Za-z0-9][A-Za-z0-9_.-]{,99}", "a letter or digit and at most 99 letters, digits, _, . or -")
 ]
@@ -139,13 +137,19 @@ class Serving(Section):
     batch_limit: int = Field(gt=0)
 
 
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("must be distinct")
+    return seeds
+
+
 class Params(Section):
     """All of params.yaml."""
 
     data: Annotated[Cifar10 | Digits | Directory, Field(discriminator="source")]
     split: Split
     training: Training
-    seeds: list[Seed] = Field(min_length=1)
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
     variants: dict[VariantName, Block] = Field(min_length=1)
     finetune: Finetune = Field(default_factory=Finetune)
     cluster: Cluster = Field(default_factory=Cluster)
@@ -170,12 +174,6 @@ class Params(Section):
         return [ModelFiles(key.rpartition(".")[2], seed) for key in self.blocks for seed in self.seeds]
 
     @model_validator(mode="after")
-    def _seeds_are_distinct(self) -> Self:
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: must be distinct; received {shortened(self.seeds)}")
-        return self
-
-    @model_validator(mode="after")
     def _finetuning_fits_its_start(self) -> Self:
         if not self.finetune.variants:
             return self
@@ -197,6 +195,5 @@ class Params(Section):
 
 def network_names() -> list[str]:
     """The functions of networks.py, read from its source, since importing it would import Keras."""
-    source = NETWORKS.read_text()
-    functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
-    return [name for name in functions if not name.startswith("_")]
+    names = [node.name for node in ast.parse(NETWORKS.read_text()).body if isinstance(node, ast.FunctionDef)]
+    return [name for name in names if not name.startswith("_")]

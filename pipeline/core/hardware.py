@@ -1,6 +1,5 @@
 """The hardware that models run on: threads, device, and the precision that suits it."""
 
-import re
 from pathlib import Path
 
 from pipeline.core.backend import keras, tf
@@ -11,9 +10,9 @@ AMPERE = (8, 0)  # the compute capability of the first GPUs that multiply bfloat
 
 
 def make_deterministic(seed: int, threads: int) -> None:
-    """Seed Python, NumPy and TensorFlow, and fix the threads, before TensorFlow does any work.
+    """Seed Python, NumPy and TensorFlow, before TensorFlow does any work.
 
-    A GPU's operations become deterministic ones. On a CPU, the threads share operations.
+    Also fix the number of threads on a CPU, and choose deterministic operations on a GPU.
     """
     keras.utils.set_random_seed(seed)
     if device() == "gpu":
@@ -36,10 +35,5 @@ def resolve_precision(setting: str) -> str:
         gpu = tf.config.list_physical_devices("GPU")[0]
         capability = tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
         return "mixed_bfloat16" if capability >= AMPERE else "float32"
-    return "mixed_bfloat16" if BFLOAT16 & cpu_features() else "float32"
-
-
-def cpu_features() -> set[str]:
-    """The CPU's features as Linux names them; empty on other systems."""
-    flags = re.search(r"^flags\s*:(.*)$", CPU.read_text() if CPU.is_file() else "", re.MULTILINE)
-    return set(flags[1].split()) if flags else set()
+    features = CPU.read_text().split() if CPU.is_file() else []  # other systems than Linux have no such file
+    return "mixed_bfloat16" if BFLOAT16.intersection(features) else "float32"

@@ -46,14 +46,9 @@ def check() -> None:
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it reports each experiment that it creates
     if root := checkout():
         anchor(root)
-    check_uri(tracking := mlflow.get_tracking_uri())
+    _check_uri(tracking := mlflow.get_tracking_uri())
     if (registry := mlflow.get_registry_uri()) != tracking:
-        check_uri(registry)
-
-
-def check_uri(uri: str) -> None:
-    """Raise PipelineError if nothing answers at an address, or its store belongs to another MLflow."""
-    check_database(uri) if is_database(uri) else check_server(uri)
+        _check_uri(registry)
 
 
 def checkout() -> Path | None:
@@ -71,11 +66,14 @@ def anchor(root: Path) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = uri
 
 
-def check_server(uri: str) -> None:
-    """Raise PipelineError if no server answers at an address, or MLflow does not know this kind of store.
+def _check_uri(uri: str) -> None:
+    """Raise PipelineError if nothing answers at an address, or its store belongs to another MLflow.
 
-    Also if the address holds a password, which MLflow would print after each run.
+    Also if a server's address holds a password, which MLflow would print after each run.
     """
+    if is_database(uri):
+        _check_database(uri)
+        return
     try:
         parts = urlsplit(uri)
         if parts.scheme not in {"http", "https"}:
@@ -92,13 +90,12 @@ def check_server(uri: str) -> None:
         raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {in_a_line(error)}") from error
 
 
-def check_database(uri: str) -> None:
-    """Raise PipelineError if a database does not answer or has the schema of another version of MLflow."""
+def _check_database(uri: str) -> None:
     with locked_on_this_machine(uri):  # while one process creates the store, the others wait
         if revision(uri) is None:
             create(uri)
         try:
-            _verify_schema(engine(uri))
+            _verify_schema(_engine(uri))
         except MlflowException as error:
             raise PipelineError(f"{uri}: {in_a_line(error)}") from error
 
@@ -120,18 +117,13 @@ def database_url(uri: str) -> sqlalchemy.URL:
     )
 
 
-def engine(uri: str) -> sqlalchemy.Engine:
-    """An engine that closes its connections at once."""
-    return sqlalchemy.create_engine(database_url(uri), poolclass=sqlalchemy.NullPool)
-
-
 def revision(uri: str) -> str | None:
     """The revision of a database's schema; None if it has no schema of MLflow yet."""
     url = database_url(uri)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         return None
     try:
-        found: str | None = _get_schema_version(engine(uri))
+        found: str | None = _get_schema_version(_engine(uri))
     except Exception as error:  # a driver that is missing or does not know an option raises anything
         reason = in_a_line(getattr(error, "orig", error))
         raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {reason}") from error
@@ -153,3 +145,7 @@ def create(uri: str) -> None:
     with chdir(partial.parent):  # where the experiment `Default` keeps its artifacts
         mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
     partial.rename(partial.with_name(file.name))
+
+
+def _engine(uri: str) -> sqlalchemy.Engine:
+    return sqlalchemy.create_engine(database_url(uri), poolclass=sqlalchemy.NullPool)  # keeps none open

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
-from mlflow.data.dataset import Dataset
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from pipeline.support import mlflow_runs
-from pipeline.support.model_files import AFTER_TRAINING, ModelFiles
+from pipeline.support.model_files import ACCURACY, AFTER_TRAINING, ModelFiles
 
 if TYPE_CHECKING:
     import keras
@@ -56,24 +55,17 @@ def log_training(
         mlflow.log_input(dataset, part)
     mlflow.log_params({"variant": files.variant, "seed": files.seed} | record.params)
     mlflow.log_text(summary(model), "model_summary.txt")
-    model_id = None
+    known = mlflow.get_run(run_id).data.metrics
+    missing = {name: value for name, value in record.metrics.items() if name not in known}
+    accuracy = missing.pop(ACCURACY, None)
+    mlflow.log_metrics(missing)
     if record.divergence is None:
         logged = mlflow_runs.logged_model(run_id, files.name)
         example = images["validation"][:1]
         model_id = logged.model_id if logged else log_model(files, model, example, facts)
-    log_final_metrics(record.metrics, run_id, model_id, datasets["validation"])
+        if accuracy is not None:
+            mlflow.log_metric(ACCURACY, accuracy, model_id=model_id, dataset=datasets["validation"])
     mlflow.set_tags(record.tags | files.tags() | {MLFLOW_RUN_NOTE: description(files)})
-
-
-def log_final_metrics(
-    metrics: dict[str, float], run_id: str, model_id: str | None, validation: Dataset
-) -> None:
-    """Log what a training measured at its end; the validation accuracy with its model and its images."""
-    known = mlflow.get_run(run_id).data.metrics
-    missing = {name: value for name, value in metrics.items() if name not in known}
-    scores = {name: missing.pop(name) for name in ("validation/accuracy",) if name in missing}
-    mlflow.log_metrics(missing)
-    mlflow.log_metrics(scores, model_id=model_id, dataset=validation)
 
 
 def description(files: ModelFiles) -> str:

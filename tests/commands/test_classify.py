@@ -65,7 +65,7 @@ def test_a_test_image_is_shown_beside_what_it_is(classify: Classify, evaluated: 
 
 def test_the_default_is_the_champion_of_params_yaml(classify: Classify, evaluated: Evaluated) -> None:
     """And its answers are those that were evaluated."""
-    printed = classify("--index", "0", "16", "359", "--json", model="", folder="quickstart")
+    printed = classify("--index=0", "--index=16", "--index=359", "--json", model="", folder="quickstart")
     answers = json.loads(printed.out)
     assert [answer["image"] for answer in answers] == [f"test image {number}" for number in (0, 16, 359)]
     for answer, number in zip(answers, (0, 16, 359), strict=True):
@@ -111,18 +111,12 @@ def test_names_are_shown_as_they_are(classify: Classify, photos: Path, tmp_path:
 def test_good_files_are_answered_although_others_are_bad(
     classify: Classify, photos: Path, tmp_path: Path
 ) -> None:
-    """A pipe, which nobody writes to, is not waited for."""
-    os.mkfifo(tmp_path / "pipe.png")
     files = (str(photos / "0.png"), str(photos / "notes.txt"), str(tmp_path), "none.png", "empty*")
     done = classify(*files, "--json", fails=True)
     assert len(json.loads(done.out)) == 1
     text, *others = done.refusal.split("; ")
     assert text.startswith(f"{photos}/notes.txt: must be a PNG, JPEG or WebP image")
-    assert others[-3:] == [
-        f"{tmp_path}/pipe.png: not a file",
-        "none.png: no such image",
-        "empty*: no such image",
-    ]
+    assert others == [f"{name}: no image found" for name in (tmp_path, "none.png", "empty*")]
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["bars", "json"])
@@ -201,7 +195,7 @@ def test_a_model_of_another_kind_is_an_error_in_one_line(answers: Any, problem: 
         ("--index 360", "--index: must be from 0 to 359; received 360"),
         ("--index 0 --plot out.jpeg2", "--plot out.jpeg2: Format 'jpeg2' is not supported"),
         ("--model nonsense --index 0", "nonsense: cannot be loaded"),
-        ("--index 0 --top 0", "--top: must be 1 or more; received 0"),
+        ("--index 0 --top 0", "Invalid value for '--top': 0 is not in the range x>=1."),
     ],
 )
 def test_what_cannot_be_answered_is_an_error_in_one_line(classify: Classify, words: str, reason: str) -> None:

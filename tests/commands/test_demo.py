@@ -17,7 +17,7 @@ from tests.conftest import Clone, Evaluated, screenshot
 from tests.servers import http_server
 
 pytestmark = pytest.mark.system
-DEMO, HEALTH = f"{sys.executable} -m pipeline.demo --port {{port}}", "_stcore/health"
+DEMO, HEALTH = f"{sys.executable} -m pipeline demo --port {{port}}", "_stcore/health"
 PASTE = """(content) => {
   const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
   const clipboard = new DataTransfer();
