@@ -44,15 +44,11 @@ COMMANDS = {
 class Pipeline(click.Group):
     """The stages and the commands around them."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """The names of all commands."""
-        return [*STAGES, *COMMANDS]
-
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import the module of a command."""
-        module, _ = (STAGES | COMMANDS).get(cmd_name, (None, None))
-        if module is None:
+        if cmd_name not in STAGES | COMMANDS:
             return None
+        module, _ = (STAGES | COMMANDS)[cmd_name]
         found: click.Command = import_module(f"pipeline.{module}").main
         return found
 

@@ -91,7 +91,7 @@ def print_answers(answers: list[dict[str, Any]], form: str | None) -> None:
 
 
 def read_files(patterns: Sequence[str], size: int) -> tuple[list[Query], list[str]]:
-    """The images that files, folders and patterns name, and a message for each that is not an image."""
+    """The images that files, folders and patterns name, and a message for each one that cannot be read."""
     queries, bad = [], []
     for pattern in patterns:
         paths = found(pattern)

@@ -1,4 +1,4 @@
-"""A page to try the champion on: drop an image or take a test image, and see what it makes of it.
+"""A page to try the champion: drop an image or choose a test image, and see how it is classified.
 
     python -m pipeline demo [--model models:/digits@champion] [--port 8501]
 

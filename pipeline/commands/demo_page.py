@@ -35,13 +35,9 @@ export default function ({ parentElement }) {
 
 
 def show_page() -> None:
-    """Ask for an image and show what the model makes of it."""
+    """Ask for an image, and show the model's answer."""
     st.set_page_config(page_title="Which class is it?", layout="wide")
-    try:
-        model = loaded(sys.argv[1] if len(sys.argv) > 1 else loaded_model.champion_uri())
-    except PipelineError as error:
-        st.error(plain(str(error)))
-        return
+    model = loaded(sys.argv[1] if len(sys.argv) > 1 else loaded_model.champion_uri())
     st.title("Which class is it?")
     st.caption(plain(f"{model.uri}: one of {', '.join(model.classes)}"))
     left, middle, right = st.columns([3, 3, 4], gap="large")
@@ -49,11 +45,7 @@ def show_page() -> None:
         pixels, actual = chosen(model)
     if pixels is None:
         return
-    try:
-        probabilities = model.probabilities(pixels[None])[0]
-    except PipelineError as error:
-        st.error(plain(str(error)))
-        return
+    probabilities = model.probabilities(pixels[None])[0]
     label = model.classes[int(probabilities.argmax())]
     with middle:
         st.subheader("The network sees")
@@ -140,4 +132,7 @@ def plain(text: str) -> str:
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
-show_page()
+try:
+    show_page()
+except PipelineError as error:
+    st.error(plain(str(error)))

@@ -1,8 +1,7 @@
 """Load any MLflow image classifier, with the classes and test images of its data.
 
-For `classify`, `serve` and the page. Takes the served model and those that trainings log,
-which name their classes and data, and any other that maps uint8 (n, size, size, 3) to probabilities (n,
-classes).
+For `classify`, `serve` and the page. The served model, and the models that trainings log, name their classes
+and data. Any other model must map uint8 (n, size, size, 3) to probabilities (n, classes).
 """
 
 import contextlib
@@ -103,8 +102,10 @@ def load(uri: str) -> LoadedModel:
     """Load any MLflow model that classifies images. Raises PipelineError if that fails."""
     model = load_model(uri)
     metadata, config = model.metadata.metadata or {}, model.model_config or {}
-    folder = next((f for f in DATA if _fits(f, metadata.get("data_digest"))), None)
-    facts = read_facts(folder / "split") if folder else {}
+    wanted = metadata.get("data_digest")
+    found = [(folder, read_facts(folder / "split")) for folder in DATA if (folder / "split").is_dir()]
+    fitting = [(folder, facts) for folder, facts in found if wanted in {None, facts["data_digest"]}]
+    folder, facts = fitting[0] if fitting else (None, {})
     classes = config.get("classes") or metadata.get("classes") or facts.get("classes")
     if classes is None:
         raise PipelineError(f"{uri}: has no class names, and there is no {PREPARED}/split to read them from")
@@ -122,21 +123,14 @@ def _tried(uri: str, function: Callable[[str], Any]) -> Any:
 
 
 def _size(model: PyFuncModel) -> int:
-    """The size of the images that a model without a size in its configuration takes."""
+    """The width of a model's input, by its signature."""
     schema = model.metadata.get_input_schema()
     shape = list(schema.inputs[0].shape) if schema and schema.is_tensor_spec() else []
     return int(shape[1]) if len(shape) == 4 else 32
 
 
-def _fits(folder: Path, data_digest: str | None) -> bool:
-    """Whether a folder holds prepared data, and those of the model if it names its data."""
-    if not (folder / "split").is_dir():
-        return False
-    return data_digest is None or read_facts(folder / "split")["data_digest"] == data_digest
-
-
 def _champions() -> str:
-    """The names of all champions, to end an error with."""
+    """The names of all champions, for the end of an error."""
     try:
         registered = mlflow.MlflowClient().search_registered_models()
     except MlflowException:

@@ -58,7 +58,7 @@ def main() -> None:
     with contextlib.chdir(FOLDER):
         if status := repro.reproduce(params):
             sys.exit(status)
-        from pipeline.commands import sync
+        from pipeline.commands import sync  # TensorFlow, which the workers import themselves
 
         sync.synchronize()
     image = read_arrays(FOLDER / "data/prepared/test")["images"][0]

@@ -22,12 +22,7 @@ from pipeline.support import mlflow_outputs, mlflow_runs, mlflow_store
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.mlflow_registry import CHAMPION, version_at
-from pipeline.support.model_files import (
-    ModelFiles,
-    all_models,
-    remove_other_checkpoints,
-    remove_other_searches,
-)
+from pipeline.support.model_files import ModelFiles, all_models, remove_leftovers
 from pipeline.support.paths import EVALUATION, METRICS, MODELS, PREPARED, RECIPES, REPORTS, SELECTION
 
 
@@ -46,9 +41,8 @@ def synchronize() -> None:
     experiment = facts["name"]
     done = [line for files in all_models() for line in sync_run(files, facts)]
     done += [f"{name}: ended its run, which was killed" for name in mlflow_runs.end_killed(experiment)]
-    removed = [f"{name}: removed its checkpoint" for name in remove_other_checkpoints(all_models())]
-    removed += [f"{name}: removed its search" for name in remove_other_searches(params.variants)]
-    done += [f"{line}, since params.yaml does not name it" for line in removed]
+    removed = remove_leftovers(all_models(), params.variants)
+    done += [f"{path}: removed, since params.yaml does not name it" for path in removed]
     if SELECTION.is_file() and version_at(experiment, CHAMPION) is None:
         done += promote_selection(read_selection(), params)
     if mlflow_outputs.CARD.is_file():

@@ -19,7 +19,7 @@ REMAKE = "run `dvc repro --force --single-item recipes` to train for this machin
 
 
 class Recipe(BaseModel):
-    """What a training is made of. `model` and `optimizer` are Keras configurations."""
+    """The content of a recipe. `model` and `optimizer` are Keras configurations."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +45,7 @@ class Recipe(BaseModel):
         return recipe
 
     def content(self) -> dict[str, Any]:
-        """All of it as JSON-like values, without the settings that are not used."""
+        """The recipe as JSON-like values, without the settings that are not used."""
         return self.model_dump(mode="json", exclude={"settings"}) | {"settings": self.settings.content()}
 
     def base(self, seed: int) -> ModelFiles | None:

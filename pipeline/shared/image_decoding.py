@@ -1,7 +1,7 @@
-"""Any image file as the square of RGB pixels that a network sees.
+"""Decodes any image file to the square of RGB pixels that a network gets.
 
-Training, the served model, `classify` and the page use it. The served model carries a copy of this file, so
-it imports nothing of the pipeline.
+Training, the served model, `classify` and the demo page use it. The served model carries a copy of this file,
+so it imports nothing of the pipeline.
 """
 
 import base64

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LOCK = Path("dvc.lock")
 FOLDER = ".dir"  # DVC's suffix of the MD5 of a folder, which is the MD5 of its listing
-Damaged = tuple[Path, str, str]  # a file, its MD5 in DVC, and the command that makes it anew without it
+Damaged = tuple[Path, str, str]  # a file, its MD5 in DVC, and the command that restores it
 REPRO = "dvc repro"
 
 

@@ -43,12 +43,12 @@ def make(key: str, write: Callable[[Path], None]) -> Path:
 def fail(key: str, reason: str) -> None:
     """Note that a job failed, so that its stage reports the reason and does not try again."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    _failure(key).write_text(reason)
+    (RESULTS / f"{key}.failed").write_text(reason)
 
 
 def failure(key: str) -> str | None:
     """Why a job failed, if it did. Removes the note."""
-    note = _failure(key)
+    note = RESULTS / f"{key}.failed"
     reason = note.read_text() if note.is_file() else None
     note.unlink(missing_ok=True)
     return reason
@@ -61,7 +61,7 @@ def forget_failures() -> None:
 
 
 def take(key: str, target: Path) -> bool:
-    """Copy a result to `target`, all or nothing. Returns whether there is one.
+    """Replace `target` with a copy of a result. Returns whether there is one.
 
     Raises PipelineError, once, if its job failed.
     """
@@ -69,12 +69,9 @@ def take(key: str, target: Path) -> bool:
         raise PipelineError(reason)
     if not folder_of(key).is_dir():
         return False
-    unfinished = target.with_name(f"{target.name}.partial")
-    for folder in (unfinished, target):
-        shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(folder_of(key), unfinished)
-    unfinished.rename(target)
-    _copied(key).touch()
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(folder_of(key), target)
+    (RESULTS / f"{key}.copied").touch()
     return True
 
 
@@ -99,15 +96,8 @@ def unpack(packed: bytes) -> None:
 
 def clear() -> list[dict[str, str]]:
     """Remove all results. Returns the tags of the trainings whose results no stage copied."""
-    unused = [path for path in RESULTS.glob("*/training.json") if not _copied(path.parent.name).exists()]
-    tags = [json.loads(path.read_text())["tags"] for path in unused]
+    copied = {path.stem for path in RESULTS.glob("*.copied")}
+    records = [path for path in RESULTS.glob("*/training.json") if path.parent.name not in copied]
+    tags = [json.loads(path.read_text())["tags"] for path in records]
     shutil.rmtree(RESULTS, ignore_errors=True)
     return tags
-
-
-def _copied(key: str) -> Path:
-    return RESULTS / f"{key}.copied"
-
-
-def _failure(key: str) -> Path:
-    return RESULTS / f"{key}.failed"

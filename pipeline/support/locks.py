@@ -3,7 +3,6 @@
 A stage may outlive a killed `dvc`; the next `dvc repro` must not run the same stage beside it.
 """
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import click
 from filelock import FileLock, Timeout
 
+from pipeline.support.digests import digest_of
 from pipeline.support.paths import LOCKS
 
 SEED = click.IntRange(0, 2**31 - 1)
@@ -43,8 +43,7 @@ def locked(name: str) -> Iterator[None]:
 @contextmanager
 def locked_on_this_machine(name: str) -> Iterator[None]:
     """Hold a lock that all processes of this user share, in any folder."""
-    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-    with FileLock(Path(tempfile.gettempdir()) / f"pipeline-{os.getuid()}-{digest}.lock"):
+    with FileLock(Path(tempfile.gettempdir()) / f"pipeline-{os.getuid()}-{digest_of(name)[:16]}.lock"):
         yield
 
 

@@ -87,10 +87,10 @@ def set_experiment(name: str) -> None:
     if root := mlflow_store.checkout():
         with suppress(MlflowException):  # it exists already
             mlflow.create_experiment(name, (root / "mlruns").as_uri())
-    made = mlflow.set_experiment(name)
+    active = mlflow.set_experiment(name)
     # If two processes create it at once, MLflow (3.17) leaves the loser's former experiment active.
-    mlflow.set_experiment(experiment_id=made.experiment_id)
-    if MLFLOW_RUN_NOTE not in made.tags:  # an experiment's description has the same tag
+    mlflow.set_experiment(experiment_id=active.experiment_id)
+    if MLFLOW_RUN_NOTE not in active.tags:  # an experiment's description has the same tag
         with suppress(MlflowException):  # another process sets it at the same moment
             mlflow.set_experiment_tag(MLFLOW_RUN_NOTE, NOTE)
 
@@ -106,15 +106,14 @@ def best_effort(name: str, completed_by: str = SYNC) -> Iterator[None]:
 
 
 def end_killed(experiment: str) -> list[str]:
-    """End as KILLED the runs that this folder began and no process continues; their names."""
+    """End the runs that this folder began and no process continues, as KILLED. Returns their names."""
     client = mlflow.MlflowClient()
-    made = client.get_experiment_by_name(experiment)
-    if made is None:
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
         return []
     running = f"attributes.status = 'RUNNING' and tags.workspace = '{workspace()}'"
-    dead = [
-        r for r in client.search_runs([made.experiment_id], running) if is_free(f"train-{r.info.run_name}")
-    ]
+    runs = client.search_runs([found.experiment_id], running)
+    dead = [run for run in runs if is_free(f"train-{run.info.run_name}")]
     for run in dead:
         client.set_terminated(run.info.run_id, "KILLED")
     return [str(run.info.run_name) for run in dead]
@@ -142,13 +141,9 @@ def find_run(
     found = mlflow.MlflowClient().get_experiment_by_name(experiment)
     if found is None:
         return None
-    conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
-    runs = mlflow.MlflowClient().search_runs(
-        [found.experiment_id],
-        filter_string=" and ".join([condition, *conditions]),
-        order_by=["attributes.start_time DESC"],
-        max_results=1,
-    )
+    query = " and ".join([condition, *(f"tags.`{key}` = '{value}'" for key, value in tags.items())])
+    newest = ["attributes.start_time DESC"]
+    runs = mlflow.MlflowClient().search_runs([found.experiment_id], query, order_by=newest, max_results=1)
     return next(iter(runs), None)
 
 

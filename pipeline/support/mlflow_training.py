@@ -1,6 +1,6 @@
 """Logs a training's epochs and files to its MLflow run, for `train` and `sync`.
 
-What the run already has is left unchanged, so logging again completes an interrupted run.
+Logs only what the run lacks, so logging again completes an interrupted run.
 """
 
 import contextlib
@@ -54,7 +54,9 @@ def log_training(
     for part, dataset in datasets.items():
         mlflow.log_input(dataset, part)
     mlflow.log_params({"variant": files.variant, "seed": files.seed} | record.params)
-    mlflow.log_text(summary(model), "model_summary.txt")
+    summary: list[str] = []  # Keras's table of layers, shapes and parameters
+    model.summary(print_fn=summary.append)
+    mlflow.log_text("\n".join(summary), "model_summary.txt")
     known = mlflow.get_run(run_id).data.metrics
     missing = {name: value for name, value in record.metrics.items() if name not in known}
     accuracy = missing.pop(ACCURACY, None)
@@ -80,10 +82,10 @@ def description(files: ModelFiles) -> str:
 
 
 def log_model(files: ModelFiles, model: "keras.Model", example: np.ndarray, facts: dict[str, Any]) -> str:
-    """Log a model to the active run, signed for uint8 images, with an example (1, height, width, channels).
-    Returns its id. Its metadata name its classes and its data, so that it can be tried out by itself.
+    """Log a model to the active run, with an example (1, height, width, channels), uint8. Returns its id.
 
-    With the TensorFlow flavour, since the Keras one cannot store an example (MLflow 3.17).
+    Its metadata name its classes and data, so `classify` needs nothing else. It has the TensorFlow flavour,
+    since the Keras one cannot store an example (MLflow 3.17).
     """
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *example.shape[1:]))]),
@@ -101,10 +103,3 @@ def log_model(files: ModelFiles, model: "keras.Model", example: np.ndarray, fact
             step=AFTER_TRAINING,
         )
     return str(logged.model_id)
-
-
-def summary(model: "keras.Model") -> str:
-    """Keras's table of layers, shapes and parameters."""
-    lines: list[str] = []
-    model.summary(print_fn=lines.append)
-    return "\n".join(lines)

@@ -171,20 +171,16 @@ def all_models() -> list[ModelFiles]:
     return models
 
 
-def remove_other_checkpoints(models: list[ModelFiles]) -> list[str]:
-    """Remove the checkpoints of all trainings but these, unless one is running; the names of the removed."""
-    kept = {files.name for files in models}
-    others = [path for path in sorted(CHECKPOINTS.glob("*.npz")) if path.stem not in kept]
-    stopped = [path for path in others if is_free(f"train-{path.stem}")]
-    for path in stopped:
-        path.unlink()
-    return [path.stem for path in stopped]
+def remove_leftovers(models: list[ModelFiles], variants: Collection[str]) -> list[Path]:
+    """Remove the checkpoints of all trainings but those of `models`, and the searches of all but `variants`.
 
-
-def remove_other_searches(variants: Collection[str]) -> list[str]:
-    """Remove what interrupted searches of all variants but these have left; the names of the removed."""
-    left = [path for path in sorted(SEARCHES.glob("*")) if path.is_dir() and path.name not in variants]
-    stopped = [path for path in left if is_free(f"search-{path.name}")]
-    for path in stopped:
-        shutil.rmtree(path)
-    return [path.name for path in stopped]
+    Leaves what a running process uses. Returns the paths of what it removed.
+    """
+    names = {files.name for files in models}
+    locks = {path: f"train-{path.stem}" for path in CHECKPOINTS.glob("*.npz") if path.stem not in names}
+    searches = [path for path in SEARCHES.glob("*") if path.is_dir() and path.name not in variants]
+    locks |= {path: f"search-{path.name}" for path in searches}
+    removed = [path for path in sorted(locks) if is_free(locks[path])]
+    for path in removed:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return removed

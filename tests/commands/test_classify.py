@@ -116,7 +116,7 @@ def test_good_files_are_answered_although_others_are_bad(
     assert len(json.loads(done.out)) == 1
     text, *others = done.refusal.split("; ")
     assert text.startswith(f"{photos}/notes.txt: must be a PNG, JPEG or WebP image")
-    assert others == [f"{name}: no image found" for name in (tmp_path, "none.png", "empty*")]
+    assert others[-3:] == [f"{name}: no image found" for name in (tmp_path, "none.png", "empty*")]
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["bars", "json"])
@@ -195,7 +195,6 @@ def test_a_model_of_another_kind_is_an_error_in_one_line(answers: Any, problem: 
         ("--index 360", "--index: must be from 0 to 359; received 360"),
         ("--index 0 --plot out.jpeg2", "--plot out.jpeg2: Format 'jpeg2' is not supported"),
         ("--model nonsense --index 0", "nonsense: cannot be loaded"),
-        ("--index 0 --top 0", "Invalid value for '--top': 0 is not in the range x>=1."),
     ],
 )
 def test_what_cannot_be_answered_is_an_error_in_one_line(classify: Classify, words: str, reason: str) -> None:

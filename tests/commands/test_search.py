@@ -194,7 +194,7 @@ def test_sync_removes_what_searches_of_removed_variants_have_left(job: Project) 
     for variant in ("shallow", "gone"):
         (job.folder / f".pipeline/search/{variant}").mkdir(parents=True)
     printed = projects.call(job.folder, "sync").out
-    assert "sync: gone: removed its search, since params.yaml does not name it\n" in printed
+    assert "sync: .pipeline/search/gone: removed, since params.yaml does not name it\n" in printed
     assert [path.name for path in (job.folder / ".pipeline/search").iterdir()] == ["shallow"]
 
 

@@ -16,7 +16,7 @@ from pipeline.stages.train.checkpoint import Checkpoint
 from pipeline.stages.train.fast_twin import Twin
 from pipeline.stages.train.keras_fit import Fit
 from pipeline.support.locks import locked
-from pipeline.support.model_files import ModelFiles, remove_other_checkpoints
+from pipeline.support.model_files import ModelFiles, remove_leftovers
 from pipeline.support.paths import CHECKPOINTS
 from tests.keras_models import DAMAGES, Interrupt, contrary, images, layers, listed, optimizer, recipe
 from tests.keras_models import random_model as random
@@ -95,7 +95,7 @@ def test_checkpoints_of_removed_variants_are_removed_unless_they_train(
     for name in ("here-0", "gone-0", "running-0"):
         Checkpoint(ModelFiles(name[:-2], 0).checkpoint, "key").write({"model-0": np.zeros(1)}, {})
     with locked("train-running-0"):
-        assert remove_other_checkpoints([ModelFiles("here", 0)]) == ["gone-0"]
+        assert remove_leftovers([ModelFiles("here", 0)], []) == [ModelFiles("gone", 0).checkpoint]
     assert sorted(path.name for path in CHECKPOINTS.iterdir()) == ["here-0.npz", "running-0.npz"]
 
 
