@@ -34,7 +34,7 @@ def main() -> None:
     selection = Selection(**chosen, model_digest=digest)
     write_json(SELECTION, selection.model_dump())
     accuracy = f"mean validation accuracy {selection.mean_validation_accuracy:.4f}"
-    print(f"select: {selection.files.name}, {accuracy} over {selection.seeds} seed(s)")
+    print(f"select: {selection.files.name}, {accuracy}, seeds: {selection.seeds}")
 
 
 def choose(scores: pd.DataFrame) -> dict[str, Any]:
