@@ -100,6 +100,8 @@ def read_files(patterns: Sequence[str], size: int) -> tuple[list[Query], list[st
         for path in paths:
             name = str(path) if str(path).isprintable() else repr(str(path))[1:-1]
             try:
+                if not path.is_file():  # reading a pipe would wait for ever
+                    raise ImageError("not a file")
                 queries.append(Query(name, decode(path.read_bytes(), size)))
             except (OSError, ImageError) as error:
                 bad.append(f"{name}: {getattr(error, 'strerror', None) or error}")
