@@ -91,7 +91,7 @@ def cost(experiment: str, digest: str) -> str:
     minutes = cpu_minutes(experiment, digest)
     if minutes is None:
         return ""
-    energy = f"an estimated {minutes / 60 * WATTS:.1f} Wh if a busy core takes {WATTS} W"
+    energy = f"an estimated {minutes / 60 * WATTS:.2g} Wh if a busy core takes {WATTS} W"
     return f"\n\n## Cost\n\nThe training took {minutes:.1f} CPU minutes, {energy}."
 
 
