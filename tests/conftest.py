@@ -1,5 +1,6 @@
 """Fixtures that several test files share: one quickstart in a clone of the repository, and a browser."""
 
+import gc
 import json
 import os
 import shutil
@@ -36,13 +37,18 @@ MISSING = object()  # in place of a value, for a key that is left out
 SERVE = "mlflow models serve -m models:/digits@champion --env-manager local -p {port}"
 
 
-LONGEST = ["kill", "disk", "repro", "tracking_server", "recipes", "train", "checkpoint", "serving"]
+LONGEST = ["kill", "disk", "repro", "tracking_server", "search", "readme", "checkpoint", "seeds", "reruns"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     """Start the longest files first, so that several processes end at about the same time."""
     names = [f"test_{name}.py" for name in LONGEST]
     items.sort(key=lambda item: names.index(item.path.name) if item.path.name in names else len(names))
+
+
+def pytest_collection_finish() -> None:
+    """Spare what is imported from garbage collection, which Keras starts for each model."""
+    gc.freeze()
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,15 @@ def copy_checkout(folder: Path) -> None:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
+
+
+def add_environment(folder: Path) -> None:
+    """Give a checkout this virtual environment as its .venv, as after `make setup`."""
+    (folder / ".venv").mkdir()
+    for path in BIN.parent.iterdir():
+        if path.name != "made":
+            (folder / ".venv" / path.name).symlink_to(path)
+    (folder / ".venv/made").touch()
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,16 @@
-"""A small project in a folder of its own: DVC, params.yaml, an MLflow store; its commands and processes."""
+"""Small projects in folders of their own, each with DVC, params.yaml and an MLflow store."""
 
-import io
 import json
 import os
 import shutil
-import signal
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
-import pandas as pd
-import psutil
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -26,12 +19,10 @@ from mlflow.entities import Run
 from pipeline.__main__ import main
 from pipeline.commands import quickstart
 from pipeline.commands.quickstart import lay_out
-from pipeline.core import hardware
-from pipeline.core.backend import keras
 from pipeline.running import worker
-from pipeline.stages.promote import packaging, serving_check
-from pipeline.stages.train import training
+from tests.called import call
 from tests.conftest import BIN, ROOT, Clone
+from tests.processes import output_of
 
 NAME = "batchnorm-0"  # the model that most tests train
 
@@ -100,6 +91,20 @@ class Project:
         stages = yaml.safe_load((self.folder / "dvc.lock").read_text())["stages"]
         return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
 
+    def trained_epochs(self) -> int:
+        """The number of epochs in the checkpoint of the training."""
+        try:
+            with np.load(self.folder / f".pipeline/checkpoints/{NAME}.npz") as arrays:
+                return int(json.loads(arrays["facts"].tobytes())["epochs"])
+        except FileNotFoundError:
+            return 0
+
+    def results(self) -> set[str]:
+        """The variants that were trained ahead, and whose results no stage has copied yet."""
+        records = (self.folder / ".pipeline/results").glob("*/training.json")
+        whole = [record for record in records if not record.parent.suffix]
+        return {json.loads(record.read_text())["tags"]["variant"] for record in whole}
+
 
 def make(folder: Path, params: dict[str, Any], *targets: str, **more: str) -> Project:
     """Lay out a job, and run `dvc repro` with `targets` if there are any."""
@@ -108,6 +113,13 @@ def make(folder: Path, params: dict[str, Any], *targets: str, **more: str) -> Pr
     if targets:
         job.run("dvc", "repro", *targets)
     return job
+
+
+def keep_stages(folder: Path, *names: str) -> None:
+    """Keep only these stages in a folder's dvc.yaml."""
+    stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
+    kept = {"stages": {name: stages[name] for name in names}}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(kept, sort_keys=False))
 
 
 def prepared(folder: Path, params: dict[str, Any], **more: str) -> Project:
@@ -132,6 +144,11 @@ def before_training(clone: Clone, folder: Path, params: dict[str, Any]) -> Proje
     return Project(folder)
 
 
+def copied(job: Project, folder: Path, **more: str) -> Project:
+    """A copy of a job in `folder`."""
+    return Project(Path(shutil.copytree(job.folder, folder)), more)
+
+
 def start_training(job: Project, name: str = NAME) -> BaseProcess:
     """Start `python -m pipeline train` in a fork of a process that has imported TensorFlow already.
 
@@ -148,128 +165,3 @@ def _train(job: Project, name: str) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = job.store
     with Path(f"{name}.log").open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         main(["train", *name.split("-")])
-
-
-def copied(job: Project, folder: Path, **more: str) -> Project:
-    """A copy of a job in `folder`."""
-    return Project(Path(shutil.copytree(job.folder, folder)), more)
-
-
-@dataclass(frozen=True)
-class Called:
-    """What a command printed, and its exit status or error; None if it ended well."""
-
-    out: str
-    err: str
-    error: Any
-
-    @property
-    def refusal(self) -> str:
-        """The one line that it was refused with, without "error: "."""
-        assert str(self.error).startswith("error: "), self
-        assert "\n" not in self.error
-        return str(self.error.removeprefix("error: "))
-
-
-def seed_only(seed: int, *_: Any) -> None:
-    """`make_deterministic` in a process in which TensorFlow runs already, so its threads stay."""
-    keras.utils.set_random_seed(seed)
-
-
-def call(folder: Path, name: str, *arguments: str, **environment: str) -> Called:
-    """Call the main function of `python -m pipeline NAME` in this process, in a folder with its own store.
-
-    Of MLflow's settings it has only those of the `environment`.
-    """
-    ours = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"} | environment
-    error = None
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        redirect_stdout(io.StringIO()) as out,
-        redirect_stderr(io.StringIO()) as err,
-    ):
-        for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
-            patch.delenv(key)
-        for key, value in ours.items():
-            patch.setenv(key, value)
-        if name in {"train", "predict"}:
-            for module in (training, hardware):
-                patch.setattr(module, "make_deterministic", seed_only)
-        patch.chdir(folder)
-        try:
-            main([name, *arguments])
-        except SystemExit as ended:
-            error = ended.code or None
-    return Called(out.getvalue(), err.getvalue(), error)
-
-
-@contextmanager
-def this_process() -> Iterator[serving_check.Answers]:
-    """As `trial.new_process`, for tests in which the process does not matter."""
-
-    def answers(uri: str, images: np.ndarray) -> np.ndarray:
-        rows: Any = pd.concat([packaging.example_request(image) for image in images])
-        found: Any = mlflow.pyfunc.load_model(uri).predict(rows)
-        return np.array([list(answer["probabilities"].values()) for answer in found])
-
-    yield answers
-
-
-def processes(folder: Path, module: str = "") -> list[psutil.Process]:
-    """The processes that work in a folder, except this one; with `module`, of `python -m pipeline MODULE`."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline", "cwd"])
-        if process.info["cwd"] == str(folder) and process.pid != os.getpid()
-        if not module or {"-m", "pipeline", module} <= {*(process.info["cmdline"] or [])}
-    ]
-
-
-def results_of(job: Project) -> set[str]:
-    """The variants that have a result which no stage has taken up."""
-    records = (job.folder / ".pipeline/results").glob("*/training.json")
-    whole = [record for record in records if not record.parent.suffix]
-    return {json.loads(record.read_text())["tags"]["variant"] for record in whole}
-
-
-def trained_epochs(job: Project) -> int:
-    """The number of epochs in the checkpoint of the training."""
-    try:
-        with (job.folder / f".pipeline/checkpoints/{NAME}.npz").open("rb") as file, np.load(file) as arrays:
-            return int(json.loads(arrays["facts"].tobytes())["epochs"])
-    except FileNotFoundError:
-        return 0
-
-
-def output_of(process: "subprocess.Popen[str]") -> str:
-    """What a started process has printed when it ends. If pytest's timeout is over, its group is killed."""
-    try:
-        return process.communicate(timeout=86_400)[0]  # with a timeout, the call below returns all output
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        print(process.communicate(timeout=60)[0])
-        raise
-
-
-def wait_for(condition: Any, process: "subprocess.Popen[str] | None" = None) -> Any:
-    """The value of `condition` once it is true; a `process` that ends before fails the test."""
-    while True:
-        ended = process and process.poll() is not None
-        if found := condition():
-            return found
-        if process and ended:
-            pytest.fail(f"ended with {process.returncode}:\n{process.communicate()[0]}")
-        time.sleep(0.05)
-
-
-def kill(job: Project, dvc: "subprocess.Popen[str]", what: str, module: str = "train") -> None:
-    """Send SIGKILL to the stage's processes, to `dvc` only, or to the whole group."""
-    if what == "group":
-        os.killpg(dvc.pid, signal.SIGKILL)
-    elif what == "dvc":
-        dvc.kill()
-    else:
-        for process in processes(job.folder, module):
-            with suppress(psutil.NoSuchProcess):
-                if Path(process.exe()).name.startswith("python"):
-                    process.kill()

@@ -147,7 +147,7 @@ def every_key(content: Any, prefix: str = "") -> Iterator[str]:
 
 
 TEXT = st.text(st.characters(codec="utf-8"))
-FEW = settings(max_examples=99)
+FEW = settings(max_examples=50)
 JUNK = st.one_of(
     st.none(),
     st.booleans(),

@@ -9,18 +9,28 @@ import yaml
 
 from pipeline.stages.promote import serving_check
 from pipeline.support import mlflow_registry
+from tests.called import call, this_process
 from tests.conftest import Clone
-from tests.projects import Project, call, copied, this_process
+from tests.projects import Project, copied
 
 NAME = "digits"
 
 
-@pytest.fixture
-def job(clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+@pytest.fixture(scope="module")
+def synced(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A copy of the finished quickstart with an empty store, which `sync` filled."""
+    made = copied(Project(clone.folder / "quickstart"), tmp_path_factory.mktemp("synced") / "copy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serving_check, "new_process", this_process)
+        assert "sync: digits: version 1 is champion: " in call(made.folder, "sync").out
+    return made
+
+
+@pytest.fixture
+def job(synced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A copy of it and of its store."""
     monkeypatch.setattr(serving_check, "new_process", this_process)
-    made = copied(Project(clone.folder / "quickstart"), tmp_path / "copy")
-    assert "sync: digits: version 1 is champion: " in call(made.folder, "sync").out
+    made = copied(synced, tmp_path / "copy")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", made.store)
     return made
 

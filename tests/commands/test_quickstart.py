@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 from mlflow.entities import LoggedModel, Run
 
-from pipeline.stages.promote import serving_check
 from tests.conftest import Clone
-from tests.projects import Project, call, copied, this_process
+from tests.projects import Project, copied
 
 TRAINED = {"speedrun-0", "shallow-0", "shallow_subset-0"}
 
@@ -112,18 +111,3 @@ def test_dvc_shows_metrics_and_plots(copy: Project) -> None:
 def test_a_second_repro_has_nothing_to_do(copy: Project) -> None:
     printed = copy.run("python", "-m", "pipeline", "repro")
     assert printed == "plan: nothing to run: everything is up to date\n"
-
-
-def test_sync_fills_an_empty_store(job: Project, copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving_check, "new_process", this_process)
-    assert call(copy.folder, "sync").error is None
-    before, after = runs(job), runs(copy)
-    for name in TRAINED:
-        for key in ("test/accuracy", "val_loss", "best_epoch", "validation/accuracy"):
-            assert after[name].data.metrics[key] == pytest.approx(before[name].data.metrics[key])
-        for tag in ("params_digest", "data_digest", "split_digest", "code_digest", "model_digest"):
-            assert after[name].data.tags[tag] == before[name].data.tags[tag]
-        assert copy.steps(after[name]) == job.steps(before[name]) != []
-    champions = [one.client.get_model_version_by_alias("digits", "champion") for one in (job, copy)]
-    assert len({champion.tags["model_digest"] for champion in champions}) == 1
-    assert call(copy.folder, "sync").out.startswith("sync: nothing was missing\n")

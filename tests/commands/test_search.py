@@ -19,7 +19,9 @@ from mlflow.entities import Run
 from pipeline.core.arrays import write_json
 from pipeline.params import Params
 from tests import projects
-from tests.projects import Project, wait_for
+from tests.called import call
+from tests.processes import output_of, processes, wait_for
+from tests.projects import Project
 from tests.ray_nodes import Nodes
 from tests.servers import free_port, mlflow_server
 
@@ -76,7 +78,7 @@ def worker_of(job: Project, trial: int) -> psutil.Process | None:
     if not (own / f"checkpoints/shallow-trial-{trial}-0.npz").is_file():
         return None
     lock = str(own / f"locks/train-shallow-trial-{trial}-0.lock")
-    for process in projects.processes(own.parent):
+    for process in processes(own.parent):
         if lock in [file.path for file in process.open_files()]:
             return process
     return None
@@ -157,10 +159,10 @@ def test_a_killed_search_ends_as_one_that_ran_through(job: Project, finished: tu
 def test_a_trial_with_seeds_has_the_mean_of_the_same_trainings_as_the_stage(tmp_path: Path) -> None:
     """Bit for bit: the first trial has the settings of params.yaml."""
     job = new_job(tmp_path / "job", {"batch_size": [32, 64]}, epochs=2)
-    assert projects.call(job.folder, "search", "shallow", "--trials=1", "--seeds=2").error is None
+    assert call(job.folder, "search", "shallow", "--trials=1", "--seeds=2").error is None
     accuracies = []
     for seed in "01":
-        assert projects.call(job.folder, "train", "shallow", seed).error is None
+        assert call(job.folder, "train", "shallow", seed).error is None
         record = json.loads((job.folder / f"models/shallow-{seed}/training.json").read_text())
         accuracies.append(record["metrics"]["validation/accuracy"])
     [trial] = table(job).to_dict("records")
@@ -170,13 +172,13 @@ def test_a_trial_with_seeds_has_the_mean_of_the_same_trainings_as_the_stage(tmp_
 
 def test_a_training_that_diverges_counts_as_nothing_right(tmp_path: Path) -> None:
     job = new_job(tmp_path / "job", {"optimizer.learning_rate": [1e30, 1e31]}, epochs=2)
-    printed = projects.call(job.folder, "search", "shallow", "--trials=1").out
+    printed = call(job.folder, "search", "shallow", "--trials=1").out
     assert "the best of 1 trials has validation accuracy 0.0000" in printed
 
 
 def test_a_search_in_which_no_trial_finishes_says_why(tmp_path: Path) -> None:
     job = new_job(tmp_path / "job", {"batch_size": [4000, 5000]}, epochs=2)
-    refusal = projects.call(job.folder, "search", "shallow", "--trials=2").refusal
+    refusal = call(job.folder, "search", "shallow", "--trials=2").refusal
     assert refusal.startswith(
         "search: no trial of shallow finished: params.yaml: variants.shallow.batch_size: "
     )
@@ -185,7 +187,7 @@ def test_a_search_in_which_no_trial_finishes_says_why(tmp_path: Path) -> None:
 def test_a_study_that_cannot_be_read_is_refused_in_one_line(job: Project) -> None:
     (job.folder / ".pipeline/search").mkdir()
     (job.folder / ".pipeline/search/shallow.db").write_text("no database")
-    refusal = projects.call(job.folder, "search", "shallow").refusal
+    refusal = call(job.folder, "search", "shallow").refusal
     assert refusal.startswith(".pipeline/search/shallow.db: ")
     assert refusal.endswith("file is not a database; delete it to begin anew")
 
@@ -193,7 +195,7 @@ def test_a_study_that_cannot_be_read_is_refused_in_one_line(job: Project) -> Non
 def test_sync_removes_what_searches_of_removed_variants_have_left(job: Project) -> None:
     for variant in ("shallow", "gone"):
         (job.folder / f".pipeline/search/{variant}").mkdir(parents=True)
-    printed = projects.call(job.folder, "sync").out
+    printed = call(job.folder, "sync").out
     assert "sync: .pipeline/search/gone: removed, since params.yaml does not name it\n" in printed
     assert [path.name for path in (job.folder / ".pipeline/search").iterdir()] == ["shallow"]
 
@@ -210,7 +212,7 @@ def test_a_search_survives_its_tracking_server_and_completes_its_runs(job: Proje
         wait_for(lambda: "FINISHED" in {run.info.status for run in job.runs()}, process=process)
         process.send_signal(signal.SIGSTOP)  # so that it cannot end before the server
     process.send_signal(signal.SIGCONT)
-    printed = projects.output_of(process)
+    printed = output_of(process)
     assert process.returncode == 1
     assert "the trials are logged when the search ends (MLflow: " in printed
     assert "\nor: dvc exp run " in printed
@@ -261,7 +263,7 @@ def test_ranges_that_are_not_allowed_are_refused_in_one_line(
 ) -> None:
     write_json(tmp_path / "search.yaml", ranges)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(projects.small_params(shallow={})))
-    error = projects.call(tmp_path, "search", "shallow").error
+    error = call(tmp_path, "search", "shallow").error
     assert error
     assert error.startswith("error: search.yaml: ")
     assert problem in error

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 from mlflow import MlflowClient
 
+from tests.called import call
 from tests.conftest import BIN, Clone
-from tests.projects import call
 from tests.servers import http_server
 
 pytestmark = [

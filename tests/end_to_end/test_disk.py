@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests import projects
+from tests.called import call
 from tests.conftest import contents
-from tests.projects import NAME, Project, call
+from tests.processes import output_of
+from tests.projects import NAME, Project
 
 PARAMS = projects.small_params(batchnorm={"epochs": 4})
 STAGES = ["fetch", "prepare", "recipes", "train", "predict"]
@@ -47,9 +49,9 @@ def run(job: Project, stage: str, *before: str) -> str:
     arguments = NAME.split("-") if stage in {"train", "predict"} else []
     if stage in HERE and not before:
         return call(job.folder, stage, *arguments).error or ""
-    command = ["python", "-m", f"pipeline.{stage}", *arguments]
+    command = ["python", "-m", "pipeline", stage, *arguments]
     process = job.start(*before, *command, PYTHONDONTWRITEBYTECODE="1")
-    printed = projects.output_of(process)
+    printed = output_of(process)
     assert "Traceback" not in printed, printed
     errors = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert (process.returncode, len(errors)) in {(0, 0), (1, 1)}, printed

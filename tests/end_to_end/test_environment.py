@@ -84,6 +84,7 @@ def test_there_is_an_entry_point_for_every_stage_and_the_whole() -> None:
     assert set(MLPROJECT["entry_points"]) == own_name | {"main", "quickstart", "sync", "search", "classify"}
 
 
+@pytest.mark.faults  # half a minute of CPU time
 def test_mlflow_run_trains_the_variant_and_seed_that_it_is_given(clone: Clone, tmp_path: Path) -> None:
     """And the run that `mlflow run` makes becomes the training's parent; nothing is written into it."""
     copy = clone.copy_quickstart(tmp_path)

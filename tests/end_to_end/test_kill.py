@@ -15,6 +15,7 @@ from pipeline.running import worker
 from pipeline.stages.promote.packaging import example_request
 from tests import projects
 from tests.conftest import Clone
+from tests.processes import kill, output_of, processes, wait_for
 from tests.projects import NAME, Project
 
 pytestmark = pytest.mark.faults
@@ -98,8 +99,8 @@ def test_a_clock_that_jumps_by_years_changes_nothing(
     job = projects.copied(prepared, tmp_path / "job", **real)
     train = ("python", "-m", "pipeline", "train", *NAME.split("-"))
     training = job.start("faketime", "-m", "-f", "+800d", *train)
-    projects.wait_for(lambda: projects.trained_epochs(job) >= 3, process=training)
-    projects.kill(job, training, "group")
+    wait_for(lambda: job.trained_epochs() >= 3, process=training)
+    kill(job.folder, training, "group")
     training.communicate()
     printed = job.run("faketime", "-m", "-f", "-800d", *train)
     assert resumed_after(printed) >= 3
@@ -135,12 +136,10 @@ def test_a_kill_in_each_stage_changes_nothing_up_to_the_served_champion(
     for stage, what in (pair.split() for pair in KILLED.split(", ")):
         dvc = job.start("dvc", "repro")
         started.append(dvc)
-        projects.wait_for(lambda stage=stage: projects.processes(job.folder, stage), process=dvc)
-        projects.wait_for(
-            lambda stage=stage: stage != "train" or projects.trained_epochs(job) >= 3, process=dvc
-        )
+        wait_for(lambda stage=stage: processes(job.folder, stage), process=dvc)
+        wait_for(lambda stage=stage: stage != "train" or job.trained_epochs() >= 3, process=dvc)
         time.sleep(random.Random(stage).uniform(0.2, 2) if stage != "train" else 0)
-        projects.kill(job, dvc, what, stage)
+        kill(job.folder, dvc, what, stage)
         dvc.wait()
         if (stage, what) == ("train", "group"):
             [run] = job.runs()
@@ -148,7 +147,7 @@ def test_a_kill_in_each_stage_changes_nothing_up_to_the_served_champion(
             ended = job.run("python", "-m", "pipeline", "sync")
             assert ended == f"sync: {NAME}: ended its run, which was killed\n"
             assert job.client.get_run(run.info.run_id).info.status == "KILLED"
-    printed = "".join(projects.output_of(dvc) for dvc in started)
+    printed = "".join(output_of(dvc) for dvc in started)
     assert resumed_after(printed) >= 3
     assert f"train-{NAME}: waiting for another process" in printed
     job.run("dvc", "repro")

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from pipeline.commands.quickstart import lay_out
+from tests.called import call
 from tests.conftest import ROOT
-from tests.projects import Project, call
+from tests.projects import Project
 
 KINDS = ("red", "green", "blue")
 SIZES = [(48, 64), (120, 90), (150, 200), (48, 48)]
@@ -85,7 +86,8 @@ def test_a_pipe_among_the_photographs_is_refused_before_dvc_waits_for_it(tmp_pat
     job = lay_out_photographs(tmp_path, train=1, test=1)
     os.mkfifo(job.folder / "photos/test/pipe.png")
     refused = call(job.folder, "plan").refusal
-    assert refused == "neither files nor folders: photos/test/pipe.png"
+    assert refused.startswith("neither files nor folders")
+    assert refused.endswith(": photos/test/pipe.png")
 
 
 def test_test_images_among_the_training_images_are_refused_unless_they_are_wanted(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ import pytest
 from pipeline.running import worker
 from pipeline.support import mlflow_runs, mlflow_store
 from tests import projects
+from tests.called import call
 from tests.conftest import Clone
-from tests.projects import NAME, Project, call
+from tests.processes import output_of, wait_for
+from tests.projects import NAME, Project
 from tests.servers import POSTGRES, free_port, mlflow_server, postgres
 
 EPOCHS = 10
@@ -148,10 +150,10 @@ def test_a_server_that_stops_loses_no_training_and_sync_completes_its_run(
     server: Server, job: Project
 ) -> None:
     training = job.start(*TRAIN)
-    projects.wait_for(lambda: projects.trained_epochs(job) >= 2, process=training)
+    wait_for(lambda: job.trained_epochs() >= 2, process=training)
     with held(training):
         server.running.close()
-    printed = projects.output_of(training)
+    printed = output_of(training)
     assert training.returncode == 0, printed
     assert f"{NAME}: its run is not complete" in printed
     assert "`make sync` completes it" in printed
@@ -169,14 +171,14 @@ def test_a_server_that_stops_loses_no_training_and_sync_completes_its_run(
 @pytest.mark.faults
 def test_a_run_catches_up_with_a_server_that_is_back_before_the_end(server: Server, job: Project) -> None:
     training = job.start(*TRAIN)
-    projects.wait_for(lambda: projects.trained_epochs(job) >= 1, process=training)
+    wait_for(lambda: job.trained_epochs() >= 1, process=training)
     with held(training):
         server.running.close()
-        before = projects.trained_epochs(job)
-    projects.wait_for(lambda: projects.trained_epochs(job) >= before + 2, process=training)
+        before = job.trained_epochs()
+    wait_for(lambda: job.trained_epochs() >= before + 2, process=training)
     with held(training):
         server.start()
-    printed = projects.output_of(training)
+    printed = output_of(training)
     assert training.returncode == 0, printed
     assert "not complete" not in printed
     assert_whole(job, [NAME], EPOCHS)

@@ -16,7 +16,8 @@ import yaml
 from pipeline.commands import quickstart
 from tests import projects
 from tests.conftest import ROOT, Clone
-from tests.projects import Project, wait_for
+from tests.processes import output_of, wait_for
+from tests.projects import Project
 from tests.ray_nodes import Nodes
 from tests.servers import mlflow_server
 
@@ -78,7 +79,7 @@ def test_forty_trainings_finish_once_each_though_two_of_four_nodes_die(
         while len(lost) < 2:
             begun = wait_for(partial(begun_besides, job, lost), process=process)
             lost += islice((name for name in begun if nodes.lose(name)), 1)  # lazily: one node at a time
-        printed = projects.output_of(process)
+        printed = output_of(process)
         assert process.returncode == 0, printed
         for name in lost:
             assert f"{name}: died" in printed
@@ -97,7 +98,7 @@ def test_a_killed_driver_picks_up_what_finished_and_resumes_what_ran(
     nodes.add(num_cpus=2)
     job = job_of(clone, nodes, tmp_path / "job", 1, short=1, long=60)
     process = job.start(*REPRO)
-    wait_for(lambda: "short" in projects.results_of(job), process=process)
+    wait_for(lambda: "short" in job.results(), process=process)
     wait_for((job.folder / ".pipeline/checkpoints/long-0.npz").is_file, process=process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -140,7 +141,7 @@ from pipeline.running.ray_executor import Cluster
 from pipeline.running.view import View
 from pipeline.support.model_files import ModelFiles
 from tests.keras_models import recipe
-from tests.commands.test_repro import OnGpu
+from tests.running.gpu_job import OnGpu
 
 work = [OnGpu(ModelFiles("one", n), recipe(device="gpu"), {"folder": sys.argv[1]}) for n in range(5)]
 with View(Console(file=io.StringIO()), len(work)) as shown:

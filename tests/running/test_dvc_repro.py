@@ -15,15 +15,15 @@ from ruamel.yaml import YAML
 from pipeline.commands import plan
 from pipeline.support.errors import PipelineError
 from tests.conftest import ROOT
-from tests.projects import processes, wait_for
+from tests.processes import processes, wait_for
 
 RUN = """\
 import signal, sys
-from pipeline.running import walk
-walk.SECONDS_TO_STOP = 2
+from pipeline.running import dvc_repro
+dvc_repro.SECONDS_TO_STOP = 2
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 try:
-    sys.exit(not walk.dvc_repro())
+    sys.exit(not dvc_repro.dvc_repro())
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -45,7 +45,7 @@ def test_a_stage_is_stopped_even_if_it_does_not_listen(project: Path, deaf: str)
     YAML().dump({"stages": {"first": first, "deaf": second, "third": third}}, project / "dvc.yaml")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", RUN], cwd=project, env=environment) as process:
-        wait_for((project / "deaf.here").exists)
+        wait_for((project / "deaf.here").exists, process)
         process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         process.send_signal(signal.SIGTERM)  # which somebody impatient sends again
@@ -59,7 +59,7 @@ def test_another_dvc_at_work_is_an_error_in_one_line(project: Path) -> None:
     command = "touch started && until [ -e go ]; do sleep .1; done && touch out"
     YAML().dump({"stages": {"one": {"cmd": command, "outs": ["out"]}}}, project / "dvc.yaml")
     with subprocess.Popen([sys.executable, "-m", "dvc", "--quiet", "repro"], cwd=project) as other:
-        wait_for((project / "started").exists)
+        wait_for((project / "started").exists, other)
         with pytest.raises(PipelineError, match=r"dvc: .* is busy, it is being blocked by: \(PID") as caught:
             plan.outdated_stages()
         (project / "go").touch()

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.running import worker
 from pipeline.stages.promote import serving_check
-from tests.projects import this_process
+from tests.called import this_process
 from tests.stages.promote.test_registry import NAME, aliases, new_candidate, promote, version, versions
 
 pytestmark = pytest.mark.faults

@@ -13,8 +13,8 @@ from sqlalchemy.exc import OperationalError
 
 from pipeline.support import locks
 from pipeline.support.errors import PipelineError, one_line
+from tests.called import call
 from tests.conftest import ROOT
-from tests.projects import call
 
 USER = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 from dvc.repo import Repo
 
 from pipeline.__main__ import main
 from pipeline.support.integrity import Out, check_everything, check_inputs, file_md5, locked_outs
 from pipeline.support.paths import PREPARED, RAW, REPORTS
 from tests.conftest import Clone, refusal
-from tests.projects import Project, copied, make, small_params
+from tests.projects import Project, before_training, copied, keep_stages, small_params
 
 CACHE = Path(".dvc/cache/files/md5")
 LABELS, SAMPLES = RAW / "train_labels.npy", PREPARED / "samples.png"
@@ -89,13 +88,10 @@ def opened(job: Project, monkeypatch: pytest.MonkeyPatch) -> Whole:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def finished(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A folder in which `fetch` and `prepare` have run, and whose dvc.yaml has no other stages."""
-    job = make(tmp_path_factory.mktemp("finished"), small_params(shallow={}))
-    stages = yaml.safe_load((job.folder / "dvc.yaml").read_text())["stages"]
-    kept = {"stages": {name: stages[name] for name in ("fetch", "prepare")}}
-    (job.folder / "dvc.yaml").write_text(yaml.safe_dump(kept, sort_keys=False))
-    job.run("dvc", "repro")
+    job = before_training(clone, tmp_path_factory.mktemp("finished") / "job", small_params(shallow={}))
+    keep_stages(job.folder, "fetch", "prepare")
     return job
 
 

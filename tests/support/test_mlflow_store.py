@@ -18,8 +18,8 @@ from mlflow.store.tracking.dbmodels.initial_models import Base
 
 from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.errors import PipelineError
+from tests.called import call
 from tests.conftest import ROOT, Clone
-from tests.projects import call
 
 MLFLOW_3_0 = "6953534de441"  # the schema of MLflow 3.0, the oldest that is supported
 RUN, TAGS = "0123456789abcdef0123456789abcdef", {"variant": "shallow", "seed": "0"}

@@ -12,8 +12,9 @@ from pipeline.core.arrays import arrays_digest, read_arrays, read_facts
 from pipeline.params import Split
 from pipeline.stages.prepare.stage import check, check_parts, split
 from pipeline.support.digests import digest_of
+from tests.called import call
 from tests.conftest import refusal
-from tests.projects import call, prepared, small_params
+from tests.projects import prepared, small_params
 
 # Checking
 

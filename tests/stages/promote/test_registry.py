@@ -25,9 +25,10 @@ from pipeline.stages.promote.registration import is_version_of
 from pipeline.support import mlflow_registry
 from pipeline.support.digests import file_digest
 from pipeline.support.errors import PipelineError
+from tests.called import call, this_process
 from tests.conftest import ROOT
 from tests.keras_models import network_model
-from tests.projects import call, this_process, wait_for
+from tests.processes import wait_for
 
 NAME = "cifar10"
 CLASSES = [f"class{number}" for number in range(10)]

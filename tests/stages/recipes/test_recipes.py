@@ -17,8 +17,9 @@ from pipeline.core.variant import Network, Optimizer
 from pipeline.params import Params
 from pipeline.stages.recipes import model_config, networks, optimizer_config
 from pipeline.stages.train.augmentation import Cutout, RandomShift
+from tests.called import call
 from tests.conftest import ROOT, contents, refusal
-from tests.projects import call, small_params
+from tests.projects import small_params
 
 layers = keras.layers
 SCHEDULE = {"name": "cosine_decay", "initial_learning_rate": 0.1, "decay_steps": 100}

@@ -19,7 +19,8 @@ from pipeline.core.backend import keras
 from pipeline.support import mlflow_training
 from pipeline.support.digests import file_digest
 from tests import projects
-from tests.projects import Project, call, small_params
+from tests.called import call
+from tests.projects import Project, small_params
 
 EPOCHS = 2
 DIGESTS = ("params_digest", "data_digest", "split_digest", "code_digest", "model_digest")
