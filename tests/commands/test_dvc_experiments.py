@@ -1,25 +1,28 @@
-"""`dvc exp run`: runs of experiments in temporary folders go to the checkout's MLflow store."""
+"""`dvc exp run` as docs/using.md prints it: the runs of its temporary folders go to the checkout's store."""
 
 import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests import projects
-from tests.conftest import ROOT, git
+from tests.conftest import ROOT, add_environment, git
+from tests.docs import examples
+from tests.processes import wait_for
 from tests.projects import Project
+
+QUEUE, COMPARE, *_ = examples("docs/using.md", "bash", count=5)
 
 
 @pytest.mark.faults
-def test_experiments_in_temporary_folders_leave_their_runs_here(tmp_path: Path) -> None:
+def test_queued_experiments_leave_their_runs_here_and_one_is_applied(tmp_path: Path) -> None:
     """Of a git repository with the stages up to a training of one epoch."""
     job = projects.make(tmp_path / "checkout", projects.small_params(shallow={"epochs": 1}))
     shutil.rmtree(job.folder / ".dvc")
-    stages = yaml.safe_load((job.folder / "dvc.yaml").read_text())["stages"]
-    kept = {name: stages[name] for name in ("fetch", "prepare", "recipes", "train")}
-    (job.folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": kept}))
-    shutil.copy(ROOT / ".gitignore", job.folder)
+    projects.keep_stages(job.folder, "fetch", "prepare", "recipes", "train")
+    for name in (".gitignore", "Makefile", "requirements.lock"):
+        shutil.copy(ROOT / name, job.folder)
+    add_environment(job.folder)
     git(["init", "--quiet"], job.folder)
     for key in ("user.name", "user.email"):
         git(["config", key, "a@b"], job.folder)
@@ -28,13 +31,11 @@ def test_experiments_in_temporary_folders_leave_their_runs_here(tmp_path: Path) 
     git(["commit", "--quiet", "--message=start"], job.folder)
 
     here = Project(job.folder, {"MLFLOW_TRACKING_URI": ""})  # unset, as after `make setup`
-    here.run("dvc", "exp", "run", "--temp", "--name=one")
-    change = "variants.shallow.optimizer.learning_rate=0.002"
-    here.run("dvc", "exp", "run", "--queue", "--name=two", "--set-param", change)
-    here.run("dvc", "exp", "run", "--run-all")
+    here.run("bash", "-euc", QUEUE)
+    wait_for(lambda: here.run("dvc", "queue", "status").count("Success") == 2)
     runs = {run.data.tags["dvc_experiment"]: run for run in job.runs()}
     rates = {name: run.data.params["optimizer.learning_rate"] for name, run in runs.items()}
-    assert rates == {"one": "0.001", "two": "0.002"}
+    assert rates == {"slow": "0.0005", "fast": "0.002"}
     for run in runs.values():
         assert run.info.status == "FINISHED"
         [model] = job.client.search_logged_models(
@@ -43,3 +44,5 @@ def test_experiments_in_temporary_folders_leave_their_runs_here(tmp_path: Path) 
         artifacts = Path(model.artifact_location.removeprefix("file://"))
         assert artifacts.is_relative_to(job.folder / "mlruns")
         assert (artifacts / "MLmodel").is_file()
+    assert "0.0005" in here.run("bash", "-euc", COMPARE)
+    assert "learning_rate: 0.002" in (job.folder / "params.yaml").read_text()

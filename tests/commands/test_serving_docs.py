@@ -13,14 +13,16 @@ import pytest
 import requests
 
 from pipeline.shared import image_decoding
-from tests.conftest import ROOT, SERVE, Clone, Evaluated
-from tests.projects import call
+from tests.called import call
+from tests.conftest import SERVE, Clone, Evaluated
+from tests.docs import examples
 from tests.servers import free_port, server
 
-TEXT = (ROOT / "docs/serving.md").read_text()
-START, *BASH = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
-PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-[NGINX] = re.findall(r"```nginx\n(.*?)```", TEXT, re.DOTALL)
+PAGE = "docs/serving.md"
+START, *BASH = examples(PAGE, "bash", count=4)
+PYTHON = examples(PAGE, "python", count=2)
+ANSWER, *_ = examples(PAGE, "json", count=2)
+[NGINX] = examples(PAGE, "nginx", count=1)
 DOCUMENTED = "http://127.0.0.1:5001"
 
 
@@ -30,7 +32,7 @@ def run(clone: Clone, champion: str) -> Callable[..., str]:
 
     def called(*command: str) -> str:
         done = clone.run(*(word.replace(DOCUMENTED, champion) for word in command))
-        assert "pipeline.classify" not in command[-1] or done.stderr == ""
+        assert "pipeline classify" not in command[-1] or done.stderr == ""
         return str(done.stdout)
 
     return called
@@ -46,8 +48,7 @@ def test_a_shell_example_runs_as_it_is_printed(
         [answer] = json.loads(printed)["predictions"]
         assert answer["label"] == label
         assert len(answer["probabilities"]) == 3
-        shown = re.findall(r"```json\n(\{\"predictions.*?)```", TEXT, re.DOTALL)[0]
-        assert set(json.loads(shown)["predictions"][0]) == set(answer)
+        assert set(json.loads(ANSWER)["predictions"][0]) == set(answer)
     elif "models predict" in example:
         [answer] = json.loads((clone.folder / "quickstart/answers.json").read_text())["predictions"]
         assert answer["label"] == label
