@@ -118,7 +118,7 @@ def test_good_files_are_answered_although_others_are_bad(
     assert len(json.loads(done.out)) == 1
     text, *others = done.refusal.split("; ")
     assert text.startswith(f"{photos}/notes.txt: must be a PNG, JPEG or WebP image")
-    assert others == [f"{pipe}: not a file", "none.png: no image found", "empty*: no image found"]
+    assert others[-3:] == [f"{pipe}: not a file", "none.png: no image found", "empty*: no image found"]
 
 
 @pytest.mark.parametrize(
