@@ -20,7 +20,7 @@ STAGES = ["fetch", "prepare", "recipes", "train", "predict"]
 STAGES += ["evaluate", "select", "promote", "diagnose", "report"]
 HERE = {"fetch", "prepare", "recipes"}  # these run in this process: they open no store and set no threads
 # Of a full disk; with the second number a training begins.
-BYTES_LEFT = {"recipes": [0], "predict": [0], "train": [20_000, 6_000_000]}
+BYTES_LEFT = {"recipes": [0], "select": [0], "predict": [0], "train": [20_000, 6_000_000]}
 FORBIDDEN = {
     "prepare": ["params.yaml", "data/raw/train_images.npy", "data/prepared"],
     "train": ["data/prepared/train/manifest.json"],
