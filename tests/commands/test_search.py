@@ -252,6 +252,7 @@ def test_a_search_that_was_killed_here_goes_on_on_two_nodes(job: Project, nodes:
         ({"shallow": {"batch_size": [0, 32]}}, "shallow: batch_size: must be greater than 0; received 0"),
         ({"shallow": {"epoch": [1, 2]}}, "shallow: epoch: unknown key"),
         ({"shallow": {"epochs": {"lo": 3}}}, "shallow.epochs.lo: unknown key; allowed: low, high, log"),
+        ({"shallow": {"network": ["shallow", "unheard_of"]}}, "shallow: network: allowed: translate, "),
         ({"shallow": {}}, "shallow: must not be empty"),
         ({"other": {"batch_size": [1, 2]}}, "shallow: no such variant with ranges; there are: none"),
         ({"shallow": {"epochs": {"low": 3, "high": 3}}}, "low must be less than high"),

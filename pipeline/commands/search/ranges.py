@@ -8,7 +8,7 @@ from optuna import Trial
 from pydantic import Discriminator, Field, RootModel, Tag, model_validator
 
 from pipeline.core.variant import Section, Variant
-from pipeline.params import Params
+from pipeline.params import Block, Params
 from pipeline.support.errors import PipelineError
 from pipeline.support.params_errors import load_params, validated
 
@@ -94,7 +94,7 @@ def read_ranges(variant: str, params: Params) -> Ranges:
     return searches[variant]
 
 
-def with_values(params: Params, variant: str, values: Mapping[str, Scalar]) -> Variant:
+def with_values(params: Params, variant: str, values: Mapping[str, Scalar]) -> Block:
     """A variant with other values of some keys. Raises PipelineError if one is not allowed."""
     block = params.variants[variant].model_dump(exclude_none=True)
     for key, value in values.items():
@@ -105,7 +105,7 @@ def with_values(params: Params, variant: str, values: Mapping[str, Scalar]) -> V
                 inside[name] = {"name": inside[name]} if name in inside else {}
             inside = inside[name]
         inside[last] = value
-    return validated(Variant, block, f"{SEARCH}: {variant}")
+    return validated(Block, block, f"{SEARCH}: {variant}")
 
 
 def present(variant: Variant, ranges: Ranges) -> dict[str, Scalar]:
