@@ -21,6 +21,7 @@ from optuna.visualization import matplotlib as plots
 from pipeline.commands.search.ranges import Scalar, with_values
 from pipeline.commands.search.study import ENDED, Search
 from pipeline.support.errors import PipelineError
+from pipeline.support.model_files import ACCURACY
 
 FOLDER = Path("search")
 
@@ -50,7 +51,7 @@ def log(variant: str, study: optuna.Study) -> None:
     best = study.best_trial
     mlflow.log_artifacts(str(FOLDER / variant))
     mlflow.set_tags({f"best.{key}": value for key, value in best.params.items()})
-    mlflow.log_metrics({"validation/accuracy": study.best_value, "cpu_seconds": cpu_seconds(study.trials)})
+    mlflow.log_metrics({ACCURACY: study.best_value, "cpu_seconds": cpu_seconds(study.trials)})
 
 
 def cpu_seconds(trials: list[FrozenTrial]) -> float:

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.support.errors import one_line
 from pipeline.support.mlflow_runs import FAILURES
+from pipeline.support.model_files import ACCURACY
 
 CURVE = "val_accuracy"
 
@@ -55,7 +56,7 @@ class TrialRuns:
         metrics = [Metric(CURVE, accuracy, now, step) for step, accuracy in epochs if step not in known]
         totals = {"cpu_seconds": trial.user_attrs.get("cpu_seconds")}
         if trial.state == TrialState.COMPLETE:
-            totals["validation/accuracy"] = trial.value
+            totals[ACCURACY] = trial.value
         metrics += [Metric(key, value, now, 0) for key, value in totals.items() if value is not None]
         reason = [RunTag(key, value) for key, value in trial.user_attrs.items() if key == "reason"]
         self.client.log_batch(run_id, metrics=metrics, tags=reason)

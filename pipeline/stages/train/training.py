@@ -25,7 +25,7 @@ from pipeline.stages.train.keras_fit import Fit
 from pipeline.support import mlflow_runs, mlflow_store, mlflow_training
 from pipeline.support.digests import digest_of
 from pipeline.support.integrity import check_inputs
-from pipeline.support.model_files import ModelFiles, TrainingRecord
+from pipeline.support.model_files import ACCURACY, ModelFiles, TrainingRecord
 from pipeline.support.paths import PREPARED
 
 PARTS = ("split", "train", "validation")
@@ -123,7 +123,7 @@ def make_record(
     monitor = stopping.monitor if stopping else "val_loss"
     best = np.argmax if monitor == "val_accuracy" else np.argmin
     metrics["best_epoch"] = int(best(history[monitor])) + 1
-    metrics["validation/accuracy"] = prediction.accuracy(model, validation.images, validation.labels)
+    metrics[ACCURACY] = prediction.accuracy(model, validation.images, validation.labels)
     return TrainingRecord(tags=tags | {"status": "trained"}, params=params, metrics=metrics)
 
 
