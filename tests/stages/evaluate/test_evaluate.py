@@ -110,8 +110,9 @@ def test_all_models_are_scored_and_logged_once() -> None:
     assert {f"evaluation/{name}" for name in TABLES | FIGURES} <= {artifact.path for artifact in artifacts}
 
     logged: list[Any] = []
-    patch.setattr(mlflow, "log_metrics", lambda *arguments, **_: logged.append(arguments))
-    run_stage()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlflow, "log_metrics", lambda *arguments, **_: logged.append(arguments))
+        run_stage()
     assert not logged
     assert run_of_good().data.tags == run.data.tags
 
