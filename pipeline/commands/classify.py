@@ -102,7 +102,7 @@ def read_files(patterns: Sequence[str], size: int) -> tuple[list[Query], list[st
             try:
                 if not path.is_file():  # reading a pipe would wait for ever
                     raise ImageError("not a file")
-                queries.append(Query(name, decode(path.read_bytes(), size)))
+                queries.append(Query(name, decode(path.read_bytes(), size, trusted=True)))
             except (OSError, ImageError) as error:
                 bad.append(f"{name}: {getattr(error, 'strerror', None) or error}")
     return queries, bad

@@ -6,6 +6,7 @@ so it imports nothing of the pipeline.
 
 import base64
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,14 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".heic", ".heif")
 MAX_PIXELS = 40_000_000
-MAX_SCANS = 100  # of a progressive JPEG, which has about ten; each one costs a pass over all pixels
+MAX_TRUSTED_PIXELS = 250_000_000  # phones take photographs of 200 megapixels
+# Of a JPEG: usual are ten, and 18 for CMYK. A scan takes a few bytes, and .6 ns of CPU time a pixel.
+MAX_SCANS = 20
+# A marker of a JPEG that has a segment, or ends the image. Codes below 0xC0 and restarts have none.
+MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
+SCAN, END = b"\xda", b"\xd9"
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,16 +40,18 @@ class ImageError(ValueError):
     """What is wrong with an image, in words that follow its name or row."""
 
 
-def decode(content: bytes, size: int) -> np.ndarray:
+def decode(content: bytes, size: int, trusted: bool = False) -> np.ndarray:
     """uint8 (size, size, 3) of the first frame of a PNG, JPEG or WebP file.
 
     The middle square, resized bilinearly and turned as EXIF says, in 8-bit RGB. A transparent pixel has the
-    colour that its file gives it. Raises ImageError; an image of over MAX_PIXELS is refused by its header,
-    before its pixels take memory.
+    colour that its file gives it. A `trusted` file, of the person who runs the command and not of a request,
+    may be HEIC too, and larger. Raises ImageError; an image of over MAX_PIXELS, or MAX_TRUSTED_PIXELS, is
+    refused by its header, before its pixels take memory.
     """
-    with _opened(content) as image:
+    with _opened(content, trusted) as image:
         if isinstance(image, PngImageFile):
             _check_rows(image, *content[24:26])
+        image.load()  # which may change the size of a HEIC
         square = ImageOps.fit(_rgb(image), (size, size), Image.Resampling.BILINEAR)
         turn = TURNS.get(_orientation(image))
     return np.asarray(square if turn is None else square.transpose(turn))
@@ -53,6 +61,21 @@ def count_pixels(content: bytes) -> int:
     """The number of pixels that `decode` would decode, by the file's header. Raises ImageError."""
     with _opened(content) as image:
         return image.width * image.height
+
+
+def count_scans(content: bytes) -> int:
+    """The number of scans of a JPEG file's first image, each of which is a pass over all pixels.
+
+    Finds the markers as libjpeg does: segments are skipped by their length. What follows the end of the
+    image, such as the video of a motion photo, does not count.
+    """
+    scans, position = 0, 0
+    while found := MARKER.search(content, position):
+        if found[1] == END:
+            break
+        scans += found[1] == SCAN
+        position = found.end() + max(2, int.from_bytes(content[found.end() : found.end() + 2]))
+    return scans
 
 
 def from_base64(text: str) -> bytes:
@@ -71,24 +94,35 @@ def encode_base64(pixels: np.ndarray) -> str:
 
 
 @contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image]:
+def _opened(content: bytes, trusted: bool = False) -> Iterator[Image.Image]:
     """An image of which only the header has been read. All that fails in the block is an ImageError."""
-    rule = f"must have at most {MAX_PIXELS:,} pixels; received"
+    formats, limit = (_trusted_formats(), MAX_TRUSTED_PIXELS) if trusted else (FORMATS, MAX_PIXELS)
+    rule = f"must have at most {limit:,} pixels; received"
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
+        with Image.open(io.BytesIO(content), formats=formats) as image:
+            if image.width * image.height > limit:
                 raise ImageError(f"{rule} {image.width} x {image.height}")
-            if image.format == "JPEG" and content.count(b"\xff\xda") > MAX_SCANS:
-                raise ImageError(f"a JPEG must have at most {MAX_SCANS} scans; received more")
+            if image.format in {"JPEG", "MPO"} and (scans := count_scans(content)) > MAX_SCANS:
+                raise ImageError(f"a JPEG must have at most {MAX_SCANS} scans; received {scans}")
             yield image
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{rule} far more") from error
     except UnidentifiedImageError as error:
-        raise ImageError("must be a PNG, JPEG or WebP image; received none, or a damaged one") from error
+        kinds = "PNG, JPEG, WebP or HEIC" if trusted else "PNG, JPEG or WebP"
+        raise ImageError(f"must be a {kinds} image; received none, or a damaged one") from error
     except Exception as error:  # what Pillow raises depends on where the file is damaged
         raise ImageError("the image is damaged or cut off") from error
+
+
+def _trusted_formats() -> tuple[str, ...]:
+    """Also HEIC, which the packages of the served model do not read. Pillow's own limit gives way to ours."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
+    Image.MAX_IMAGE_PIXELS = None
+    return (*FORMATS, "HEIF")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

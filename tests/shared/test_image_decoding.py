@@ -3,10 +3,12 @@
 import contextlib
 import io
 import struct
+import time
 import zlib
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageCms
 
@@ -24,8 +26,8 @@ def file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return written.getvalue()
 
 
-def decode(content: bytes) -> np.ndarray:
-    return image_decoding.decode(content, 32)
+def decode(content: bytes, trusted: bool = False) -> np.ndarray:
+    return image_decoding.decode(content, 32, trusted)
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -45,15 +47,15 @@ def header_of(size: tuple[int, int]) -> bytes:
     return png(size, bytes(200))
 
 
-def problem(content: bytes) -> str:
+def problem(content: bytes, trusted: bool = False) -> str:
     """What is wrong with an image."""
     with pytest.raises(ImageError) as caught:
-        decode(content)
+        decode(content, trusted)
     return str(caught.value)
 
 
-def assert_shows(content: bytes, colour: tuple[int, ...], by: int = 6) -> None:
-    decoded = decode(content)
+def assert_shows(content: bytes, colour: tuple[int, ...], by: int = 6, trusted: bool = False) -> None:
+    decoded = decode(content, trusted)
     assert decoded.shape == (32, 32, 3)
     assert (np.abs(decoded.astype(int) - colour) <= by).all()
 
@@ -202,12 +204,96 @@ def test_forty_megapixels_are_allowed_and_counted_without_being_decoded() -> Non
     assert image_decoding.count_pixels(header_of((10_000, 4_000))) == 40_000_000
 
 
-def test_a_jpeg_of_many_scans_is_refused() -> None:
-    """Each costs a pass over all pixels, and takes a few bytes."""
-    whole = file(Image.fromarray(PIXELS), "JPEG", progressive=True)
-    decode(whole)
-    last = whole.rindex(b"\xff\xda")
-    assert "at most 100 scans" in problem(whole[:last] + whole[last:-2] * 100 + whole[-2:])
+@pytest.mark.parametrize("size", [(8_000, 6_000), (16_000, 3_900)], ids=["48 megapixels", "panorama"])
+def test_photographs_of_a_phone_are_read_from_a_persons_own_files(size: tuple[int, int]) -> None:
+    content = file(Image.new("L", size, 77), "JPEG")
+    assert "must have at most 40,000,000 pixels; received " in problem(content)
+    assert_shows(content, GREY, trusted=True)
+
+
+def test_own_files_may_have_250_megapixels_whatever_pillow_allows() -> None:
+    assert "damaged or cut off" in problem(header_of((16_320, 12_240)), trusted=True)
+    assert "must have at most 250,000,000 pixels; received 2" in problem(
+        header_of((20_000, 20_000)), trusted=True
+    )
+
+
+def half_red(kind: str, **options: Any) -> bytes:
+    """A file of 96 x 64 pixels, the left half of which is red."""
+    image = Image.new("RGB", (96, 64), "white")
+    image.paste(Image.new("RGB", (48, 64), "red"))
+    return file(image, kind, **options)
+
+
+def test_heic_is_read_from_a_persons_own_files_and_turned_but_not_from_a_request() -> None:
+    pillow_heif.register_heif_opener()
+    exif = Image.Exif()
+    upright = half_red("HEIF")
+    exif[0x0112] = 6
+    turned = half_red("HEIF", exif=exif.tobytes())
+    assert (np.abs(decode(upright, trusted=True).astype(int)[:, :14] - (255, 0, 0)) <= 40).all()
+    assert (np.abs(decode(turned, trusted=True).astype(int)[:14] - (255, 0, 0)) <= 40).all()
+    assert problem(upright).startswith("must be a PNG, JPEG or WebP image; received ")
+    for cut in (50, len(upright) // 2, len(upright) - 40):
+        assert "damaged" in problem(upright[:cut], trusted=True)
+
+
+# JPEG: the number of scans
+
+PROGRESSIVE = file(Image.fromarray(PIXELS), "JPEG", progressive=True)
+NOISE = Image.fromarray(RNG.integers(0, 256, (200, 200, 3), dtype=np.uint8))
+SOI_AND_SCANS = b"\xff\xd8\xff" + b"\xff\xda\0\2" * 99
+
+
+def with_scans(content: bytes, count: int, before: bytes = b"") -> bytes:
+    """A JPEG with `count` more scans, its last one repeated, each of which follows some bytes."""
+    end = content.index(b"\xff\xd9")
+    last = content.rindex(b"\xff\xda", 0, end)
+    return content[:end] + (before + content[last:end]) * count + content[end:]
+
+
+def mpo(**options: Any) -> bytes:
+    """Two images in one file, as phones write them, the first of 10 scans."""
+    images = {"save_all": True, "append_images": [Image.fromarray(PIXELS)]}
+    return file(Image.fromarray(PIXELS), "MPO", progressive=True, **images, **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "scans"),
+    [
+        (file(NOISE, "JPEG"), 1),
+        (file(NOISE, "JPEG", progressive=True), 10),
+        (file(NOISE.convert("CMYK"), "JPEG", progressive=True), 18),
+        (file(NOISE, "JPEG", restart_marker_blocks=1), 1),
+        (file(NOISE, "JPEG", comment=SOI_AND_SCANS), 1),
+        (mpo(), 10),
+        (file(NOISE, "JPEG") + bytes(9) + SOI_AND_SCANS, 1),  # a motion photo: a video is behind the image
+        (mpo() + SOI_AND_SCANS, 10),
+    ],
+    ids=["baseline", "progressive", "cmyk", "restarts", "comment", "mpo", "video", "mpo and video"],
+)
+def test_an_honest_jpeg_has_few_scans(content: bytes, scans: int) -> None:
+    assert image_decoding.count_scans(content) == scans
+    decode(content)
+
+
+HIDDEN = [b"", b"\xff\xff", b"\xff\xd0\xff\x01", b"\0\0\xff\0", b"\xff\xfe\0\4\xff\xd9"]
+
+
+@pytest.mark.parametrize("before", HIDDEN, ids=["plain", "fill", "restart", "garbage", "comment"])
+@pytest.mark.parametrize("content", [PROGRESSIVE, mpo()], ids=["jpeg", "mpo"])
+def test_a_jpeg_of_more_than_twenty_scans_is_refused(content: bytes, before: bytes) -> None:
+    """Each costs a pass over all pixels, and takes a few bytes. libjpeg finds them behind anything."""
+    decode(with_scans(content, 10, before))
+    assert problem(with_scans(content, 11, before)) == "a JPEG must have at most 20 scans; received 21"
+
+
+@pytest.mark.parametrize("filling", [b"\xff", b"\xff\xfe\0\2", b"\xff\xd0", b"\xff\0", b"\xff\xda"])
+def test_scans_are_counted_in_a_time_that_grows_with_the_file(filling: bytes) -> None:
+    content = PROGRESSIVE[:-2] + filling * (2**20 // len(filling))
+    begun = time.process_time()
+    image_decoding.count_scans(content)
+    assert time.process_time() - begun < 2
 
 
 def test_base64_with_and_without_line_breaks() -> None:

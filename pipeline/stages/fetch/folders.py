@@ -1,5 +1,11 @@
-"""The user's own images: a folder for each part and class, such as train/cat/1.jpg."""
+"""The user's own images: a folder for each part and class, such as train/cat/1.jpg.
 
+They may come from a Mac, a phone or Windows: what these systems leave in folders is ignored, and names are
+compared in Unicode's composed form (NFC), since a Mac writes the accent of an e as a character of its own.
+"""
+
+import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,47 +15,63 @@ from pipeline.stages.fetch.sources import Part, RawDataset, dataset
 from pipeline.support.errors import PipelineError
 from pipeline.support.params_errors import joined, shortened
 
+LEFT_BY_SYSTEMS = {".DS_Store", "Icon\r", "__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini"}
+LEFT_BEFORE_NAMES = "._"  # a Mac's file of what the disk cannot hold of another file
+UNPRINTABLE = {
+    "Cc",
+    "Cf",
+    "Cs",
+    "Zl",
+    "Zp",
+}  # Unicode's categories: control characters, separators of lines ...
+JOINER = "\u200d"  # of several emoji to one, and of a category above
+
 
 def read(folders: dict[str, Path], size: int) -> RawDataset:
     """The images of the folders of these parts, `test` and one or more `train*`, as squares of `size` pixels.
 
-    Train folders follow one another in the order of their names, each with its classes mixed. Raises
-    PipelineError with all files that cannot be read, or all classes that are not in every folder.
+    Train folders follow one another in the order of their names, each with its classes mixed. Prints how many
+    files it ignores, by their suffixes. Raises PipelineError with all files that cannot be read, or all
+    classes that are not in every folder.
     """
     ordered = {part: folders[part] for part in sorted(folders, key=lambda part: (part == "test", part))}
-    files = sum(len(files_in(folder)) for folder in ordered.values())
-    names = class_folders(ordered)
+    files = {part: files_in(folder) for part, folder in ordered.items()}
+    names = class_names(ordered)
     problems: list[str] = []
-    parts = [_read_part(folder, names, size, problems) for folder in ordered.values()]
+    parts = []
+    for part, folder in ordered.items():
+        images = [path for path in files[part] if is_image_of_class(path, folder)]
+        if not images:
+            raise PipelineError(f"{folder}: no image ({', '.join(SUFFIXES)}) in the folder of a class")
+        parts.append(_read_part(images, names, size, problems))
     if problems:
         raise PipelineError(f"images that cannot be read: {joined(problems)}")
-    if ignored := files - sum(len(labels) for _, labels in parts):
-        print(f"fetch: {ignored:,} files are ignored: they are not images, or not directly in a class folder")
+    report_ignored(ordered, files)
     return dataset(parts, names)
 
 
 def files_in(folder: Path) -> list[Path]:
-    """All files in a folder and its subfolders, sorted.
+    """All files in a folder and its subfolders, by their names, without what systems leave there.
 
     Raises PipelineError if the folder is missing or holds a name that cannot be printed, a link to a folder,
     in which DVC would not notice edits, or something else, such as a pipe, which would block its reader.
     """
     if not folder.is_dir():
         raise PipelineError(f"{folder}: no such folder of images")
-    found = sorted(folder.rglob("*"))
-    if unprintable := [shortened(str(path)) for path in found if not path.name.isprintable()]:
+    found = sorted(path for path in folder.rglob("*") if not _is_left(path.relative_to(folder)))
+    if unprintable := [shortened(str(path)) for path in found if not _is_printable(path.name)]:
         raise PipelineError(f"names that cannot be printed: {joined(unprintable)}")
     files = [path for path in found if path.is_file()]
     folders = {path for path in found if path.is_dir() and not path.is_symlink()}
     if others := [str(path) for path in found if path not in folders.union(files)]:
         raise PipelineError(f"neither files nor folders, but links to folders or the like: {joined(others)}")
-    return files
+    return sorted(files, key=lambda path: [composed(name) for name in path.parts])
 
 
-def class_folders(folders: dict[str, Path]) -> list[str]:
+def class_names(folders: dict[str, Path]) -> list[str]:
     """The names of the class folders, which must be the same in all folders. Hidden ones are ignored."""
     found = {
-        part: {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+        part: {composed(path.name) for path in folder.iterdir() if path.is_dir() and _is_class(path)}
         for part, folder in folders.items()
     }
     names = sorted(set.union(*found.values()))
@@ -62,22 +84,49 @@ def class_folders(folders: dict[str, Path]) -> list[str]:
     return names
 
 
-def _read_part(folder: Path, names: list[str], size: int, problems: list[str]) -> Part:
-    """The images of a folder's classes, mixed. Adds files that cannot be read, and why, to `problems`."""
-    files = [
-        (path, label)
-        for label, name in enumerate(names)
-        for path in sorted((folder / name).iterdir())
-        if path.suffix.lower() in SUFFIXES
-    ]
-    if not files:
-        raise PipelineError(f"{folder}: no image (.png, .jpg, .jpeg or .webp)")
+def is_image_of_class(path: Path, folder: Path) -> bool:
+    """Whether a file is an image, by its suffix, and directly in a class folder of `folder`."""
+    return path.suffix.lower() in SUFFIXES and path.parent.parent == folder and _is_class(path.parent)
+
+
+def report_ignored(folders: dict[str, Path], files: dict[str, list[Path]]) -> None:
+    """Print how many files are ignored, such as `5 .mov, 1 in other folders`."""
+    ignored: Counter[str] = Counter()
+    for part, folder in folders.items():
+        for path in files[part]:
+            if not is_image_of_class(path, folder):
+                suffix = path.suffix.lower()
+                ignored["in other folders" if suffix in SUFFIXES else suffix or "without a suffix"] += 1
+    if ignored:
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in ignored.most_common())
+        print(f"fetch: {ignored.total():,} files are ignored: {counts}")
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC)."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _is_left(path: Path) -> bool:
+    return any(name in LEFT_BY_SYSTEMS or name.startswith(LEFT_BEFORE_NAMES) for name in path.parts)
+
+
+def _is_class(path: Path) -> bool:
+    return not (path.name.startswith(".") or path.name in LEFT_BY_SYSTEMS)
+
+
+def _is_printable(name: str) -> bool:
+    return all(unicodedata.category(character) not in UNPRINTABLE for character in name.replace(JOINER, ""))
+
+
+def _read_part(files: list[Path], names: list[str], size: int, problems: list[str]) -> Part:
+    """Images of class folders, mixed. Adds files that cannot be read, and why, to `problems`."""
     images, labels = [], []
     for row in np.random.default_rng(0).permutation(len(files)):
-        path, label = files[row]
+        path = files[row]
         try:
-            images.append(decode(path.read_bytes(), size))
-            labels.append(label)
+            images.append(decode(path.read_bytes(), size, trusted=True))
+            labels.append(names.index(composed(path.parent.name)))
         except (OSError, ImageError) as error:
             problems.append(f"{path} ({error})")
     return np.array(images), np.array(labels, np.int64)

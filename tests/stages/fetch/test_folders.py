@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -57,10 +60,79 @@ def test_train_folders_are_put_one_after_another_with_their_labels(root: Path, s
         np.testing.assert_array_equal(value, again[name])
 
 
-def test_files_that_are_not_read_are_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_are_not_read_are_counted_by_their_suffixes(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save(root / "test/cat/more/0.png")
+    for name in ("a.MOV", "b.mov", "c"):
+        (root / "train2/dog" / name).touch()
     directory(root)
-    assert capsys.readouterr().out.startswith("fetch: 3 files are ignored: ")
+    assert capsys.readouterr().out == (
+        "fetch: 5 files are ignored: 2 .mov, 1 .txt, 1 without a suffix, 1 in other folders\n"
+    )
+
+
+def test_what_a_mac_and_windows_leave_in_folders_is_ignored_without_a_word(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, listed = directory(root), folders.files_in(root / "train1")
+    capsys.readouterr()
+    for path in (
+        "._cat",
+        "cat/._0.png",
+        "cat/Icon\r",
+        "dog/Thumbs.db",
+        "desktop.ini",
+        "__MACOSX/cat/._1.png",
+    ):
+        (root / "train1" / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / "train1" / path).write_bytes(b"no image")
+    again = directory(root)
+    assert again.classes == ["cat", "dog"]
+    np.testing.assert_array_equal(again.train_images, whole.train_images)
+    assert folders.files_in(root / "train1") == listed
+    assert capsys.readouterr().out == "fetch: 1 files are ignored: 1 .txt\n"
+
+
+def test_a_mac_spells_the_names_of_classes_and_files_in_its_own_way(root: Path, tmp_path: Path) -> None:
+    images = []
+    for form in ("NFC", "NFD"):
+        shutil.copytree(root, tmp_path / form)
+        for part in (tmp_path / form).iterdir():
+            spelled = partial(unicodedata.normalize, form if part.name == "train1" else "NFC")
+            (part / "cat/0.png").rename(part / "cat" / spelled("\u00e9.png"))
+            (part / "cat/1.png").rename(part / "cat/f.png")  # before it in one form, after it in the other
+            (part / "cat").rename(part / spelled("caf\u00e9"))
+        raw = directory(tmp_path / form)
+        assert raw.classes == ["caf\u00e9", "dog"]
+        images.append(raw.train_images)
+    np.testing.assert_array_equal(images[0], images[1])
+
+
+@pytest.mark.parametrize("name", ["3:45\u202fPM", "a\u00a0b", "\U0001f468\u200d\U0001f469", "\U0001fae9"])
+def test_names_of_screenshots_and_emoji_are_accepted(root: Path, name: str) -> None:
+    save(root / f"train1/cat/{name}.png")
+    assert len(directory(root).train_labels) == 17
+
+
+def test_numbers_in_the_names_of_classes_are_part_of_them(root: Path) -> None:
+    for part in root.iterdir():
+        (part / "cat").rename(part / "1_star")
+        (part / "dog").rename(part / "2_star")
+    assert directory(root).classes == ["1_star", "2_star"]
+
+
+def test_photographs_of_a_phone_are_read(root: Path) -> None:
+    """HEIC, and HEIC that is called JPEG; motion photos; more than 40 megapixels."""
+    pillow_heif.register_heif_opener()
+    whole, image = directory(root), Image.new("RGB", (64, 48), (9, 9, 9))
+    for name in ("a.HEIC", "b.heif"):
+        image.save(root / "train1/cat" / name, "HEIF")
+    image.save(root / "train1/dog/c.jpg", "HEIF")
+    with (root / "train1/dog/d.jpg").open("wb") as file:
+        Image.new("L", (8_000, 6_000), 9).save(file, "JPEG")
+        file.write(b"\xff\xda" * 500)
+    assert len(directory(root).train_labels) == len(whole.train_labels) + 4
 
 
 def test_all_unreadable_images_are_named(root: Path) -> None:
