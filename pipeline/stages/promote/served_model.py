@@ -51,10 +51,13 @@ class Classifier(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Check and read the Keras model and what belongs to it, and trace the forward pass for any batch."""
-        os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras says
+        os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says
         import keras  # here, since registering a model only imports this module
         import tensorflow as tf
 
+        keras.config.set_floatx("float32")
+        keras.config.set_epsilon(1e-7)
+        keras.config.set_image_data_format("channels_last")
         _check(context)
         model = keras.saving.load_model(context.artifacts["model"], compile=False)
         self.classes: list[str] = context.model_config["classes"]
