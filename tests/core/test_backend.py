@@ -53,7 +53,7 @@ def home(tmp_path: Path) -> dict[str, str]:
 def written(job: Project, **environment: str) -> dict[str, str]:
     """The digests of what a training and a prediction write, in processes with this environment."""
     for stage in ("train", "predict"):
-        job.run(sys.executable, "-m", "pipeline", stage, "shallow", "0", **environment)
+        job.run(sys.executable, "-m", "pipeline", stage, "shallow", "0", check=True, **environment)
     files = [path for part in ("models", "predictions") for path in (job.folder / part).glob("*/*")]
     return {str(path.relative_to(job.folder)): file_digest(path) for path in files}
 
