@@ -20,6 +20,7 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 from pipeline.support.digests import digest_of, file_digest
 from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.json_and_csv import read_json
+from pipeline.support.new_files import write_text
 
 MANIFEST = "manifest.json"
 
@@ -33,8 +34,7 @@ class Manifest(TypedDict):
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON in a canonical form: sorted keys, two spaces, a final newline."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def write_arrays(folder: Path, arrays: dict[str, np.ndarray], **facts: Any) -> None:

@@ -8,24 +8,22 @@ from typing import Any
 
 from pipeline.core.backend import keras
 from pipeline.support.errors import PipelineError, in_a_line
+from pipeline.support.new_files import replacing
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip archive can hold
 
 
 def save(model: keras.Model, path: Path) -> None:
     """Write a `.keras` file in a canonical form: the same model gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, replacing(path) as new:
         dated = Path(folder) / "model.keras"
         model.save(dated)
-        with zipfile.ZipFile(dated) as source, zipfile.ZipFile(partial, "w") as target:
+        with zipfile.ZipFile(dated) as source, zipfile.ZipFile(new, "w") as target:
             for name in sorted(source.namelist()):
                 content = source.read(name)
                 if name.endswith(".json"):
                     content = json.dumps(_canonical(json.loads(content), {}), sort_keys=True).encode()
                 target.writestr(zipfile.ZipInfo(name, EPOCH), content)
-    partial.replace(path)
 
 
 def _canonical(node: Any, seen: dict[int, int]) -> Any:

@@ -1,7 +1,11 @@
 """Logs to MLflow what `evaluate` and `report` wrote, unless it is there already."""
 
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -37,9 +41,26 @@ def log_evaluation(files: ModelFiles, facts: dict[str, Any], images: Mapping[str
         return False
     client, run_id = mlflow.MlflowClient(), run.info.run_id
     log_scores(files, run, facts, images)
-    client.log_artifacts(run_id, str(files.evaluation), "evaluation")
+    with copy_of(files.evaluation) as folder:
+        client.log_artifacts(run_id, folder, "evaluation")
     client.set_tag(run_id, LOGGED, digest)
     return True
+
+
+@contextmanager
+def copy_of(path: Path) -> Iterator[str]:
+    """The path of a copy of a file or folder, for MLflow.
+
+    The files may be links into DVC's cache. MLflow (3.17) refuses symbolic links, and keeps the mode, so
+    artifacts could be read-only.
+    """
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        if path.is_dir():
+            shutil.copytree(path, copy, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(path, copy)
+        yield str(copy)
 
 
 def log_scores(files: ModelFiles, run: Run, facts: dict[str, Any], images: Mapping[str, np.ndarray]) -> None:
@@ -66,7 +87,8 @@ def log_report(experiment: str, frontier: "Figure | None" = None) -> None:
     digest = digest_of({path.name: file_digest(path) for path in sorted(REPORTS.iterdir())})
     if mlflow_runs.find_run(experiment, {"report_digest": digest}) is None:
         with mlflow_runs.training_run(experiment, "report", {"stage": "report"}, resumed=True):
-            mlflow.log_artifacts(str(REPORTS), "report")
+            with copy_of(REPORTS) as folder:
+                mlflow.log_artifacts(folder, "report")
             if frontier is not None:
                 mlflow.log_figure(frontier, "report/frontier.png")
             mlflow.set_tags({"report_digest": digest, "git_commit": mlflow_runs.git_commit()})

@@ -26,6 +26,7 @@ from pipeline.stages.diagnose.robustness import robustness
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.model_files import ModelFiles, all_models
+from pipeline.support.new_files import write_figure, write_table
 from pipeline.support.paths import DIAGNOSIS, MODELS, PREDICTIONS, PREPARED, RECIPES, SELECTION
 
 PARTS = ("train", "validation", "test")
@@ -47,14 +48,13 @@ def main() -> None:
     accuracies = try_models(models, images["test"][:IMAGES], labels[:IMAGES], params.training.threads)
 
     shutil.rmtree(DIAGNOSIS, ignore_errors=True)
-    DIAGNOSIS.mkdir()
     for name, table, figure in (
         ("near_duplicates", alike, diagnosis_figures.pairs(alike, images)),
         ("label_errors", suspicious, diagnosis_figures.suspicious(suspicious, images["test"], classes)),
         ("robustness", accuracies, diagnosis_figures.robustness(accuracies)),
     ):
-        table.to_csv(DIAGNOSIS / f"{name}.csv", index=False, lineterminator="\n")
-        figure.savefig(DIAGNOSIS / f"{name}.png")
+        write_table(DIAGNOSIS / f"{name}.csv", table)
+        write_figure(DIAGNOSIS / f"{name}.png", figure)
     print(f"diagnose: {len(alike):,} near duplicates, {len(suspicious):,} suspicious test labels")
 
 

@@ -12,6 +12,7 @@ from pipeline.shared.stored_probabilities import read_probabilities, views_of
 from pipeline.stages.evaluate import metrics, model_figures, temperature
 from pipeline.support.json_and_csv import read_table
 from pipeline.support.model_files import ModelFiles
+from pipeline.support.new_files import write_figure, write_table, write_text
 from pipeline.support.paths import EVALUATION, PREPARED
 
 PARTS = ("validation", "test")
@@ -27,7 +28,7 @@ def evaluate(files: ModelFiles) -> str:
     if record.divergence is not None:
         write_json(files.scores, {"status": "diverged", "reason": record.divergence})
         line = f"{files.name}: {record.outcome}"
-        model_figures.training_curves(history, line).savefig(files.evaluation / "curves.png")
+        write_figure(files.evaluation / "curves.png", model_figures.training_curves(history, line))
         return line
 
     classes = read_facts(PREPARED / "split")["classes"]
@@ -42,14 +43,13 @@ def evaluate(files: ModelFiles) -> str:
     labels, probabilities = data["test"]["labels"], predicted["test"]
     tables = make_tables(labels, probabilities, classes, best)
     for title, table in tables.items():
-        path = files.evaluation / f"{title}.csv"
-        table.to_csv(path, index=table.index.name is not None, lineterminator="\n")
+        write_table(files.evaluation / f"{title}.csv", table, index=table.index.name is not None)
     for title, figure in make_figures(
         files.name, history, tables, data["test"], probabilities, classes
     ).items():
-        figure.savefig(files.evaluation / f"{title}.png")
+        write_figure(files.evaluation / f"{title}.png", figure)
     report = metrics.report(labels, probabilities, classes)
-    (files.evaluation / "classification_report.txt").write_text(report)
+    write_text(files.evaluation / "classification_report.txt", report)
     write_json(files.scores, scores)
     accuracies = (f"{part} accuracy {scores[part]['accuracy']:.4f}" for part in PARTS)
     return f"{files.name}: {', '.join(accuracies)}"
@@ -113,7 +113,7 @@ def write_comparison(models: list[ModelFiles]) -> None:
     ):
         tables = [read(files).assign(model=files.name) for files in chosen]
         table = pd.concat(tables) if tables else pd.DataFrame(columns=["model"])
-        table.to_csv(EVALUATION / f"{title}.csv", index=False, lineterminator="\n")
+        write_table(EVALUATION / f"{title}.csv", table)
 
 
 def mean_roc(files: ModelFiles) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from pipeline.support.digests import digest_of
 from pipeline.support.errors import PipelineError
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
+from pipeline.support.new_files import write_figure, write_table
 from pipeline.support.paths import PARAMS, PREPARED, RAW
 
 
@@ -57,8 +58,9 @@ def main() -> None:
         write_arrays(PREPARED / part, arrays)
     balance = {part: np.bincount(arrays["labels"], minlength=len(classes)) for part, arrays in parts.items()}
     index = pd.Index(classes, name="class")
-    pd.DataFrame(balance, index).to_csv(PREPARED / "class_balance.csv", lineterminator="\n")
-    sample_grid(parts["train"]["images"], parts["train"]["labels"], classes).savefig(PREPARED / "samples.png")
+    write_table(PREPARED / "class_balance.csv", pd.DataFrame(balance, index), index=True)
+    samples = sample_grid(parts["train"]["images"], parts["train"]["labels"], classes)
+    write_figure(PREPARED / "samples.png", samples)
     print(f"prepare: {len(train):,} training, {len(validation):,} validation images")
 
 

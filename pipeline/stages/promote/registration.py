@@ -16,6 +16,7 @@ from pipeline.stages.promote import packaging
 from pipeline.stages.promote.gate import Candidate
 from pipeline.support import mlflow_registry
 from pipeline.support.digests import file_digest
+from pipeline.support.mlflow_outputs import copy_of
 from pipeline.support.model_files import AFTER_TRAINING
 
 
@@ -29,18 +30,19 @@ def register(candidate: Candidate) -> str:
     run = client.get_run(candidate.run_id)
     commit = run.data.tags.get("git_commit", "none")
     mlflow.set_experiment(experiment_id=run.info.experiment_id)
-    logged = Model.log(
-        artifact_path=None,
-        name=f"{candidate.model_name}-served",
-        flavor=ServedModel,
-        run_id=candidate.run_id,  # which keeps its status and its end
-        served=packaging.described(
-            candidate.model, candidate.classes, candidate.images[0], candidate.batch_limit, candidate.views
-        ),
-        metadata={"classes": candidate.classes, "git_commit": commit} | candidate.tags,
-        validate_serving_input=False,
-        step=AFTER_TRAINING,
-    )
+    with copy_of(candidate.model) as model:
+        logged = Model.log(
+            artifact_path=None,
+            name=f"{candidate.model_name}-served",
+            flavor=ServedModel,
+            run_id=candidate.run_id,  # which keeps its status and its end
+            served=packaging.described(
+                Path(model), candidate.classes, candidate.images[0], candidate.batch_limit, candidate.views
+            ),
+            metadata={"classes": candidate.classes, "git_commit": commit} | candidate.tags,
+            validate_serving_input=False,
+            step=AFTER_TRAINING,
+        )
     with contextlib.suppress(MlflowException):  # it exists already
         client.create_registered_model(name, description=mlflow_registry.NOTE)
     version = client.create_model_version(

@@ -22,6 +22,7 @@ from pipeline.support.digests import file_digest
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.mlflow_outputs import cpu_minutes, describe_versions, log_report
+from pipeline.support.new_files import replacing, write_figure, write_text
 from pipeline.support.paths import (
     DIAGNOSIS,
     EVALUATION,
@@ -47,18 +48,19 @@ def main() -> None:
     )
     mlflow_store.check()
     results = read_results(params.published)
-    REPORTS.mkdir(exist_ok=True)
     name, evaluation = results.facts["name"], results.chosen.evaluation
-    comparison_figures.all_curves(results.histories).savefig(REPORTS / "curves.png")
-    comparison_figures.accuracies(results.table, results.facts["counts"]).savefig(REPORTS / "accuracies.png")
+    write_figure(REPORTS / "curves.png", comparison_figures.all_curves(results.histories))
+    accuracies = comparison_figures.accuracies(results.table, results.facts["counts"])
+    write_figure(REPORTS / "accuracies.png", accuracies)
     figures = [evaluation / f"{figure}.png" for figure in ("confusion", "roc", "reliability", "examples")]
     for path in (*figures, *DIAGNOSIS.glob("*.png"), PREPARED / "samples.png"):
-        shutil.copyfile(path, REPORTS / path.name)
+        with replacing(REPORTS / path.name) as new:
+            shutil.copyfile(path, new)
 
     text = documents.report(results)
-    (REPORTS / "report.md").write_text(text)
-    (REPORTS / "model-card.md").write_text(documents.model_card(results))
-    (REPORTS / "report.html").write_text(documents.html_page(text, REPORTS, f"Results on {name}"))
+    write_text(REPORTS / "report.md", text)
+    write_text(REPORTS / "model-card.md", documents.model_card(results))
+    write_text(REPORTS / "report.html", documents.html_page(text, REPORTS, f"Results on {name}"))
     log_report(name, accuracy_by_minutes(results))
     describe_versions(name)
     print(f"report: {REPORTS / 'report.md'} and {REPORTS / 'report.html'}")

@@ -26,6 +26,7 @@ from pipeline.support import mlflow_runs, mlflow_store, mlflow_training
 from pipeline.support.digests import digest_of
 from pipeline.support.integrity import check_inputs
 from pipeline.support.model_files import ACCURACY, ModelFiles, TrainingRecord
+from pipeline.support.new_files import write_table
 from pipeline.support.paths import PREPARED
 
 PARTS = ("split", "train", "validation")
@@ -134,7 +135,7 @@ def write(
     keras_file.save(model, files.model)
     epochs = pd.RangeIndex(1, len(history["loss"]) + 1, name="epoch")
     table = pd.DataFrame(history, index=epochs).sort_index(axis=1)
-    table.to_csv(files.history, lineterminator="\n")
+    write_table(files.history, table, index=True)
     write_json(files.folder / "training.json", record.model_dump())
 
 
