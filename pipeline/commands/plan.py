@@ -6,18 +6,18 @@ Brings `recipes` up to date first, since recipes decide which trainings run. Rea
 status and run cache, and the wall times of earlier runs in MLflow's store.
 """
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import mlflow
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_fixed
 
 from pipeline.core.recipe import Recipe, check_versions
 from pipeline.core.result_keys import code_digests
 from pipeline.params import Params
+from pipeline.running import dvc_repro
 from pipeline.running.job import Job
 from pipeline.running.view import in_words
 from pipeline.stages.fetch.folders import files_in
@@ -71,7 +71,7 @@ def after_recipes(stages: Stages) -> Stages:
     """
     if "recipes" not in stages:
         return stages
-    if subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "recipes"]).returncode:
+    if not dvc_repro.run("recipes"):
         raise PipelineError("a stage before the trainings failed, as printed above")
     return outdated_stages()
 
@@ -79,22 +79,37 @@ def after_recipes(stages: Stages) -> Stages:
 def outdated_stages() -> Stages:
     """The stages that are out of date or depend on one that is, in DVC's order.
 
-    Raises PipelineError if another DVC runs here, or dvc.yaml is invalid.
+    Waits while another DVC uses their files. Raises PipelineError if dvc.yaml is invalid.
     """
-    import networkx as nx  # as DVC, more than half a second, which no worker needs
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
+    from dvc.lock import LockError
 
+    busy = retry_if_exception_type(LockError)
     try:
-        with Repo() as repo:
-            changed = set(repo.status())
-            graph = repo.index.graph
-            outdated = {stage for stage in graph if stage.addressing in changed}
-            outdated.update(*(nx.ancestors(graph, stage) for stage in outdated))
-            ordered = [stage for stage in nx.dfs_postorder_nodes(graph) if stage in outdated]
-            return {stage.addressing: is_cached(repo, stage) for stage in ordered}
+        return Retrying(retry=busy, wait=wait_fixed(1), before_sleep=_say_once)(_outdated_stages)
     except DvcException as error:
         raise PipelineError(f"dvc: {in_a_line(error)}") from error
+
+
+def _outdated_stages() -> Stages:
+    """The stages that are out of date. Raises LockError if another DVC uses their files."""
+    import networkx as nx  # as DVC, more than half a second, which no worker needs
+    from dvc.repo import Repo
+
+    dvc_repro.forget_killed()
+    with Repo(_wait_for_lock=True) as repo:
+        changed = set(repo.status())
+        graph = repo.index.graph
+        outdated = {stage for stage in graph if stage.addressing in changed}
+        outdated.update(*(nx.ancestors(graph, stage) for stage in outdated))
+        ordered = [stage for stage in nx.dfs_postorder_nodes(graph) if stage in outdated]
+        return {stage.addressing: is_cached(repo, stage) for stage in ordered}
+
+
+def _say_once(state: RetryCallState) -> None:
+    """Print what is waited for."""
+    if state.attempt_number == 1 and state.outcome:
+        print(f"plan: waiting for another DVC: {in_a_line(state.outcome.exception())}", flush=True)
 
 
 def is_cached(repo: "Repo", stage: Any) -> bool:

@@ -44,6 +44,7 @@ def reproduce(params: Params, jobs: int | None = None, executor: str = "local") 
     for number in dvc_repro.SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
             signal.signal(number, signal.default_int_handler)
+    worker.end_with_make()
     try:
         integrity.check_everything()
         stages, code = plan.outdated_stages(), code_digests()
@@ -56,7 +57,7 @@ def reproduce(params: Params, jobs: int | None = None, executor: str = "local") 
             job_results.forget_failures()
             if todo:
                 job_queue.run(todo, make_executor(executor, params, todo, jobs), view)
-        if dvc_repro.dvc_repro():
+        if dvc_repro.run():
             forget_results(params.data.dataset)
             return 0
     except KeyboardInterrupt:

@@ -11,11 +11,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from itertools import takewhile
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+import psutil
 
 from pipeline.support.errors import one_line_errors
 
@@ -95,6 +98,13 @@ def stop() -> None:
         forkserver._forkserver._stop()  # type: ignore[attr-defined]  # and wait for it, so that its CPU time counts
 
 
+def end_with_make() -> None:
+    """Kill this process once the `make` that started it, if any, was killed."""
+    make = psutil.Process().parent()
+    if make and make.name() in {"make", "gmake"}:
+        threading.Thread(target=_end_without, args=[make.pid], daemon=True).start()
+
+
 def _work(job: Callable[[], None], connection: Connection, gpu: str | None) -> None:
     """Do a job whose output goes through a connection."""
     if gpu is not None:
@@ -115,7 +125,16 @@ def _end(*_: object) -> None:
 
 
 def _end_with_parent() -> None:
-    """Interrupt this process once its parent is gone."""
+    """Interrupt this process once its parent is gone, and kill it if it does not end."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(SECONDS_TO_STOP)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _end_without(parent: int) -> None:
+    """Kill this process once it has another parent."""
+    while os.getppid() == parent:
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,7 +1,9 @@
 """`make repro`: interrupted, failing and continued, it ends as the quickstart, in which nothing happened."""
 
+import random
 import re
 import signal
+import subprocess
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from tests.projects import Project, keep_stages
 
 TRAININGS = ["fetch", "prepare", "recipes", "train", "predict", "finetune", "predict_finetuned"]
 REPRO = ("python", "-m", "pipeline", "repro", "--jobs=2")
+KILLS = 5
 QUICKSTART: dict[str, Any] = yaml.safe_load(quickstart.PARAMS.read_text())
 
 
@@ -186,6 +189,21 @@ def test_a_killed_driver_leaves_results_that_dvc_repro_takes_up(job: Project, ex
     printed = job.run("dvc", "repro")
     assert "speedrun  epoch" not in printed
     assert "shallow  epoch 1/10" in printed
+    assert_same(job, expected)
+
+
+@pytest.mark.faults
+def test_kills_at_random_moments_end_all_stages_and_the_next_run_ends_right(
+    job: Project, expected: Project
+) -> None:
+    moments, printed = random.Random(0), ""
+    for _ in range(KILLS):
+        with job.start(*REPRO) as driver:
+            with suppress(subprocess.TimeoutExpired):
+                driver.wait(moments.uniform(1, 40))
+            driver.kill()
+            printed += driver.communicate(timeout=60)[0]  # until all that could print have ended
+    assert re.findall("busy|Traceback|error:.*", printed + job.run(*REPRO)) == []
     assert_same(job, expected)
 
 

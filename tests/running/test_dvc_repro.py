@@ -1,19 +1,23 @@
-"""`dvc repro` as `make repro` runs it: interrupted whatever its stage does; blocked by another DVC."""
+"""`dvc repro` as `make repro` runs it: interrupted whatever its stage does, killed, or blocked."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import mlflow
+import psutil
 import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from pipeline.commands import plan
-from pipeline.support.errors import PipelineError
+from pipeline.running import dvc_repro
 from tests.conftest import ROOT
 from tests.processes import processes, wait_for
 
@@ -23,7 +27,7 @@ from pipeline.running import dvc_repro
 dvc_repro.SECONDS_TO_STOP = 2
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 try:
-    sys.exit(not dvc_repro.dvc_repro())
+    sys.exit(not dvc_repro.run())
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -55,17 +59,47 @@ def test_a_stage_is_stopped_even_if_it_does_not_listen(project: Path, deaf: str)
         assert set(repo.status()) == {"deaf", "third"}
 
 
-def test_another_dvc_at_work_is_an_error_in_one_line(project: Path) -> None:
+@pytest.mark.parametrize("killed", ["starter", "supervisor", "dvc"])
+def test_a_stage_ends_with_what_is_killed_and_the_next_run_starts_at_once(project: Path, killed: str) -> None:
+    deaf = f"trap '' INT TERM; touch here; {sys.executable} -c 'import time; time.sleep(600)'; touch late"
+    stages = {"deaf": {"cmd": deaf, "outs": ["one"]}, "promote": {"cmd": "touch promoted"}}
+    YAML().dump({"stages": stages}, project / "dvc.yaml")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", RUN], cwd=project, env=environment) as process:
+        wait_for((project / "here").exists, process)
+        (supervisor,) = psutil.Process(process.pid).children()
+        {"starter": process, "supervisor": supervisor, "dvc": supervisor.children()[0]}[killed].kill()
+        assert process.wait(60) == (-signal.SIGKILL if killed == "starter" else 1)
+        begun = time.monotonic()
+        wait_for(lambda: processes(project) == [])
+        assert time.monotonic() - begun < 5
+    assert plan.outdated_stages() == {"deaf": False, "promote": False}
+    assert not {"late", "promoted"} & {path.name for path in project.iterdir()}
+
+
+def test_a_plan_waits_for_another_dvc_and_says_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = "touch started && until [ -e go ]; do sleep .1; done && touch out"
     YAML().dump({"stages": {"one": {"cmd": command, "outs": ["out"]}}}, project / "dvc.yaml")
     with subprocess.Popen([sys.executable, "-m", "dvc", "--quiet", "repro"], cwd=project) as other:
         wait_for((project / "started").exists, other)
-        with pytest.raises(PipelineError, match=r"dvc: .* is busy, it is being blocked by: \(PID") as caught:
-            plan.outdated_stages()
-        (project / "go").touch()
+        threading.Timer(3, (project / "go").touch).start()
+        assert plan.outdated_stages() == {}
         assert other.wait(60) == 0
-    assert "\n" not in str(caught.value)
-    assert not plan.outdated_stages()
+    printed = capsys.readouterr().out
+    assert re.match(
+        r"plan: waiting for another DVC: .* is busy, it is being blocked by: \(PID \d+\)", printed
+    )
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("left", ["cut off", "a zombie"])
+def test_what_a_kill_leaves_of_the_files_in_use_is_forgotten(project: Path, left: str) -> None:
+    YAML().dump({"stages": {"one": {"cmd": "touch out", "outs": ["out"]}}}, project / "dvc.yaml")
+    with subprocess.Popen(["true"]) as zombie:
+        wait_for(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_ZOMBIE)
+        used = json.dumps({"write": {str(project / "out"): {"pid": zombie.pid, "cmd": "dvc repro"}}})
+        dvc_repro.IN_USE.write_text(used if left == "a zombie" else used[:20])
+        assert plan.outdated_stages() == {"one": False}
 
 
 def log_training(experiment: str, variant: str, seconds: float | None, status: str = "FINISHED") -> None:

@@ -1,6 +1,7 @@
 """Worker processes: what they print, how they end, and that a fork trains as a fresh process does."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,6 +19,7 @@ from pipeline.params import Params
 from pipeline.running import worker
 from tests.conftest import ROOT
 from tests.keras_models import print_trained, recipe_of
+from tests.processes import wait_for
 
 FRESH = ["translate", "batchnorm", "model_s_plus", "vgg3"]  # augmentation, normalization, schedules, size
 TRAIN = "import json, sys; from tests.keras_models import *; print_trained(Recipe(**json.load(sys.stdin)))"
@@ -70,6 +73,16 @@ def test_a_stop_ends_a_job_that_is_just_starting_and_starts_no_other() -> None:
         stopped.set()
         worker.stop()
         assert {done.result(timeout=10) for done in jobs} <= {worker.TERMINATED, -signal.SIGTERM}
+
+
+def test_a_command_ends_with_the_make_that_started_it(tmp_path: Path) -> None:
+    code = "import time; from pipeline.running import worker; worker.end_with_make(); time.sleep(60)"
+    (tmp_path / "Makefile").write_text(f"sleep:\n\t@{sys.executable} -c '{code}'\n")
+    with subprocess.Popen(["make"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}) as make:
+        (command,) = wait_for(psutil.Process(make.pid).children, make)
+        wait_for(lambda: command.num_threads() > 1)
+        make.kill()
+        command.wait(10)
 
 
 @pytest.mark.faults
