@@ -10,6 +10,7 @@ import click
 from pipeline.params import Params
 from pipeline.shared.selection import Selection, read_selection
 from pipeline.support import mlflow_registry, mlflow_runs, mlflow_store
+from pipeline.support.errors import printable
 from pipeline.support.mlflow_registry import CHAMPION, DIGEST
 from pipeline.support.paths import SELECTION
 
@@ -33,9 +34,9 @@ def show(name: str) -> None:
         since = "an unknown time: its alias was set by hand"
         if entry and last == digest:
             since = f"{entry.since} UTC: {entry.why}"
-        print(f"{name}: version {champion.version} is champion, {model}, since {since}")
+        print(printable(f"{name}: version {champion.version} is champion, {model}, since {since}"))
     if SELECTION.is_file() and (selection := read_selection()).model_digest != digest:
-        print(f"{name}: {verdict(name, selection)}")
+        print(printable(f"{name}: {verdict(name, selection)}"))
 
 
 def verdict(name: str, selection: Selection) -> str:

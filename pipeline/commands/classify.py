@@ -31,6 +31,7 @@ from pipeline.shared.image_decoding import SUFFIXES, ImageError, decode
 from pipeline.stages.evaluate import model_figures
 from pipeline.stages.evaluate.metrics import cross_entropy
 from pipeline.support.errors import PipelineError
+from pipeline.support.json_and_csv import without_formula
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def print_answers(answers: list[dict[str, Any]], form: str | None) -> None:
     elif form == "csv":
         table = pd.DataFrame(answers)
         columns = table.drop(columns="probabilities"), pd.DataFrame(list(table["probabilities"]))
-        pd.concat(columns, axis=1).to_csv(sys.stdout, index=False, lineterminator="\n")
+        quoted = pd.concat(columns, axis=1).map(without_formula).rename(columns=without_formula)
+        quoted.to_csv(sys.stdout, index=False, lineterminator="\n")
     else:
         show(answers)
 

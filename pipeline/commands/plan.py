@@ -21,7 +21,7 @@ from pipeline.running import dvc_repro
 from pipeline.running.job import Job
 from pipeline.running.view import in_words
 from pipeline.stages.fetch.folders import files_in
-from pipeline.support import mlflow_store
+from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.model_files import ModelFiles, all_models
 from pipeline.support.paths import PARAMS
@@ -144,10 +144,11 @@ def jobs_ahead(stages: Stages, experiment: str, code: dict[str, str]) -> list[Jo
 def earlier_wall_seconds(experiment: str) -> dict[str, float]:
     """The median wall time of each variant's finished trainings in the store, in seconds.
 
-    Opens MLflow's store, so it is created before several workers need it.
+    Opens MLflow's store, so it is created before several workers need it. Raises PipelineError if the
+    experiment was deleted, before a training starts.
     """
     mlflow_store.check()
-    if mlflow.get_experiment_by_name(experiment) is None:
+    if mlflow_runs.experiment_called(experiment) is None:
         return {}
     query = "attributes.status = 'FINISHED' and metrics.wall_seconds > 0"
     runs = mlflow.search_runs(experiment_names=[experiment], filter_string=query, max_results=1000)

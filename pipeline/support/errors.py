@@ -17,6 +17,7 @@ EXTERNAL = {
     "requests.exceptions": "RequestException",
     "sqlalchemy.exc": "DBAPIError",
 }
+SQLITE = "(sqlite3."
 WITHOUT_CREDENTIALS = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"}
 
 
@@ -52,20 +53,33 @@ def in_a_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def printable(text: str) -> str:
+    """A text with what could control a terminal written out: a server's answer may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def masked(text: str) -> str:
     """A text without the users, passwords and queries of the addresses in it."""
     return re.sub(r"\?\S*=\S*?(?=:?(\s|$))", "?***", re.sub(r"://(?!/)\S*@", "://***@", text))
 
 
 def one_line(error: Exception) -> str | None:
-    """An error's message in one line, without passwords in addresses; None for a bug in the pipeline."""
+    """An error's message in one printable line, without passwords in addresses; None for a bug of ours."""
+    line = _worded(error)
+    return None if line is None else printable(line)
+
+
+def _worded(error: Exception) -> str | None:
     if isinstance(error, PipelineError):
         return masked(str(error))
     if isinstance(error, OSError) and error.strerror:  # a full disk, no permission ...
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if not any(isinstance(error, getattr(sys.modules.get(m), n, ())) for m, n in EXTERNAL.items()):
         return None
-    line = "MLflow: " + masked(in_a_line(str(error).partition("[SQL: ")[0]))
+    line = str(error).partition("[SQL: ")[0].partition("(Background on ")[0]
+    if SQLITE in line:  # which does not say of which file
+        line += f" ({sys.modules['mlflow'].get_tracking_uri()})"
+    line = "MLflow: " + masked(in_a_line(line))
     if getattr(error, "error_code", "") in WITHOUT_CREDENTIALS:
         line += "; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     return line

@@ -4,6 +4,7 @@ Raises PipelineError, in one line with the file and the key, if a file is missin
 """
 
 import csv
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,14 @@ from pipeline.support.params_errors import parsed
 if TYPE_CHECKING:
     import pandas as pd
 
+FORMULA = re.compile(r"[=@\t\r]|[+-](?![\w. ]*$)")  # the beginning of a cell that a spreadsheet may run
 Accuracy = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Number = Annotated[float, BeforeValidator(lambda text: text or "nan")]  # may be infinite or missing
+
+
+def without_formula(cell: Any) -> Any:
+    """A cell of CSV, with an apostrophe before a text that a spreadsheet might run as a formula."""
+    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
 
 
 def read_json(path: Path, kind: Any) -> Any:

@@ -19,13 +19,13 @@ import numpy as np
 import requests
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.numpy_dataset import NumpyDataset
-from mlflow.entities import LoggedModel, Metric, Run
+from mlflow.entities import Experiment, LifecycleStage, LoggedModel, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from pipeline.support import mlflow_store
 from pipeline.support.digests import digest_of
-from pipeline.support.errors import one_line
+from pipeline.support.errors import PipelineError, one_line
 from pipeline.support.locks import is_free, locked
 from pipeline.support.paths import WORKSPACE
 
@@ -82,8 +82,24 @@ def training_run(
             os.environ["MLFLOW_RUN_ID"] = parent
 
 
+def experiment_called(name: str) -> Experiment | None:
+    """The experiment of this name, if there is one. Raises PipelineError if it was deleted.
+
+    Its name is taken then: MLflow refuses new runs in it, and another experiment of that name.
+    """
+    found = mlflow.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == LifecycleStage.DELETED:
+        restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        raise PipelineError(f"MLflow: experiment {name!r} was deleted: run `{restore}`, or change data.name")
+    return found
+
+
 def set_experiment(name: str) -> None:
-    """Make an experiment the active one, and create and describe it if it is new."""
+    """Make an experiment the active one, and create and describe it if it is new.
+
+    Raises PipelineError if it was deleted.
+    """
+    experiment_called(name)
     if root := mlflow_store.checkout():
         with suppress(MlflowException):  # it exists already
             mlflow.create_experiment(name, (root / "mlruns").as_uri())

@@ -24,6 +24,7 @@ from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.locks import locked_on_this_machine
 
 SECONDS_TO_ANSWER = 10
+TRACKING = "MLFLOW_TRACKING_URI"
 
 # Loggers whose messages are replaced by one line, here and in `mlflow_runs.best_effort`.
 NOISY = (
@@ -46,9 +47,9 @@ def check() -> None:
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it reports each experiment that it creates
     if root := checkout():
         anchor(root)
-    _check_uri(tracking := mlflow.get_tracking_uri())
+    _check_uri(tracking := mlflow.get_tracking_uri(), TRACKING)
     if (registry := mlflow.get_registry_uri()) != tracking:
-        _check_uri(registry)
+        _check_uri(registry, "MLFLOW_REGISTRY_URI")
 
 
 def checkout() -> Path | None:
@@ -66,13 +67,13 @@ def anchor(root: Path) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = uri
 
 
-def _check_uri(uri: str) -> None:
-    """Raise PipelineError if nothing answers at an address, or its store belongs to another MLflow.
+def _check_uri(uri: str, variable: str) -> None:
+    """Raise PipelineError if nothing answers at a variable's address, or its store is another MLflow's.
 
     Also if a server's address holds a password, which MLflow would print after each run.
     """
     if is_database(uri):
-        _check_database(uri)
+        _check_database(uri, variable)
         return
     try:
         parts = urlsplit(uri)
@@ -81,21 +82,21 @@ def _check_uri(uri: str) -> None:
             return
         if "@" in parts.netloc or parts.query:
             raise PipelineError(
-                "MLFLOW_TRACKING_URI: must have no user, password or query; set "
+                f"{variable}: must have no user, password or query; set "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
         server = get_default_host_creds(uri)  # with the certificates and the user that MLflow takes
         http_request(server, "/health", "GET", max_retries=0, timeout=SECONDS_TO_ANSWER)
     except (MlflowException, ValueError) as error:  # the last for `http://[`
-        raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {in_a_line(error)}") from error
+        raise PipelineError(f"{variable}: no answer from {uri}: {in_a_line(error)}") from error
 
 
-def _check_database(uri: str) -> None:
+def _check_database(uri: str, variable: str) -> None:
     with locked_on_this_machine(uri):  # while one process creates the store, the others wait
-        if revision(uri) is None:
-            create(uri)
+        if revision(uri, variable) is None:
+            create(uri, variable)
         try:
-            _verify_schema(_engine(uri))
+            _verify_schema(_engine(database_url(uri, variable)))
         except MlflowException as error:
             raise PipelineError(f"{uri}: {in_a_line(error)}") from error
 
@@ -105,34 +106,34 @@ def is_database(uri: str) -> bool:
     return uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES
 
 
-def database_url(uri: str) -> sqlalchemy.URL:
+def database_url(uri: str, variable: str = TRACKING) -> sqlalchemy.URL:
     """The parts of a database's address. Raises PipelineError, without any of them, if it is not valid."""
     with suppress(ValueError, sqlalchemy.exc.ArgumentError):
         url = sqlalchemy.make_url(uri)
         if "@" not in (url.host or "") and (url.get_backend_name() == "sqlite" or not re.search(r"\s", uri)):
             return url
     raise PipelineError(
-        f"MLFLOW_TRACKING_URI: {uri.partition(':')[0]}://***: not an address of a database; "
+        f"{variable}: {uri.partition(':')[0]}://***: not an address of a database; "
         "in a password, write @ as %40, / as %2F and a space as %20"
     )
 
 
-def revision(uri: str) -> str | None:
+def revision(uri: str, variable: str = TRACKING) -> str | None:
     """The revision of a database's schema; None if it has no schema of MLflow yet."""
-    url = database_url(uri)
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+    url = database_url(uri, variable)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
         return None
     try:
-        found: str | None = _get_schema_version(_engine(uri))
+        found: str | None = _get_schema_version(_engine(url))
     except Exception as error:  # a driver that is missing or does not know an option raises anything
         reason = in_a_line(getattr(error, "orig", error))
-        raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {reason}") from error
+        raise PipelineError(f"{variable}: no answer from {uri}: {reason}") from error
     return found
 
 
-def create(uri: str) -> None:
+def create(uri: str, variable: str = TRACKING) -> None:
     """Create a store. A new SQLite file is complete or absent: part of it would look like an older store."""
-    url = database_url(uri)
+    url = database_url(uri, variable)
     if url.get_backend_name() != "sqlite" or not url.database or (file := Path(url.database)).exists():
         mlflow.MlflowClient(uri).search_experiments(max_results=1)
         return
@@ -141,11 +142,11 @@ def create(uri: str) -> None:
         partial.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(b"")
     except OSError as error:
-        raise PipelineError(f"MLFLOW_TRACKING_URI: no answer from {uri}: {error}") from error
+        raise PipelineError(f"{variable}: no answer from {uri}: {error}") from error
     with chdir(partial.parent):  # where the experiment `Default` keeps its artifacts
         mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
     partial.rename(partial.with_name(file.name))
 
 
-def _engine(uri: str) -> sqlalchemy.Engine:
-    return sqlalchemy.create_engine(database_url(uri), poolclass=sqlalchemy.NullPool)  # keeps none open
+def _engine(url: sqlalchemy.URL) -> sqlalchemy.Engine:
+    return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)  # keeps none open

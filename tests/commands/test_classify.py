@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -86,6 +87,19 @@ def test_files_folders_and_patterns_are_answered_as_their_pixels(
     assert table[[str(digit) for digit in range(10)]].to_numpy() == pytest.approx(expected, abs=1e-5)
     assert list(table["label"]) == list(expected.argmax(axis=1))
     assert list(table.columns[:3]) == ["image", "label", "confidence"]
+
+
+def test_a_file_name_in_csv_is_no_formula(classify: Classify, photos: Path, tmp_path: Path) -> None:
+    for name in ("=cmd|' C'!A0.png", "+cmd|.png", "+1.png"):
+        shutil.copy(photos / "0.png", tmp_path / name)
+    printed = classify(
+        *(path.name for path in sorted(tmp_path.glob("*.png"))), "--csv", folder=str(tmp_path)
+    ).out
+    assert [line.split(",")[0] for line in printed.splitlines()[1:]] == [
+        "'+cmd|.png",
+        "+1.png",
+        "'=cmd|' C'!A0.png",
+    ]
 
 
 def test_with_top_only_the_most_probable_classes_are_printed(

@@ -1,5 +1,6 @@
 """Errors of commands: one line for what a person can act on, a traceback for a bug in the pipeline."""
 
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.support.errors import PipelineError, one_line
 from tests.called import call
 from tests.conftest import ROOT
 
+SQLITE, STORE = "MLflow: (sqlite3.OperationalError)", "sqlite:////there/mlflow.db"
 USER = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
 
@@ -30,11 +32,17 @@ USER = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         (MlflowException("to http://ada:hunter2@there/api failed"), "MLflow: to http://***@there/api failed"),
         (Timeout("No answer: /api/run?token=hunter2: too late"), "MLflow: No answer: /api/run?***: too late"),
         (OperationalError("SELECT 1", {}, Exception("full")), "MLflow: (builtins.Exception) full"),
+        (OperationalError("", {}, sqlite3.OperationalError("disk full")), f"{SQLITE} disk full ({STORE})"),
+        (MlflowException("\x1b[2Jgone\x07\u202e"), "MLflow: \\x1b[2Jgone\\x07\\u202e"),
+        (PipelineError("to\x1b]8;;http://there\x07"), "to\\x1b]8;;http://there\\x07"),
         (ValueError("a fault of ours"), None),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_errors_from_outside_become_one_line(error: Exception, line: str | None) -> None:
+def test_errors_from_outside_become_one_line(
+    error: Exception, line: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", STORE)
     assert one_line(error) == line
 
 
@@ -76,6 +84,15 @@ def test_commands_without_arguments_refuse_them_before_any_work(command: str, tm
     assert done.error == 2
     assert done.err == "error: Got unexpected extra argument (unexpected)\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command", ["search shallow --seed=-1", "train shallow 2147483648", "predict a -- -1"]
+)
+def test_a_seed_that_is_none_is_refused(command: str, tmp_path: Path) -> None:
+    done = call(tmp_path, *command.split())
+    assert (done.error, done.err.count("\n")) == (2, 1)
+    assert "is not in the range 0<=x<=2147483647" in done.err
 
 
 def test_a_command_holds_one_lock_whatever_options_it_has(workplace: Path) -> None:

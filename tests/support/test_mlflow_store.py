@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import mlflow
+import mlflow.cli
 import mlflow.db
 import pytest
 import sqlalchemy
@@ -16,10 +17,11 @@ from click.testing import CliRunner
 from mlflow.store.db.utils import _get_alembic_config, _get_latest_schema_revision
 from mlflow.store.tracking.dbmodels.initial_models import Base
 
+from pipeline.commands import plan
 from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.errors import PipelineError
 from tests.called import call
-from tests.conftest import ROOT, Clone
+from tests.conftest import ROOT, Clone, refusal
 
 MLFLOW_3_0 = "6953534de441"  # the schema of MLflow 3.0, the oldest that is supported
 RUN, TAGS = "0123456789abcdef0123456789abcdef", {"variant": "shallow", "seed": "0"}
@@ -145,12 +147,18 @@ ADDRESSES = {
     "postgresql:///db?host=127.0.0.1&port=9&user=u&password=hunter2": f"{NO_ANSWER}postgresql:///db?***: ",
     "postgresql://u:p@hunter2@127.0.0.1:9/db": NO_ADDRESS,
     "postgresql:hunter2": NO_ADDRESS,
+    f"sqlite:///{ROOT}": f"{NO_ANSWER}sqlite:///{ROOT}: unable to open database file",
 }
 
 
 @pytest.mark.parametrize(
     ("variable", "uri"),
-    [*(("MLFLOW_TRACKING_URI", uri) for uri in ADDRESSES), ("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9")],
+    [
+        *(("MLFLOW_TRACKING_URI", uri) for uri in ADDRESSES),
+        ("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9"),
+        ("MLFLOW_REGISTRY_URI", "postgresql:hunter2"),
+        ("MLFLOW_REGISTRY_URI", "sqlite:////proc/none/mlflow.db"),
+    ],
 )
 def test_a_store_that_does_not_answer_is_one_line_within_seconds_and_without_its_password(
     uri: str, variable: str
@@ -158,7 +166,7 @@ def test_a_store_that_does_not_answer_is_one_line_within_seconds_and_without_its
     begun = time.monotonic()
     done = call(ROOT, "rollback", **{variable: uri})
     assert time.monotonic() - begun < 30
-    assert done.refusal.startswith(f"MLFLOW_TRACKING_URI: {ADDRESSES.get(uri, NO_ANSWER)}")
+    assert done.refusal.startswith(f"{variable}: {ADDRESSES.get(uri, NO_ANSWER)}")
     assert "hunter2" not in done.refusal
     assert (done.out, done.err) == ("", "")
 
@@ -175,6 +183,26 @@ def test_a_proxy_without_its_server_is_no_answer(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(PipelineError, match=r"no answer from http://127\.0\.0\.1:\d+: .*502"):
             mlflow_store.check()
         proxy.shutdown()
+
+
+def test_a_deleted_experiment_is_refused_before_a_training_with_the_command_that_restores_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    mlflow_runs.set_experiment("digits")
+    mlflow.MlflowClient().delete_experiment("1")
+
+    def train() -> None:
+        with mlflow_runs.training_run("digits", "shallow-0", TAGS):
+            pytest.fail("a training started")
+
+    line = refusal(train)
+    assert refusal(plan.earlier_wall_seconds, "digits") == line
+    assert line.startswith("MLflow: experiment 'digits' was deleted: run `mlflow experiments restore ")
+    restore = line.split("`")[1].split()
+    CliRunner().invoke(mlflow.cli.cli, restore[1:], catch_exceptions=False)
+    assert plan.earlier_wall_seconds("digits") == {}
 
 
 @pytest.mark.faults

@@ -30,7 +30,7 @@ from pipeline.running.job_queue import make_executor
 from pipeline.running.view import View
 from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.integrity import check_inputs
-from pipeline.support.locks import SingleInstance
+from pipeline.support.locks import SEED, SingleInstance
 from pipeline.support.paths import PARAMS, PREPARED, SEARCHES
 
 
@@ -39,7 +39,7 @@ from pipeline.support.paths import PARAMS, PREPARED, SEARCHES
 @click.option("--trials", type=click.IntRange(1), default=40, show_default=True, help="How many settings.")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings of a trial.")
 @click.option("--sampler", type=click.Choice(["tpe", "random"]), default="tpe", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the sampler.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the sampler.")
 @click.option("--jobs", type=click.IntRange(1), help="Trials at a time; by default all that fit.")
 @click.option("--executor", type=click.Choice(["local", "ray"]), default="local", help="Where they run.")
 def main(

@@ -20,7 +20,7 @@ from pipeline.stages.fetch.sources import Part, RawDataset, dataset
 from pipeline.support.digests import file_digest
 from pipeline.support.errors import PipelineError, in_a_line, masked
 
-LIMIT = 2**28  # bytes of the unpacked archive; CIFAR-10 has 186 million
+LIMIT = 2**28  # bytes of a download and of the unpacked archive; CIFAR-10 has 170 and 186 million
 RETRIES = 3  # of a download, after some seconds
 KEPT = "cifar-10-python.tar.gz"
 FOLDER = "cifar-10-batches-py"  # in the archive
@@ -69,7 +69,22 @@ def _download(url: str, sha256: str, downloads: Path) -> Path:
     cache = pooch.create(
         downloads, base_url="", registry={KEPT: sha256}, urls={KEPT: url}, retry_if_failed=RETRIES
     )
-    return Path(cache.fetch(KEPT, downloader=pooch.HTTPDownloader(progressbar=True, timeout=30)))
+    return Path(cache.fetch(KEPT, downloader=_get))
+
+
+def _get(url: str, path: str, cache: pooch.Pooch) -> None:
+    with _LimitedFile(path, "wb") as file:
+        pooch.HTTPDownloader(progressbar=True, timeout=30)(url, file, cache)
+
+
+class _LimitedFile(io.FileIO):
+    """Refuses what an endless answer would fill the disk with."""
+
+    def write(self, content: Any) -> int:
+        """Write, unless the file would have more than LIMIT bytes: an OSError, which Pooch does not retry."""
+        if self.tell() + len(content) > LIMIT:
+            raise OSError(f"it has more than {LIMIT:,} bytes")
+        return super().write(content)
 
 
 def _unpickle(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.shared.image_decoding import SUFFIXES, ImageError, decode
 from pipeline.stages.fetch.sources import Part, RawDataset, dataset
 from pipeline.support.errors import PipelineError
+from pipeline.support.json_and_csv import FORMULA
 from pipeline.support.params_errors import joined, shortened
 
 LEFT_BY_SYSTEMS = {".DS_Store", "Icon\r", "__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini"}
@@ -78,6 +79,8 @@ def class_names(folders: dict[str, Path]) -> list[str]:
     lacking = {name: [part for part in folders if name not in found[part]] for name in names}
     if stray := [f"{name} (not in {', '.join(parts)})" for name, parts in lacking.items() if parts]:
         raise PipelineError(f"classes must be the same in all folders: {', '.join(stray)}")
+    if formulas := [name for name in names if FORMULA.match(name)]:
+        raise PipelineError(f"classes that a spreadsheet would take for formulas: {', '.join(formulas)}")
     if len(names) < 2:
         where = ", ".join(str(folder) for folder in folders.values())
         raise PipelineError(f"{where}: two or more folders, one for each class, are needed; received {names}")

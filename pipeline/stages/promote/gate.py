@@ -75,6 +75,7 @@ class Standing(BaseModel, frozen=True):
     test_accuracy: Accuracy
     model_digest: str
     split_digest: str
+    data_digest: str | None = None
     mean_validation_accuracy: Accuracy | None = None  # None: promoted before it was recorded
     seeds: int = 1
 
@@ -112,7 +113,9 @@ def judge(
         return Verdict(False, past)
     assert standing is not None
     if standing.split_digest != candidate.tags["split_digest"]:
-        reason = "the champion was scored on another split, so the two cannot be compared"
+        same_images = standing.data_digest == candidate.tags["data_digest"]
+        others = "another split" if same_images else "other images: some were added, removed or changed since"
+        reason = f"the champion was scored on {others}, so the two cannot be compared"
         return Verdict(False, f"{reason}; `make promote FORCE=1` promotes it anyway")
     what, accuracy, other = comparable(candidate, standing)
     if accuracy <= other:

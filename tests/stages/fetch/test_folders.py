@@ -153,6 +153,10 @@ def each(action: Callable[[Path], Any], paths: Iterable[Path]) -> None:
 
 PROBLEMS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda root: save(root / "train2/bird/0.png"), "in all folders: bird (not in train1, test)"),
+    (
+        lambda root: [(part / "cat").rename(part / "=cmd|' C'!A0") for part in root.iterdir()],
+        "classes that a spreadsheet would take for formulas: =cmd|' C'!A0",
+    ),
     (lambda root: each(Path.unlink, root.glob("train1/*/*.png")), "train1: no image "),
     (lambda root: each(shutil.rmtree, root.glob("*/dog")), "two or more folders, one for each"),
     (lambda root: (root / "test/two\nlines").mkdir(), "names that cannot be printed: "),

@@ -13,6 +13,7 @@ import tracemalloc
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar
@@ -104,6 +105,12 @@ class Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.strip("/")
         self.requests[path] += 1
+        if path == "endless":
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):  # the client has hung up
+                while True:
+                    self.wfile.write(bytes(2**16))
         if path == "dropping" or (path == "flaky" and self.requests[path] <= 2):
             self.close_connection = True
             return
@@ -209,6 +216,13 @@ def test_a_bad_download_is_refused(
     message = error_without_archive(downloads, f"{server}/{path}")
     assert all(reason in message for reason in reasons)
     assert Answer.requests.total() == times
+
+
+def test_an_endless_download_ends(server: str, downloads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar10, "LIMIT", 2**20)
+    message = error_without_archive(downloads, f"{server}/endless")
+    assert f"{server}/endless (it has more than 1,048,576 bytes)" in message
+    assert Answer.requests.total() == 1
 
 
 def test_every_archive_that_is_not_intact_is_named_and_a_local_one_kept(

@@ -154,6 +154,9 @@ BETTER = "is not better than the champion's"
 OTHER_SPLIT = (
     "the champion was scored on another split, so the two cannot be compared; `make promote FORCE=1`"
 )
+OTHER_IMAGES = (
+    "the champion was scored on other images: some were added, removed or changed since, so the two"
+)
 CHANCE = "is below 0.2000, chance plus promotion.margin 0.1"
 
 
@@ -163,6 +166,7 @@ CHANCE = "is below 0.2000, chance plus promotion.margin 0.1"
         (0.65, {"validation_accuracy": 0.65}, False, False, f"{BETTER} 0.6500"),
         (0.65, {"validation_accuracy": 0.9}, True, True, f"{BEST}; forced"),
         (0.65, {"split_digest": "another"}, False, False, OTHER_SPLIT),
+        (0.65, {"split_digest": "another", "data_digest": "another"}, False, False, OTHER_IMAGES),
         (0.65, {"split_digest": "another"}, True, True, f"{BEST}; forced"),
         (0.19, None, False, False, CHANCE),
         (0.19, {}, True, False, CHANCE),
