@@ -4,10 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
 PYTEST := pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+REMOTES := s3 gs azure ssh
 JUNK := quickstart .hypothesis .mypy_cache .pytest_cache .ruff_cache
 OUTS := data/raw data/download data/prepared recipes models predictions metrics evaluation selection.json diagnosis reports
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MLFLOW_DISABLE_TELEMETRY ?= true
 .DEFAULT_GOAL := help
 .PHONY: help setup check quickstart plan repro train champion promote rollback sync experiments cluster search ui serve demo \
         clean lint format test test-faults test-system test-cluster test-all system-packages audit \
@@ -16,7 +18,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
-setup: $(VENV)/made  ## make .venv from the lock, bytecode compiled
+ifneq ($(REMOTE),$(filter $(REMOTE),$(REMOTES)))
+$(error REMOTE: must be one of $(REMOTES); received $(REMOTE))
+endif
+
+setup: $(VENV)/made $(REMOTE:%=$(VENV)/%)  ## make .venv from the lock, bytecode compiled; REMOTE=s3, gs, azure or ssh for such a storage
 $(VENV)/made: requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON): set PYTHON to a Python 3.11 to 3.13"; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or \
@@ -61,7 +67,7 @@ experiments: setup  ## compare the experiments of `dvc exp run`: the settings an
 	dvc exp show --only-changed --drop '^(?!Experiment|variant|seed|split|training|.*accuracy$$)'
 
 cluster: $(VENV)/cluster  ## install Ray, for EXECUTOR=ray, on each node (docs/cluster.md)
-$(VENV)/cluster $(VENV)/demo: $(VENV)/%: $(VENV)/made requirements-%.lock
+$(addprefix $(VENV)/,cluster demo moto $(REMOTES)): $(VENV)/%: $(VENV)/made requirements-%.lock
 	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-$*.lock
 	@touch $@
 
@@ -108,7 +114,7 @@ test-cluster: $(VENV)/cluster  ## the tests of Ray: nodes that die, a search
 test-all: system-packages  ## all tests but the longest of Ray, with one quickstart for all of them
 	$(PYTEST) --numprocesses=$$(($$(nproc) + 1)) -m "not cluster"  # the tests of faults mostly wait
 
-system-packages: $(VENV)/demo $(VENV)/cluster
+system-packages: $(addprefix $(VENV)/,demo cluster s3 moto)
 	bash tests/install_system_packages.sh
 
 audit: setup  ## unsafe code, and known vulnerabilities in the locked packages
@@ -123,5 +129,7 @@ bench-full: check  ## all benchmarks, some hours
 lock: setup  ## update the locks from pyproject.toml
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
 	  --no-header --upgrade pyproject.toml -o requirements.lock
-	for group in demo cluster; do uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	for group in demo cluster $(REMOTES); do uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	  --group $$group --no-header --upgrade -c requirements.lock -o requirements-$$group.lock || exit 1; done
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --group moto \
+	  --no-header --upgrade -c requirements.lock -c requirements-s3.lock -o requirements-moto.lock

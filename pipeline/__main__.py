@@ -10,6 +10,7 @@ from importlib import import_module
 
 import click
 
+from pipeline.support import environment
 from pipeline.support.errors import one_line_errors
 
 # The module of each command, whose `main` runs it, and its line of the help.
@@ -62,6 +63,7 @@ class Pipeline(click.Group):
 @one_line_errors
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; by default the one that the process was started with."""
+    environment.complete()
     group = Pipeline("pipeline", help="CIFAR-10 from the archive to a served champion.")
     status = group.main(arguments, prog_name="python -m pipeline", standalone_mode=False)
     if isinstance(status, int) and status:

@@ -33,6 +33,8 @@ from pipeline.stages.evaluate.metrics import cross_entropy
 from pipeline.support.errors import PipelineError
 from pipeline.support.json_and_csv import without_formula
 
+IN_ASCII = str.maketrans("█▉▊▋▌▍▎▏", "#####   ")  # of a bar's blocks
+
 
 @dataclass(frozen=True)
 class Query:
@@ -171,7 +173,8 @@ def show(answers: list[dict[str, Any]]) -> None:
                 colour = "green" if name == answer.get("actual", answer["label"]) else "bright_black"
                 table.add_row(f"  {name:{width}}", Bar(1, 0, value, width=40, color=colour), f"{value:6.1%}")
             console.print(table)
-    print(bars.get(), end="")
+    utf = console.encoding.startswith("utf")
+    print(bars.get() if utf else bars.get().translate(IN_ASCII), end="")
 
 
 def save_figure(queries: list[Query], probabilities: np.ndarray, classes: list[str], path: Path) -> None:

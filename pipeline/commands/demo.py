@@ -20,7 +20,6 @@ OPTIONS = {
     "server.headless": "true",  # opens no browser, asks for no address
     "server.fileWatcherType": "none",
     "server.maxUploadSize": "50",  # MB
-    "browser.gatherUsageStats": "false",
     "client.showErrorDetails": "none",
     "client.toolbarMode": "minimal",
 }

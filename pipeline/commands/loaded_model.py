@@ -7,7 +7,6 @@ and data. Any other model must map uint8 (n, size, size, 3) to probabilities (n,
 import contextlib
 import io
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +77,6 @@ def champion_uri() -> str:
 
 def check(uri: str) -> None:
     """Raise PipelineError if MLflow has no such model."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     if uri.startswith(TRACKED):
         tracking = mlflow.get_tracking_uri()

@@ -83,10 +83,14 @@ def outdated_stages() -> Stages:
     """
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
+    from dvc.scm import SCMError
 
     busy = retry_if_exception_type(LockError)
     try:
         return Retrying(retry=busy, wait=wait_fixed(1), before_sleep=_say_once)(_outdated_stages)
+    except SCMError as error:  # a copy without git, such as an archive
+        advice = "run `git init`, or `dvc config --local core.no_scm true`"
+        raise PipelineError(f"dvc: {in_a_line(error)}: {advice}") from error
     except DvcException as error:
         raise PipelineError(f"dvc: {in_a_line(error)}") from error
 

@@ -26,7 +26,6 @@ def connect() -> None:
     host, _, port = address.rpartition(":")
     if address != "local" and not (port.isdecimal() and re.fullmatch(r"[\w.\-\[\]:]+", host)):
         raise PipelineError(f"RAY_ADDRESS: {rule}; received {address!r}")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which Ray would send to its makers
     try:
         if host:  # since Ray would wait for minutes
             socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()

@@ -2,6 +2,7 @@
 
 import random
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Collection
@@ -13,12 +14,13 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from dvc.repo import Repo
 from mlflow.entities import Run
 
 from pipeline.commands import quickstart
 from tests import projects
 from tests.called import call
-from tests.conftest import Clone
+from tests.conftest import Clone, copy_checkout
 from tests.processes import output_of, processes, wait_for
 from tests.projects import Project, keep_stages
 
@@ -52,6 +54,19 @@ def job(clone: Clone, tmp_path: Path) -> Project:
 def finished(expected: Project, tmp_path: Path) -> Project:
     """A copy of the finished quickstart with a store of its own."""
     return projects.copied(expected, tmp_path / "finished")
+
+
+def test_an_archive_without_git_is_refused_until_dvc_knows(tmp_path: Path) -> None:
+    copy_checkout(tmp_path / "project")
+    project = Project(tmp_path / "project")
+    shutil.rmtree(project.folder / ".git")
+    refusal = call(project.folder, "plan").refusal
+    assert refusal.startswith(
+        f"dvc: {project.folder} is not a git repository: run `git init`, or `dvc config"
+    )
+    project.run(*refusal.split("`")[-2].split())
+    with Repo(project.folder):  # opens, as the plan does
+        pass
 
 
 def test_what_dvc_can_restore_is_not_trained_ahead(finished: Project) -> None:

@@ -3,8 +3,6 @@
 The tags of its version say why it was chosen; those of its run, what became of it.
 """
 
-import os
-
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import ValidationError
@@ -24,7 +22,6 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> list[st
     served model does not answer as the candidate did. One promotion at a time on a machine; of two machines
     that promote at once, the last one wins.
     """
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     name = candidate.registered_name
     with mlflow_registry.one_at_a_time(name):
         champion = mlflow_registry.version_at(name, CHAMPION)
