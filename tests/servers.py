@@ -87,12 +87,24 @@ def http_server(
 
 
 @contextmanager
-def mlflow_server(folder: Path, store: str, port: int = 0) -> Iterator[str]:
-    """Run `mlflow server` on a store, its artifacts in `folder`; gives its address."""
+def mlflow_server(
+    folder: Path, store: str, port: int = 0, artifacts: str = "artifacts", **more: str
+) -> Iterator[str]:
+    """Run `mlflow server` on a store, by default with its artifacts in `folder`; gives its address."""
     command = f"{Path(sys.executable).with_name('mlflow')} server --host 127.0.0.1 --port {{port}}"
-    command += f" --workers 2 --backend-store-uri {store} --artifacts-destination {folder}/artifacts"
-    with http_server(command, "health", folder, os.environ, folder / "mlflow.log", port) as address:
+    command += f" --workers 2 --backend-store-uri {store} --artifacts-destination {artifacts}"
+    with http_server(command, "health", folder, os.environ | more, folder / "mlflow.log", port) as address:
         yield address
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[dict[str, str]]:
+    """Run an S3 server with an empty `s3://bucket`; gives the environment of its clients."""
+    command = f"{Path(sys.executable).with_name('moto_server')} -H 127.0.0.1 -p {{port}}"
+    with http_server(command, "moto-api/", folder, os.environ, folder / "s3.log") as address:
+        requests.put(f"{address}/bucket", timeout=60).raise_for_status()
+        keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
+        yield keys | {"AWS_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @contextmanager

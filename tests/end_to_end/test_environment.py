@@ -40,7 +40,7 @@ def test_the_lock_holds_every_dependency_at_an_allowed_version() -> None:
             assert locked(requirement.name, python) in requirement.specifier, text
 
 
-@pytest.mark.parametrize("group", ["demo", "cluster"])
+@pytest.mark.parametrize("group", PYPROJECT["dependency-groups"])
 def test_the_lock_of_a_group_adds_to_the_lock_and_moves_nothing_in_it(group: str) -> None:
     added = (ROOT / f"requirements-{group}.lock").read_text()
     for text in PYPROJECT["dependency-groups"][group]:

@@ -14,6 +14,7 @@ from tests.called import call
 from tests.conftest import Clone, add_environment, copy_checkout
 from tests.docs import examples
 from tests.projects import Project
+from tests.servers import s3_server
 
 QUICKSTART, ACTIVATE, TEST, REPRO = README = examples("README.md", "bash", count=4)
 QUEUE, COMPARE, CLASSIFY, DEMO, SHARE = USING = examples("docs/using.md", "bash", count=5)
@@ -30,26 +31,40 @@ assert {ACTIVATE, CLASSIFY, SHARE} | NOT_RUN_HERE.keys() == {*README, *USING}
 ME = {f"GIT_{who}_{what}": "me@here" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
-@pytest.fixture(scope="module")
-def received(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+def share(clone: Clone, folder: Path, command: str, **more: str) -> Clone:
     """A clone of a repository in which the quickstart's params.yaml is the job's, after `dvc pull`.
 
-    Its MLflow store is empty: what it has was pushed to a folder.
+    Its MLflow store is empty: what it has was pushed by this command.
     """
-    folder, quickstart = tmp_path_factory.mktemp("share"), clone.folder / "quickstart"
+    quickstart = clone.folder / "quickstart"
     sender, receiver = Clone(folder / "sender"), Clone(folder / "receiver")
     copy_checkout(sender.folder)
     shutil.copy(PARAMS, sender.folder / "params.yaml")
     shutil.copy(quickstart / "dvc.lock", sender.folder)
     shutil.copytree(quickstart / ".dvc/cache", sender.folder / ".dvc/cache")
     sender.run("git", "add", "--all")
-    share = SHARE.replace("s3://bucket/path", str(folder / "storage"))
-    sender.run("bash", "-euc", share, more=ME)
+    sender.run("bash", "-euc", command, more=ME | more)
     receiver.folder.mkdir()
     receiver.run("git", "clone", "--quiet", str(sender.folder), ".")
-    receiver.run("dvc", "pull")
+    receiver.run("dvc", "pull", more=more)
+    return receiver
+
+
+@pytest.fixture(scope="module")
+def received(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """Such a clone, pulled from a folder."""
+    folder = tmp_path_factory.mktemp("share")
+    receiver = share(clone, folder, SHARE.replace("s3://bucket/path", str(folder / "storage")))
     add_environment(receiver.folder)
     return receiver
+
+
+@pytest.mark.system
+def test_results_are_shared_through_s3_as_it_is_printed(clone: Clone, tmp_path: Path) -> None:
+    with s3_server(tmp_path) as s3:
+        receiver = share(clone, tmp_path, SHARE, **s3)
+    report = "reports/report.md"
+    assert (receiver.folder / report).read_bytes() == (clone.folder / "quickstart" / report).read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A tracking server on Postgres: runs and promotions through it, faults of it, and a dump of its database."""
+"""A tracking server on Postgres and S3: runs, promotions, its faults, and a dump of its database."""
 
 import signal
 import subprocess
@@ -17,7 +17,7 @@ from tests.called import call
 from tests.conftest import Clone
 from tests.processes import output_of, wait_for
 from tests.projects import NAME, Project
-from tests.servers import POSTGRES, free_port, mlflow_server, postgres
+from tests.servers import POSTGRES, free_port, mlflow_server, postgres, s3_server
 
 EPOCHS = 10
 TRAIN = ("python", "-m", "pipeline", "train", *NAME.split("-"))
@@ -26,15 +26,18 @@ SEEDS = [f"batchnorm-{seed}" for seed in range(8)]
 
 @dataclass
 class Server:
-    """An `mlflow server` that stops and starts, always on the same port; its database keeps running."""
+    """An `mlflow server` that stops and starts, always on the same port; its database and S3 keep running."""
 
     folder: Path
     database: str
+    s3: dict[str, str]
     port: int = field(default_factory=free_port)
     running: ExitStack = field(default_factory=ExitStack)
 
     def start(self) -> None:
-        self.running.enter_context(mlflow_server(self.folder, self.database, self.port))
+        artifacts = "s3://bucket/mlflow"  # as in docs/cluster.md
+        starting = mlflow_server(self.folder, self.database, self.port, artifacts, **self.s3)
+        self.running.enter_context(starting)
 
     @property
     def uri(self) -> dict[str, str]:
@@ -44,8 +47,9 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as database:
-        made = Server(tmp_path_factory.mktemp("server"), database)
+    folder = tmp_path_factory.mktemp("server")
+    with postgres(tmp_path_factory.mktemp("postgres")) as database, s3_server(folder) as s3:
+        made = Server(folder, database, s3)
         made.start()
         with made.running:
             yield made
