@@ -21,7 +21,7 @@ def read_probabilities(files: ModelFiles, part: str, views: str | None = None) -
     if stored.shape != shape or not ((stored >= 0) & (stored <= 1)).all():
         raise PipelineError(
             f"{files.predictions / name}.npy: expected probabilities {shape}; received {stored.dtype} "
-            f"{stored.shape}: run `dvc repro predict@{files.name}`"
+            f"{stored.shape}: run `dvc repro` to make it again"
         )
     return stored
 
