@@ -30,6 +30,7 @@ $(VENV)/made: requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
+	$(BIN)/dvc config --local core.site_cache_dir '$(CURDIR)/.dvc/tmp/site'  # not /var/tmp/dvc, where others write
 	@touch $@
 
 check: setup  ## check params.yaml

@@ -80,9 +80,13 @@ def lay_out(folder: Path, params: str) -> None:
     for name in ("dvc.yaml", ".dvcignore", "data/images/.gitkeep"):
         shutil.copy(name, folder / name)
     (folder / "params.yaml").write_text(params)
-    if not (folder / ".dvc").is_dir():
-        from dvc.repo import Repo
+    from dvc.config import Config
+    from dvc.repo import Repo
 
+    dvc = folder.absolute() / ".dvc"
+    if not dvc.is_dir():
         logging.getLogger("dvc").setLevel(logging.WARNING)  # or it reports this
         Repo.init(str(folder), no_scm=True).close()
+    with Config(str(dvc)).edit("local") as config:
+        config["core"]["site_cache_dir"] = str(dvc / "tmp/site")  # as `make setup`
     shutil.copytree(".dvc/plots", folder / ".dvc/plots", dirs_exist_ok=True)

@@ -4,12 +4,16 @@ import logging
 import os
 import re
 import socket
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import ray
+from ray._private import ray_constants
 from tenacity import Retrying, stop_after_attempt
 
 from pipeline import params
+from pipeline.support import own_folder
 from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.paths import PARAMS
 
@@ -20,29 +24,45 @@ STARTS = 3  # attempts to start Ray here; each has Ray's own 15 seconds (2.60), 
 
 
 def connect() -> None:
-    """Join the cluster at RAY_ADDRESS, or start one on this machine. Raises PipelineError if none answers."""
+    """Join the cluster at RAY_ADDRESS, or start one that only this machine and user reach.
+
+    Raises PipelineError if none answers.
+    """
     address = os.environ.get("RAY_ADDRESS", "local")
     rule = "must be the HOST:PORT of a cluster that this machine has joined with `ray start`"
     host, _, port = address.rpartition(":")
     if address != "local" and not (port.isdecimal() and re.fullmatch(r"[\w.\-\[\]:]+", host)):
         raise PipelineError(f"RAY_ADDRESS: {rule}; received {address!r}")
+    options: dict[str, Any] = {"runtime_env": {"py_modules": [str(PACKAGE)]}} | ({} if host else alone())
     try:
         if host:  # since Ray would wait for minutes
             socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
         for attempt in Retrying(stop=stop_after_attempt(1 if host else STARTS), reraise=True):
             with attempt:
                 ray.shutdown()
-                ray.init(
-                    address,
-                    runtime_env={"py_modules": [str(PACKAGE)]},
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
+                hide_token()
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+                hide_token()
     except Exception as error:  # Ray raises almost anything
         if not host:
             raise PipelineError(f"ray: does not start on this machine: {in_a_line(error)}") from error
         reason = f"no answer from {address}, or this machine has not joined it with `ray start`"
         raise PipelineError(f"RAY_ADDRESS: {reason}: {in_a_line(error)}") from error
+
+
+def alone() -> dict[str, Any]:
+    """The options of a Ray that listens on 127.0.0.1 alone, with a folder that is this user's."""
+    ray_constants.ENABLE_RAY_CLUSTER = False  # or Ray (2.60) takes another address of this machine
+    return {} if "RAY_TMPDIR" in os.environ else {"_temp_dir": str(own_folder.temporary("ray"))}
+
+
+def hide_token() -> None:
+    """Keep other users from reading the token that Ray (2.60) makes for its calls, with the mode 0644."""
+    with suppress(OSError, RuntimeError):  # a home that is unknown or read-only, where Ray makes none
+        token = Path("~/.ray/auth_token").expanduser()
+        token.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        token.parent.chmod(0o700)
+        token.chmod(0o600)
 
 
 def check_room(cpus: float, gpus: float, memory: float) -> int:

@@ -18,7 +18,7 @@ from ray.util.queue import Queue
 
 from pipeline.running.job import Job
 from pipeline.running.view import Epoch
-from pipeline.support import job_results, mlflow_store
+from pipeline.support import job_results, mlflow_store, own_folder
 from pipeline.support.digests import digest_of, file_digest
 from pipeline.support.errors import PipelineError, one_line
 from pipeline.support.paths import PREPARED
@@ -81,8 +81,7 @@ def share_data() -> tuple[str, Data]:
 
 def prepared(digest: str, data: Data) -> Path:
     """The folder of the prepared data, fetched first if this machine has no complete copy."""
-    folder = Path(tempfile.gettempdir()) / f"pipeline-data-{os.getuid()}" / digest
-    folder.parent.mkdir(mode=0o700, exist_ok=True)
+    folder = own_folder.temporary("pipeline-data") / digest
     with FileLock(folder.with_suffix(".lock")):
         if data_digest(folder) != digest:
             shutil.rmtree(folder, ignore_errors=True)

@@ -4,15 +4,14 @@ A stage may outlive a killed `dvc`; the next `dvc repro` must not run the same s
 """
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
 from filelock import FileLock, Timeout
 
+from pipeline.support import own_folder
 from pipeline.support.digests import digest_of
 from pipeline.support.paths import LOCKS
 
@@ -43,7 +42,7 @@ def locked(name: str) -> Iterator[None]:
 @contextmanager
 def locked_on_this_machine(name: str) -> Iterator[None]:
     """Hold a lock that all processes of this user share, in any folder."""
-    with FileLock(Path(tempfile.gettempdir()) / f"pipeline-{os.getuid()}-{digest_of(name)[:16]}.lock"):
+    with FileLock(own_folder.cache() / f"{digest_of(name)[:16]}.lock"):
         yield
 
 

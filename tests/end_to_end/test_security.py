@@ -13,9 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
+from dvc.repo import Repo
 
 from tests import projects
-from tests.conftest import ROOT, Clone, git
+from tests.conftest import BIN, ROOT, Clone, git
 from tests.servers import answering, answers, free_port, server
 
 # What listens where
@@ -150,6 +151,20 @@ def test_no_secret_is_in_the_store_the_artifacts_or_the_output(observed: Observe
 def test_nothing_is_unpickled_by_any_stage_or_the_served_model(observed: Observed) -> None:
     assert observed.unpickled.split("]")[-1] == " builtins print\n"
     assert observed.unpickled.count("\n") == 1
+
+
+def test_dvc_keeps_what_it_unpickles_in_the_checkout(tmp_path: Path) -> None:
+    """As `make setup` sets it, and for the quickstart; also in a copy without git."""
+    shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("config.local", "tmp"))
+    shutil.copy(ROOT / "requirements.lock", tmp_path)
+    make = ["make", "--dry-run", "--always-make", "--file", str(ROOT / "Makefile"), "setup"]
+    printed = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    (line,) = [line for line in printed.splitlines() if "site_cache_dir" in line]
+    subprocess.run(line.replace(".venv/bin", str(BIN)), shell=True, cwd=tmp_path, check=True)
+    quick = projects.make(tmp_path / "quickstart", projects.small_params()).folder
+    for folder in (tmp_path, quick):
+        with Repo(str(folder), uninitialized=True) as repo:
+            assert repo.site_cache_dir.startswith(f"{folder}/.dvc/tmp/site/")
 
 
 # make audit

@@ -51,6 +51,22 @@ def test_the_driver_imports_no_tensorflow(tmp_path: Path) -> None:
     assert Project(tmp_path).run("python", "-c", code, PYTHONPATH=str(ROOT)) == "False\n"
 
 
+ALONE = """
+import psutil
+from pipeline.running import ray_connection
+ray_connection.connect()
+here = psutil.Process()
+sockets = [found for one in [here, *here.children(recursive=True)] for found in one.net_connections()]
+print(*sorted({found.laddr.ip for found in sockets if found.status == psutil.CONN_LISTEN}))
+"""
+
+
+def test_ray_alone_listens_on_this_machine_and_only_its_user_reads_its_token(tmp_path: Path) -> None:
+    printed = Project(tmp_path).run("python", "-c", ALONE, PYTHONPATH=str(ROOT), HOME=str(tmp_path))
+    assert printed == "127.0.0.1 ::ffff:127.0.0.1\n"
+    assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o077 == 0
+
+
 def test_nodes_train_what_this_machine_trains_and_the_driver_logs_what_they_cannot(
     clone: Clone, nodes: Nodes, tmp_path: Path
 ) -> None:

@@ -1,7 +1,6 @@
 """Promotions at once, on one machine and on two. `test_tracking_server` has trainings at once."""
 
 import os
-import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def promoted_at_once(store: Path, *candidates: tuple[int, float], machines: int)
     for number, (seed, accuracy) in enumerate(candidates):
         locks, (ours, theirs) = store / f"machine{number % machines}", worker.CONTEXT.Pipe()
         locks.mkdir(exist_ok=True)
-        variables = {"TMPDIR": str(locks), "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
+        variables = {"XDG_CACHE_HOME": str(locks), "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
         arguments = (theirs, variables, store / f"process{number}", seed, accuracy)
         worker.CONTEXT.Process(target=promote_when_told, args=arguments, daemon=True).start()
         theirs.close()  # or `recv` would wait for ever if the process dies
@@ -47,7 +46,6 @@ def promote_when_told(
     connection: Connection, variables: dict[str, str], folder: Path, seed: int, accuracy: float
 ) -> None:
     os.environ |= variables
-    tempfile.tempdir = None  # but TMPDIR
     serving_check.new_process = this_process
     candidate = new_candidate(folder, seed, accuracy)
     connection.send("ready")
