@@ -10,7 +10,7 @@ import click
 
 from pipeline.commands import loaded_model
 from pipeline.params import Params
-from pipeline.support import mlflow_registry, mlflow_store
+from pipeline.support import mlflow_aliases, mlflow_store
 from pipeline.support.locks import SingleInstance
 
 
@@ -19,6 +19,4 @@ def main() -> None:
     """Load the previous champion and swap the aliases."""
     name = Params.read().data.dataset
     mlflow_store.check()
-    if mlflow_registry.version_at(name, mlflow_registry.PREVIOUS) is not None:
-        loaded_model.load_model(f"models:/{name}@{mlflow_registry.PREVIOUS}")
-    print(mlflow_registry.rollback(name))
+    print("\n".join(mlflow_aliases.rollback(name, check=loaded_model.load_model)))

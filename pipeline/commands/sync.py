@@ -18,7 +18,7 @@ from pipeline.params import Params
 from pipeline.running.complete_run import complete_run
 from pipeline.shared.selection import read_selection
 from pipeline.stages.promote.stage import promote_selection
-from pipeline.support import mlflow_outputs, mlflow_runs, mlflow_store
+from pipeline.support import mlflow_aliases, mlflow_outputs, mlflow_runs, mlflow_store
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.mlflow_registry import CHAMPION, version_at
@@ -43,6 +43,8 @@ def synchronize() -> None:
     done += [f"{name}: ended its run, which was killed" for name in mlflow_runs.end_killed(experiment)]
     removed = remove_leftovers(all_models(), params.variants)
     done += [f"{path}: removed, since params.yaml does not name it" for path in removed]
+    with mlflow_aliases.one_at_a_time(experiment):
+        done += mlflow_aliases.settle(experiment)
     if SELECTION.is_file() and version_at(experiment, CHAMPION) is None:
         done += promote_selection(read_selection(), params)
     if mlflow_outputs.CARD.is_file():

@@ -1,20 +1,15 @@
 """A registered model of MLflow: its versions, its two aliases and its history.
 
-The version with the alias `champion` is served; `previous` was champion before it. The history is kept as
-tags of the registered model, since MLflow shows nothing of a deleted version. A model is known by the SHA-256
-of its file, which all its versions have as a tag.
+The version with the alias `champion` is served; `previous` was champion before it. mlflow_aliases.py moves
+them. The history is kept as tags of the registered model, since MLflow shows nothing of a deleted version. A
+model is known by the SHA-256 of its file, which all its versions have as a tag.
 """
 
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from pydantic import BaseModel, ValidationError
-from tenacity import Retrying, retry_if_exception, stop_after_attempt
-
-from pipeline.support.errors import PipelineError
-from pipeline.support.locks import locked_on_this_machine
 
 CHAMPION, PREVIOUS = "champion", "previous"  # aliases
 DIGEST = "model_digest"  # the tag of a version that names its model
@@ -100,36 +95,6 @@ def complete_history(champion: ModelVersion) -> None:
         by_hand = "its alias was set by hand"
         why = by_hand if digest in known else champion.tags.get("promotion", by_hand)
         note_champion(champion, why)
-
-
-def set_alias(name: str, alias: str, version: str) -> None:
-    """Give an alias to a version.
-
-    MLflow (3.17) fails if another machine creates the alias at the same moment, so it is tried again.
-    """
-    collided = retry_if_exception(lambda error: getattr(error, "error_code", "") == "BAD_REQUEST")
-    for attempt in Retrying(retry=collided, stop=stop_after_attempt(3), reraise=True):
-        with attempt:
-            mlflow.MlflowClient().set_registered_model_alias(name, alias, version)
-
-
-def one_at_a_time(name: str) -> AbstractContextManager[None]:
-    """Hold a lock against other promotions and rollbacks of this user on this machine."""
-    return locked_on_this_machine(f"{mlflow.get_tracking_uri()} {name}")
-
-
-def rollback(name: str) -> str:
-    """Swap champion and previous. Raises PipelineError unless there are both."""
-    with one_at_a_time(name):
-        champion, previous = version_at(name, CHAMPION), version_at(name, PREVIOUS)
-        if champion is None or previous is None:
-            missing = CHAMPION if champion is None else PREVIOUS
-            raise PipelineError(f"registered model {name!r} has no version with the alias {missing!r}")
-        complete_history(champion)
-        set_alias(name, CHAMPION, previous.version)
-        set_alias(name, PREVIOUS, champion.version)
-        note_champion(previous, f"rolled back from version {champion.version}")
-    return f"{name}: version {previous.version} is champion again, version {champion.version} is previous"
 
 
 def _tags(name: str) -> dict[str, str]:

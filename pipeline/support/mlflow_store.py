@@ -7,7 +7,9 @@ missing. So the stages check the store before they open it.
 import logging
 import os
 import re
+import socket
 from contextlib import chdir, suppress
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +20,7 @@ from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.db.utils import _get_schema_version, _verify_schema
 from mlflow.store.tracking import DEFAULT_TRACKING_URI
 from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.rest_utils import http_request
 
 from pipeline.support.errors import PipelineError, in_a_line
@@ -92,7 +95,7 @@ def _check_uri(uri: str, variable: str) -> None:
 
 
 def _check_database(uri: str, variable: str) -> None:
-    with locked_on_this_machine(uri):  # while one process creates the store, the others wait
+    with locked_on_this_machine(same_store(uri, variable)):  # while one creates the store, the others wait
         if revision(uri, variable) is None:
             create(uri, variable)
         try:
@@ -104,6 +107,28 @@ def _check_database(uri: str, variable: str) -> None:
 def is_database(uri: str) -> bool:
     """Whether a tracking URI names a database, and not a server or a folder."""
     return uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES
+
+
+def same_store(uri: str, variable: str = TRACKING) -> str:
+    """One name for all spellings of a store's address, such as a relative path or `localhost`."""
+    if is_database(uri):
+        url = database_url(uri, variable)
+        if url.get_backend_name() == "sqlite":
+            return f"sqlite {Path(url.database or '').resolve()}"
+        return f"{url.get_backend_name()} {_same_host(url.host)} {url.port} {url.database}"
+    parts = urlsplit(uri)
+    if parts.scheme in {"http", "https"}:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return f"http {_same_host(parts.hostname)} {port} {parts.path.rstrip('/')}"
+    return str(Path(local_file_uri_to_path(uri)).resolve())
+
+
+def _same_host(name: str | None) -> str:
+    """A host's name; `localhost` for all names of this machine."""
+    name = (name or "localhost").lower().rstrip(".")
+    with suppress(ValueError):
+        return "localhost" if ip_address(name).is_loopback else ip_address(name).compressed
+    return "localhost" if name == socket.gethostname().lower() else name
 
 
 def database_url(uri: str, variable: str = TRACKING) -> sqlalchemy.URL:

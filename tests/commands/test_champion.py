@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline.stages.promote import serving_check
-from pipeline.support import mlflow_registry
+from pipeline.support import mlflow_aliases
 from tests.called import call, this_process
 from tests.conftest import Clone
 from tests.projects import Project, copied
@@ -82,10 +82,12 @@ def test_what_is_said_is_what_is_served(job: Project) -> None:
     assert "version 1 is champion again" in say(job, "rollback")
     assert "UTC: rolled back from version 2\n" in say(job, "champion")
     assert say(job, "promote") == "digits: version 1 stays champion: it is the same model\n"
-    mlflow_registry.set_alias(NAME, "champion", "2")
+    mlflow_aliases.set_alias(NAME, "champion", "2")
     assert "since an unknown time: its alias was set by hand\n" in say(job, "champion")
+    mended = "digits: version 1 is previous, since version 2 was also champion"
+    assert say(job, "sync").startswith(f"sync: {mended}\n")
     assert say(job, "sync").startswith("sync: nothing was missing\n")
-    assert "`make promote FORCE=1` makes it champion again" in say(job, "promote")
+    assert "`make rollback` makes it champion again" in say(job, "promote")
     assert "UTC: its alias was set by hand\n" in say(job, "champion")
 
 

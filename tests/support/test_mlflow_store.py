@@ -121,6 +121,26 @@ def test_a_relative_address_names_the_same_store_in_every_folder(
     assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/mlflow.db?timeout=60"
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("sqlite:///mlflow.db", "sqlite:///{here}/mlflow.db?timeout=60"),
+        ("sqlite:///link/mlflow.db", "sqlite+pysqlite:///mlflow.db"),
+        ("http://localhost:5000", "http://127.0.0.1:5000/"),
+        ("https://Tracking.example/mlflow/", "https://tracking.example:443/mlflow"),
+        ("postgresql://a:b@localhost/mlflow", "postgresql+psycopg2://[::1]/mlflow?user=a"),
+        ("mlruns", "file://{here}/mlruns"),
+    ],
+)
+def test_all_spellings_of_one_store_are_one_lock(workplace: Path, one: str, other: str) -> None:
+    Path("link").symlink_to(workplace)
+    other = other.format(here=workplace)
+    assert mlflow_store.same_store(one) == mlflow_store.same_store(other)
+    for change in (("mlflow", "second"), ("mlruns", "second"), (":5000", ":5001")):
+        if change[0] in one:
+            assert mlflow_store.same_store(one) != mlflow_store.same_store(other.replace(*change))
+
+
 def test_an_upgraded_store_has_its_runs_and_its_champion_and_takes_new_ones(old: str) -> None:
     """As docs/upkeep.md says."""
     CliRunner().invoke(mlflow.db.commands, ["upgrade", old], catch_exceptions=False)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pipeline.stages.promote import serving_check
 from pipeline.stages.promote.gate import Candidate, Standing, judge
 from pipeline.stages.promote.registration import is_version_of, register
-from pipeline.support import mlflow_registry
+from pipeline.support import mlflow_aliases, mlflow_registry
 from pipeline.support.mlflow_registry import CHAMPION, PREVIOUS
 
 
@@ -23,13 +23,15 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> list[st
     that promote at once, the last one wins.
     """
     name = candidate.registered_name
-    with mlflow_registry.one_at_a_time(name):
+    with mlflow_aliases.one_at_a_time(name):
+        lines = mlflow_aliases.settle(name)
         champion = mlflow_registry.version_at(name, CHAMPION)
         if champion is not None:
             mlflow_registry.complete_history(champion)
             if champion.tags.get(mlflow_registry.DIGEST) == candidate.digest:
-                return [refresh(candidate, champion)]
-        standing, lines = described_by(champion)
+                return [*lines, refresh(candidate, champion)]
+        standing, complaints = described_by(champion)
+        lines += complaints
         verdict = judge(candidate, standing, past_of(candidate) if champion else None, margin, force)
         if not verdict.accepted:
             tag_run(candidate, f"refused: {verdict.reason}")
@@ -37,10 +39,7 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> list[st
         if candidate.run_id is None:
             return [*lines, without_run(candidate)]
         version = servable_version(candidate, verdict.reason)
-        if champion is not None:
-            mlflow_registry.set_alias(name, PREVIOUS, champion.version)
-        mlflow_registry.set_alias(name, CHAMPION, version.version)
-        mlflow_registry.note_champion(version, verdict.reason)
+        mlflow_aliases.make_champion(version, verdict.reason)
         tag_run(candidate, f"version {version.version}: {verdict.reason}")
         return [*lines, f"{name}: version {version.version} is champion: {verdict.reason}"]
 
@@ -59,7 +58,7 @@ def refresh(candidate: Candidate, champion: ModelVersion) -> str:
     change = "registered again, since its files are not intact" if served_alike else "served in another way"
     reason = f"the same model as version {champion.version}, {change}"
     version = servable_version(candidate, reason)
-    mlflow_registry.set_alias(name, CHAMPION, version.version)
+    mlflow_aliases.set_alias(name, CHAMPION, version.version)
     tag_run(candidate, f"version {version.version}: {reason}")
     return f"{name}: version {version.version} is champion: {reason}"
 

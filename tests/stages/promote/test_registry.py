@@ -1,10 +1,12 @@
 """The gate, the two aliases, the history and the tags of a version, with a real store."""
 
+import itertools
 import re
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -22,7 +25,7 @@ from pipeline.core.backend import keras
 from pipeline.stages.promote import packaging, promotion, serving_check
 from pipeline.stages.promote.gate import Candidate, Standing, judge
 from pipeline.stages.promote.registration import is_version_of
-from pipeline.support import mlflow_registry
+from pipeline.support import mlflow_aliases, mlflow_registry
 from pipeline.support.digests import file_digest
 from pipeline.support.errors import PipelineError
 from tests.called import call, this_process
@@ -316,7 +319,7 @@ def test_rollback_without_an_alias_is_an_error(name: str, alias: str) -> None:
     if name == NAME:
         mlflow.MlflowClient().delete_registered_model_alias(NAME, alias)
     with pytest.raises(PipelineError, match=f"'{name}' has no version with the alias '{alias}'$"):
-        mlflow_registry.rollback(name)
+        mlflow_aliases.rollback(name, str)
 
 
 def test_rollback_to_a_version_that_cannot_be_loaded_is_refused(store: Registry, workplace: Path) -> None:
@@ -348,12 +351,12 @@ def test_champion_is_there_at_every_moment_of_a_forced_promotion_and_a_rollback(
         assert "version 1 is champion" in promote(replace(store.first, run_id=new_run()), force=True)
         assert aliases() == {"champion": "1", "previous": "2"}
         wait_for(lambda: "1" in seen)
-        rolled_back = mlflow_registry.rollback(NAME)
+        rolled_back = mlflow_aliases.rollback(NAME, str)
     finally:
         done.set()
         watcher.join()
     assert not missing
-    assert rolled_back == f"{NAME}: version 2 is champion again, version 1 is previous"
+    assert rolled_back == [f"{NAME}: version 2 is champion again, version 1 is previous"]
     assert seen == {"1", "2"}
     assert aliases() == {"champion": "2", "previous": "1"}
     assert len(versions()) == before  # a model that is a version already is not registered again
@@ -378,15 +381,16 @@ STORIES = [  # steps, what the last one says, the champion and `previous` after 
     ("rollback, promote B", f"its version 2 was champion before; {BACK}", "A", "B", "BA"),
     ("rollback, promote B, force B", "is champion: .*; forced", "B", "A", "AB"),
     ("rollback, promote C", "is champion: .*; the champion before it had 0.6000", "C", "A", "BAC"),
-    ("alias A, promote B", f"its version 2 was champion before; {FORCED}", "A", "A", "BA"),
-    ("alias A, delete B, promote B", f"its version 2 was deleted; {FORCED}", "A", "A", "BA"),
+    ("alias A, promote B", f"its version 2 was champion before; {BACK}", "A", "B", "BA"),
+    ("alias A, rollback", "version 2 is champion again, version 1 is previous", "B", "A", "AB"),
+    ("alias A, delete B, promote B", f"its version 2 was deleted; {FORCED}", "A", None, "BA"),
     ("alias A, delete B, force B", "version 3 is champion: .*; forced", "B", "A", "AB"),
     ("delete B, promote B", "version 3 is champion: .*; there was no champion before it", "B", "A", "AB"),
     ("promote A", f"its version 1 was champion before; {BACK}", "B", "A", "AB"),
     ("force A, promote B", f"its version 2 was champion before; {BACK}", "A", "B", "BA"),
     ("force A, promote B, rollback, promote A", f"its version 1 was champion .*; {BACK}", "B", "A", "AB"),
     ("crash C, promote C", "version 3 stays champion: it is the same model", "C", "B", "ABC"),
-    ("crash C, promote C, alias B, promote C", f"its version 3 was champion .*; {FORCED}", "B", "B", "ACB"),
+    ("crash C, promote C, alias B, promote C", f"its version 3 was champion .*; {BACK}", "B", "C", "ACB"),
     ("crash C, rollback, promote C", f"its version 3 was champion before; {BACK}", "B", "C", "ACB"),
     ("untested C, promote C", "version 3 is champion", "C", "B", "ABC"),
     ("untested C, delete C, promote C", f"its version 3 was deleted; {FORCED}", "B", "A", "AB"),
@@ -403,7 +407,7 @@ def act(store: Registry, step: str) -> str:
     client, candidate = mlflow.MlflowClient(), getattr(store, NAMES.get(model, "first"))
     found = [str(version.version) for version in mlflow_registry.versions(NAME, candidate.digest)]
     if what == "rollback":
-        return mlflow_registry.rollback(NAME)
+        return "\n".join(mlflow_aliases.rollback(NAME, str))
     if what in {"promote", "force"}:
         return promote(candidate, force=what == "force")
     if what == "alias":
@@ -412,7 +416,7 @@ def act(store: Registry, step: str) -> str:
         for number in found:
             client.delete_model_version(NAME, number)
     else:
-        broken = (mlflow_registry, "note_champion") if what == "crash" else (serving_check, "check")
+        broken = (mlflow_aliases, "note_champion") if what == "crash" else (serving_check, "check")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(*broken, interrupt)
             with pytest.raises(KeyboardInterrupt):
@@ -426,14 +430,78 @@ def interrupt(*_: Any) -> None:
 
 @pytest.mark.parametrize(("steps", "says", "champion", "previous", "history"), STORIES)
 def test_a_persons_decision_stands(
-    store: Registry, steps: str, says: str, champion: str, previous: str, history: str
+    store: Registry, steps: str, says: str, champion: str, previous: str | None, history: str
 ) -> None:
     letters = {getattr(store, name).digest: letter for letter, name in NAMES.items()}
     said = [act(store, step) for step in steps.split(", ")]
     assert re.search(says, said[-1])
     stand = {alias: letters[version(int(number)).tags["model_digest"]] for alias, number in aliases().items()}
-    assert stand == {"champion": champion, "previous": previous}
+    assert stand == {"champion": champion} | ({"previous": previous} if previous else {})
     assert "".join(letters[digest] for digest in mlflow_registry.history(NAME)) == history
+
+
+@contextmanager
+def interrupted_at(number: int) -> Iterator[None]:
+    """This write to the store's database raises KeyboardInterrupt, and nothing of its transaction is kept."""
+    writes = iter(range(1, number + 1))
+
+    def count(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith(("INSERT", "UPDATE", "DELETE")) and next(writes, None) == number:
+            raise KeyboardInterrupt
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", count)
+    try:
+        yield
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", count)
+
+
+@pytest.mark.parametrize(
+    ("step", "before", "after"),
+    [
+        pytest.param("promote C", "BA AB", "CB ABC", marks=pytest.mark.faults),
+        ("force A", "BA AB", "AB BA"),
+        ("rollback", "BA AB", "AB BA"),
+    ],
+)
+def test_a_promotion_or_rollback_that_is_interrupted_is_completed_or_undone(
+    store: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, before: str, after: str
+) -> None:
+    """At each of its writes. The states are the models that are champion and previous, and the history."""
+    letters = {getattr(store, name).digest: letter for letter, name in NAMES.items()}
+
+    def stand() -> str:
+        found = (version(int(aliases()[alias])) for alias in ("champion", "previous"))
+        models = [[one.tags["model_digest"] for one in found], mlflow_registry.history(NAME)]
+        return " ".join("".join(letters[digest] for digest in digests) for digests in models)
+
+    seen = list[str]()
+    for number in itertools.count(1):
+        shutil.copy(store.folder / "mlflow.db", tmp_path / f"{number}.db")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / f'{number}.db'}")
+        assert stand() == before
+        with suppress(KeyboardInterrupt), interrupted_at(number):
+            act(store, step)
+            break
+        mlflow_aliases.settle(NAME)
+        seen.append(stand())
+        if seen[-1] == before:
+            act(store, step)
+        assert stand() == after
+        assert mlflow_aliases.settle(NAME) == []
+        assert mlflow_aliases.MOVE not in mlflow.MlflowClient().get_registered_model(NAME).tags
+    assert stand() == after
+    assert set(seen) == {before, after}
+
+
+def test_an_alias_that_a_person_moved_after_an_interruption_stands(store: Registry) -> None:
+    act(store, "crash C")
+    act(store, "alias A")
+    mlflow_aliases.set_alias(NAME, "previous", "3")
+    assert mlflow_aliases.settle(NAME) == []
+    assert aliases() == {"champion": "1", "previous": "3"}
+    mlflow.MlflowClient().set_registered_model_tag(NAME, mlflow_aliases.MOVE, "damaged")
+    assert mlflow_aliases.settle(NAME) == []
 
 
 def test_the_champion_served_in_another_way_is_a_new_version_but_no_promotion(store: Registry) -> None:
@@ -495,7 +563,7 @@ def test_an_alias_that_another_machine_creates_at_that_moment_is_set_again(
         real(*arguments)
 
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", collide)
-    mlflow_registry.set_alias(NAME, mlflow_registry.CHAMPION, "1")
+    mlflow_aliases.set_alias(NAME, mlflow_registry.CHAMPION, "1")
     assert aliases()["champion"] == "1"
     with pytest.raises(MlflowException, match="UNIQUE"):
-        mlflow_registry.set_alias(NAME, mlflow_registry.CHAMPION, "2")
+        mlflow_aliases.set_alias(NAME, mlflow_registry.CHAMPION, "2")
