@@ -97,6 +97,8 @@ class Variant(Section):
     batch_size: int = Field(gt=0)
     epochs: int = Field(gt=0)
     training_images: int | None = Field(default=None, gt=0)
+    augmentation: list[Named] | None = Field(default=None, min_length=1)
+    class_weight: Literal["balanced"] | None = None
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     early_stopping: EarlyStopping | None = None
     reduce_learning_rate: ReduceLearningRate | None = None

@@ -1,63 +1,100 @@
-"""A variant's model: a network of networks.py as Keras's own configuration, checked."""
+"""A variant's model as Keras's own configuration, checked: a network of networks.py after random layers."""
 
 import inspect
 import json
+from collections.abc import Sequence
 from copy import deepcopy
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from pipeline.core.backend import keras
-from pipeline.core.variant import Network
+from pipeline.core.variant import Named, Network
 from pipeline.stages.recipes import networks
-from pipeline.stages.train.augmentation import is_training_only
+from pipeline.stages.recipes.keras_objects import by_name, check_arguments, keras_object
+from pipeline.stages.train.augmentation import Augmentation, Cutout, RandomShift, is_training_only
 from pipeline.stages.train.initial_weights import WHITENING, set_whitening
 from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.params_errors import shortened
 
 INPUTS = "inputs"  # the first parameter of a network that is a function of a tensor
 OUTPUT = "probabilities"  # the name of the last layer
-NOT_IN_PARAMS = {INPUTS, "name", "kwargs"}  # parameters that params.yaml does not set
+# Keras's layers that change images at random and keep their labels, and ours.
+RANDOM_LAYERS = by_name(
+    kind
+    for name, kind in [*vars(keras.layers).items(), ("RandomShift", RandomShift), ("RandomCutout", Cutout)]
+    if name.startswith("Rand") or name == "AugMix"
+)
 
 
-def build(network: Network, image_shape: list[int], classes: int, name: str) -> keras.Model:
+def build(
+    network: Network, image_shape: list[int], classes: int, name: str, random_layers: Sequence[Any] = ()
+) -> keras.Model:
     """A new model from uint8 images (n, *image_shape) to float32 probabilities (n, classes).
 
-    Scaling by 1/255 is its first layer, so callers pass plain pixels.
+    Scales by 1/255, after the random layers, so callers pass plain pixels.
     """
     function = getattr(networks, network.name)
-    inputs = keras.Input(image_shape, dtype="uint8")
-    scale = keras.layers.Rescaling(1 / 255)
+    augmentation = [Augmentation(list(random_layers))] if random_layers else []
+    first = [keras.Input(image_shape, dtype="uint8"), *augmentation, keras.layers.Rescaling(1 / 255)]
     last = keras.layers.Dense(classes, activation="softmax", name=OUTPUT)
-    if INPUTS in inspect.signature(function).parameters:
-        return keras.Model(inputs, last(function(scale(inputs), **network.arguments)), name=name)
-    return keras.Sequential([inputs, scale, *function(**network.arguments), last], name=name)
+    if INPUTS not in inspect.signature(function).parameters:
+        return keras.Sequential([*first, *function(**network.arguments), last], name=name)
+    inputs, *layers = first
+    scaled = reduce(lambda tensor, layer: layer(tensor), layers, inputs)
+    return keras.Model(inputs, last(function(scaled, **network.arguments)), name=name)
 
 
 def configuration(
-    key: str, network: Network, image_shape: list[int], classes: int, name: str
+    key: str,
+    network: Network,
+    image_shape: list[int],
+    classes: int,
+    name: str,
+    augmentation: Sequence[Named] = (),
 ) -> dict[str, Any]:
-    """The model as Keras serializes it, the same in every process.
+    """The model of the block with this key as Keras serializes it, the same in every process.
 
     Some layers draw a random seed when they are created. It becomes null, so each training draws its own.
-    Raises PipelineError, naming the `key`, if the network cannot be built, saved or served.
+    Raises PipelineError, naming a key, if the network cannot be built, saved or served.
     """
-    check_arguments(key, getattr(networks, network.name), network.arguments)
+    network_key = f"{key}.network"
+    check_arguments(network_key, getattr(networks, network.name), network.arguments)
     configs = []
     for seed in (0, 1):
         keras.utils.clear_session()  # or layers would be numbered on from the last model's
         keras.utils.set_random_seed(seed)
+        random_layers = [
+            random_layer(f"{key}.augmentation.{number}", named, image_shape)
+            for number, named in enumerate(augmentation)
+        ]
         try:
-            model = build(network, image_shape, classes, name)
+            model = build(network, image_shape, classes, name, random_layers)
             configs.append(keras.saving.serialize_keras_object(model))
         except Exception as error:  # of networks.py or of Keras
             size = f"for images of {image_shape[0]} pixels (data.image_size)"
-            raise PipelineError(f"{key}: cannot be built {size}: {in_a_line(error)[:500]}") from error
+            raise PipelineError(f"{network_key}: cannot be built {size}: {in_a_line(error)[:500]}") from error
     if model.output_shape != (None, classes):
         received = f"with the softmax layer, the shape is {model.output_shape}"
-        raise PipelineError(f"{key}: must return one vector per image; {received}")
-    check_layers(key, model, configs[0])
+        raise PipelineError(f"{network_key}: must return one vector per image; {received}")
+    check_layers(network_key, model, configs[0])
     return _without_drawn_seeds(*configs)
+
+
+def random_layer(key: str, named: Named, image_shape: list[int]) -> keras.Layer:
+    """One of the layers that change images at random, tried on an image.
+
+    Raises PipelineError, naming the `key`, if it cannot be used or returns images of another shape.
+    """
+    layer = keras_object(key, named, RANDOM_LAYERS)
+    try:
+        shape = layer(np.zeros((1, *image_shape), np.float32), training=True).shape[1:]
+    except Exception as error:  # Keras checks few arguments before it uses them
+        raise PipelineError(f"{key}: cannot be used: {in_a_line(error)[:500]}") from error
+    if list(shape) != image_shape:
+        raise PipelineError(f"{key}: must keep the images' shape, {image_shape}; it returns {list(shape)}")
+    return layer
 
 
 def check_whitening(key: str, config: dict[str, Any]) -> None:
@@ -70,13 +107,6 @@ def check_whitening(key: str, config: dict[str, Any]) -> None:
             f"{key}: needs a list of layers in which a Conv2D named {WHITENING!r} has a bias and two filters "
             "for each value of its patch, as `speedrun` has"
         ) from error
-
-
-def check_arguments(key: str, function: Any, arguments: dict[str, Any]) -> None:
-    """Raise PipelineError if a function does not know all of these arguments."""
-    known = [name for name in inspect.signature(function).parameters if name not in NOT_IN_PARAMS]
-    if unknown := sorted(set(arguments) - set(known)):
-        raise PipelineError(f"{key}.{unknown[0]}: unknown argument; allowed: {', '.join(known) or 'none'}")
 
 
 def check_layers(key: str, model: keras.Model, config: dict[str, Any]) -> None:

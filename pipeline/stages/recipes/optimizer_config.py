@@ -5,10 +5,9 @@ from typing import Any
 
 from pipeline.core.backend import keras, tf
 from pipeline.core.variant import Named, Optimizer, Variant
-from pipeline.stages.recipes.model_config import check_arguments
+from pipeline.stages.recipes.keras_objects import by_name, keras_object
 from pipeline.stages.train.custom_optimizers import ScaledSGD, Triangle
 from pipeline.support.errors import PipelineError, in_a_line
-from pipeline.support.params_errors import shortened
 
 EXCLUDED = {"LearningRateSchedule", "LossScaleOptimizer", "MultiOptimizer", "Optimizer", "OptimizerMap"}
 
@@ -16,7 +15,7 @@ EXCLUDED = {"LearningRateSchedule", "LossScaleOptimizer", "MultiOptimizer", "Opt
 def _classes(module: Any, *added: type) -> dict[str, type]:
     """The classes of a module, except abstract ones and those that wrap others, by lower-case name."""
     found = [kind for name, kind in vars(module).items() if inspect.isclass(kind) and name not in EXCLUDED]
-    return {kind.__name__.lower(): kind for kind in (*found, *added)}
+    return by_name((*found, *added))
 
 
 OPTIMIZERS = _classes(keras.optimizers, ScaledSGD)
@@ -39,19 +38,6 @@ def configuration(key: str, optimizer: Optimizer, steps: int) -> dict[str, Any]:
         return keras.saving.serialize_keras_object(built)
     except Exception as error:  # Keras checks few arguments before it uses them
         raise PipelineError(f"{key}: cannot be used: {in_a_line(error)[:500]}") from error
-
-
-def keras_object(key: str, named: Named, kinds: dict[str, Any]) -> Any:
-    """The object with this name and arguments; `kinds` are the classes by their lower-case names."""
-    kind = kinds.get(named.name.lower().replace("_", ""))
-    if kind is None:
-        allowed = ", ".join(sorted(kind.__name__ for kind in kinds.values()))
-        raise PipelineError(f"{key}.name: allowed: {allowed}; received {shortened(named.name)}")
-    check_arguments(key, kind, named.arguments)
-    try:
-        return kind(**named.arguments)
-    except Exception as error:
-        raise PipelineError(f"{key}: {in_a_line(error)[:500]}") from error
 
 
 def check_combination(key: str, variant: Variant) -> None:

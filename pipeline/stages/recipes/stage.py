@@ -50,9 +50,9 @@ def recipe(key: str, variant: Variant, params: Params, facts: dict[str, Any]) ->
     optimizer_config.check_combination(where, variant)
     precision = variant.precision or params.training.precision
     steps = variant.steps(facts["counts"]["train"])
-    config = model_config.configuration(
-        f"{where}.network", variant.network, facts["image_shape"], len(facts["classes"]), name
-    )
+    shape, classes = facts["image_shape"], len(facts["classes"])
+    augmentation = variant.augmentation or []
+    config = model_config.configuration(where, variant.network, shape, classes, name, augmentation)
     if variant.whitening:
         model_config.check_whitening(f"{where}.whitening", config)
     return Recipe(

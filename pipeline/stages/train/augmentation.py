@@ -76,6 +76,43 @@ class Cutout(PixelLayer):
         return tf.where(hole, tf.zeros((), images.dtype), images)
 
 
+@keras.saving.register_keras_serializable(package="pipeline")
+class Augmentation(keras.layers.Layer):
+    """Applies random layers one after another, in training only.
+
+    They get pixels from 0 to 255, as Keras's layers expect by default (`value_range`), and must keep the
+    images' shape.
+    """
+
+    training_only = True
+
+    def __init__(self, layers: list[Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        read = keras.saving.deserialize_keras_object
+        self.layers = [read(layer) if isinstance(layer, dict) else layer for layer in layers]
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Build each layer."""
+        for layer in self.layers:
+            layer.build(input_shape)
+
+    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Images (n, height, width, channels) as float32, each changed at random in training."""
+        images = tf.cast(images, tf.float32)
+        for layer in self.layers if training else ():
+            images = layer(images, training=True)
+        return images
+
+    def compute_output_spec(self, images: Any, training: bool | None = None) -> Any:  # noqa: ARG002
+        """The shape of the images, as float32."""
+        return keras.KerasTensor(images.shape, "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of this layer."""
+        layers = [keras.saving.serialize_keras_object(layer) for layer in self.layers]
+        return super().get_config() | {"layers": layers}
+
+
 def without_training_only(model: keras.Model) -> keras.Model:
     """A model of the same layers, without those that act in training only."""
     if not any(is_training_only(layer) for layer in model.layers):

@@ -46,12 +46,13 @@ class Twin(keras.Model):
     def compute_loss(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None, training: bool = True
     ) -> tf.Tensor:
-        """The mean cross-entropy of integer labels (n,), with the losses of regularizers."""
+        """The mean cross-entropy of integer labels (n,), times their weights, with regularizers' losses."""
         if not (training and self.label_smoothing):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         targets = tf.one_hot(tf.reshape(y, [-1]), y_pred.shape[-1])
         losses = keras.losses.categorical_crossentropy(targets, y_pred, label_smoothing=self.label_smoothing)
-        return tf.add_n([tf.reduce_mean(losses), *self.losses])
+        weighted = losses if sample_weight is None else losses * tf.cast(sample_weight, losses.dtype)
+        return tf.add_n([tf.reduce_mean(weighted), *self.losses])
 
 
 def _copy(model: keras.Model, precision: str, kind: Callable[[Any], Any]) -> keras.Model:

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.core.backend import keras, tf
 from pipeline.core.recipe import Recipe
 from pipeline.core.variant import Variant
@@ -58,6 +60,7 @@ def fit(
     model.fit(
         training_batches(training, settings.batch_size, seed, epoch, settings.flip),
         validation_data=validation_batches(validation),
+        class_weight=balanced_weights(training.labels) if settings.class_weight else None,
         initial_epoch=resumable.epochs,
         epochs=resumable.epochs if resumable.stopped else settings.epochs,
         callbacks=[
@@ -89,6 +92,15 @@ def compile_model(model: keras.Model, recipe: Recipe) -> None:
     model.optimizer.build(model.trainable_variables)
     model.compute_metrics(None, tf.zeros(1, tf.int64), tf.zeros((1, *model.output_shape[1:])))
     model.reset_metrics()
+
+
+def balanced_weights(labels: np.ndarray) -> dict[int, float]:
+    """The weight of each class in the training loss: all classes together weigh the same.
+
+    As scikit-learn's `class_weight="balanced"`: n / (classes * images of the class).
+    """
+    counts = np.bincount(labels)
+    return {label: len(labels) / (len(counts) * count) for label, count in enumerate(counts) if count}
 
 
 def _callbacks(settings: Variant, model: keras.Model) -> Iterator[keras.callbacks.Callback]:

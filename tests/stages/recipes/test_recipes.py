@@ -81,6 +81,19 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "early_stopping.restore_best_weights: must be false with optimizer.use_ema",
     ),
     ({"whitening": {"images": 10, "epochs": 1}}, "whitening: needs a list of layers in which a Conv2D named"),
+    ({"augmentation": []}, "augmentation: must not be empty"),
+    ({"augmentation": [{"name": "resizing"}]}, "augmentation.0.name: allowed: AugMix, Cutout, RandAugment, "),
+    ({"augmentation": [{"name": "random_flip", "axis": 1}]}, "augmentation.0.axis: unknown argument; "),
+    ({"augmentation": [{"name": "random_zoom", "height_factor": 3}]}, "augmentation.0: "),
+    (
+        {"augmentation": [{"name": "cutout", "pixels": 33}]},
+        "augmentation.0: cannot be used: pixels: must be ",
+    ),
+    (
+        {"augmentation": [{"name": "random_flip"}, {"name": "random_crop", "height": 8, "width": 8}]},
+        "augmentation.1: must keep the images' shape, [32, 32, 3]; it returns [8, 8, 3]",
+    ),
+    ({"class_weight": "even"}, "class_weight: "),
     ({"batch_size": 101}, "batch_size: must be at most 100, the number of training images; received 101"),
     (
         {"training_images": 101},

@@ -13,6 +13,7 @@ from pipeline.core.backend import keras
 from pipeline.core.recipe import Recipe
 from pipeline.stages.recipes import optimizer_config
 from pipeline.stages.train import keras_fit
+from pipeline.stages.train.augmentation import Augmentation
 from pipeline.stages.train.checkpoint import Checkpoint
 from pipeline.stages.train.fast_twin import Twin
 from pipeline.stages.train.keras_fit import Fit
@@ -32,6 +33,11 @@ Make = Callable[[], keras.Model]
 
 def linear() -> keras.Sequential:
     return listed(layers.Flatten())
+
+
+def augmented() -> keras.Sequential:
+    """Random layers before the others, as `augmentation` in params.yaml adds them."""
+    return listed(Augmentation([layers.RandomRotation(0.2), layers.RandomErasing()]), layers.Flatten())
 
 
 class CopyOf(keras.callbacks.Callback):
@@ -61,6 +67,7 @@ CASES: dict[str, tuple[Make, dict[str, Any]]] = {
         {"reduce_learning_rate": REDUCING, "early_stopping": STOPPING},
     ),
     "of branches": (residual, {}),
+    "of random layers": (augmented, {"class_weight": "balanced", "label_smoothing": 0.1}),
 }
 
 

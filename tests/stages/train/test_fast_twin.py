@@ -134,5 +134,9 @@ def test_the_training_loss_is_smoothed_and_the_validation_loss_is_not() -> None:
     smoothed = -(0.8 * actual + 0.1) * np.log(predicted)
     plain = twin.test_on_batch(DATA.images[:8], DATA.labels[:8])[0]
     assert plain == pytest.approx(-(actual * np.log(predicted)).sum(axis=1).mean() + penalty, rel=1e-5)
+    weights = np.arange(8.0)
+    weighted = twin.train_on_batch(DATA.images[:8], DATA.labels[:8], weights)[0]
+    assert weighted == pytest.approx((smoothed.sum(axis=1) * weights).mean() + penalty, rel=1e-5)
+    twin.set_weights(model.get_weights())
     trained = twin.train_on_batch(DATA.images[:8], DATA.labels[:8])[0]
     assert trained == pytest.approx(smoothed.sum(axis=1).mean() + penalty, rel=1e-5)

@@ -28,12 +28,13 @@ SCORES = {"loss", "accuracy", "val_loss", "val_accuracy"}
 
 
 def tiny_params() -> dict[str, Any]:
-    """On digits: two variants, one of which diverges, a fine-tuned one, and a small speedrun."""
+    """On digits: two variants, one of which diverges, a fine-tuned one, a small speedrun with all options."""
     stopping = {"monitor": "val_loss", "patience": 5, "restore_best_weights": True}
     params = small_params(shallow={"epochs": EPOCHS, "early_stopping": stopping}, speedrun={"epochs": EPOCHS})
     shallow, speedrun = params["variants"]["shallow"], params["variants"]["speedrun"]
     speedrun |= {"network": {"name": "speedrun", "widths": [8, 8, 8]}, "precision": "float32"}
     speedrun |= {"batch_size": 128, "whitening": {"images": 100, "epochs": 1}}
+    speedrun |= {"augmentation": [{"name": "random_rotation", "factor": 0.02}], "class_weight": "balanced"}
     params["variants"]["runaway"] = shallow | {"optimizer": {"name": "sgd", "learning_rate": 1e30}}
     frozen = {"optimizer": {"name": "sgd", "learning_rate": 1e-9}, "training_images": 300}
     params["finetune"] = {"init_from": "shallow", "variants": {"shallow_subset": shallow | frozen}}
