@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from pipeline.core.variant import NAME_ALONE, Network, Section, Variant
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.params_errors import load_params, shortened, text
-from pipeline.support.paths import PARAMS
+from pipeline.support.paths import PARAMS, own_folder
 
 NETWORKS = Path(__file__).with_name("stages") / "recipes/networks.py"
 
@@ -20,7 +20,7 @@ DatasetName = Annotated[
 ]
 Sha256 = Annotated[str, text("[0-9a-f]{64}", "64 of the digits 0-9 and a-f")]
 PartName = Annotated[str, text("test|train[A-Za-z0-9_]{,99}", "test, or train and letters, digits or _")]
-FolderPath = Annotated[str, text(r"[^'\n]+", "a path without ' and line breaks")]
+FolderPath = Annotated[str, text(r"[^'\n]+", "a path without ' and line breaks"), AfterValidator(own_folder)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 

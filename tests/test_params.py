@@ -60,6 +60,12 @@ def test_every_variant_is_trained_with_every_seed(tmp_path: Path) -> None:
 
 SHALLOW = tree()["variants"]["shallow"]
 BIRDS = {"source": "directory", "name": "birds"}
+WRITTEN = {
+    "data/raw/test": "data/raw",
+    "./data/images": "data/images",
+    "data": "data/images",
+    "models": "models",
+}
 RATE = "variants.shallow.optimizer.learning_rate"
 REFUSED = [
     ("spilt", 1, "spilt: unknown key; allowed: data, split, training, seeds, "),
@@ -71,6 +77,10 @@ REFUSED = [
     ("data.source", MISSING, "data.source: missing"),
     ("data.source", "cifar100", "data.source: allowed: 'cifar10', 'digits', 'directory'; "),
     ("data", BIRDS, "data: folders must name a folder for test and "),
+    *(
+        ("data", BIRDS | {"folders": {"train": "photos", "test": folder}}, f"apart from {written}, which the")
+        for folder, written in WRITTEN.items()
+    ),
     ("variants", {"two-words": SHALLOW}, "variants.two-words: must be a lower-case letter and "),
     ("variants.shallow", None, "variants.shallow: must be a mapping of keys; received None"),
     ("variants.shallow.network", "cnn", f"allowed: {', '.join(network_names())}; received 'cnn'"),

@@ -27,3 +27,17 @@ LOCKS = WORK / "locks"
 RESULTS = WORK / "results"
 SEARCHES = WORK / "search"
 WORKSPACE = WORK / "workspace"
+
+
+def own_folder(folder: str) -> str:
+    """A folder of the user's own files. Raises ValueError if the pipeline writes in it or around it: before a
+    stage runs, DVC deletes what the stage writes."""
+    results = (LISTINGS, RAW, PREPARED, DOWNLOADS, RECIPES, MODELS, PREDICTIONS, EVALUATION, METRICS)
+    given = Path(folder).resolve()
+    for path in (*results, DIAGNOSIS, REPORTS, WORK):
+        written = path.resolve()
+        if given.is_relative_to(written) or written.is_relative_to(given):
+            raise ValueError(
+                f"must be apart from {path}, which the pipeline writes: move it, such as to photos"
+            )
+    return folder

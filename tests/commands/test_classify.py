@@ -96,8 +96,8 @@ def test_a_file_name_in_csv_is_no_formula(classify: Classify, photos: Path, tmp_
         *(path.name for path in sorted(tmp_path.glob("*.png"))), "--csv", folder=str(tmp_path)
     ).out
     assert [line.split(",")[0] for line in printed.splitlines()[1:]] == [
-        "'+cmd|.png",
         "+1.png",
+        "'+cmd|.png",
         "'=cmd|' C'!A0.png",
     ]
 
@@ -131,7 +131,7 @@ def test_good_files_are_answered_although_others_are_bad(
     done = classify(*files, "--json", fails=True)
     assert len(json.loads(done.out)) == 1
     text, *others = done.refusal.split("; ")
-    assert text.startswith(f"{photos}/notes.txt: must be a PNG, JPEG or WebP image")
+    assert text.startswith(f"{photos}/notes.txt: must be a PNG, JPEG, WebP or HEIC image")
     assert others[-3:] == [f"{pipe}: not a file", "none.png: no image found", "empty*: no image found"]
 
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from pipeline.commands.quickstart import lay_out
 from tests.called import call
-from tests.conftest import ROOT
-from tests.projects import Project
+from tests.conftest import ROOT, git
+from tests.processes import wait_for
+from tests.projects import Project, keep_stages
 
 KINDS = ("red", "green", "blue")
 SIZES = [(48, 64), (120, 90), (150, 200), (48, 48)]
@@ -80,6 +81,36 @@ def test_every_edit_of_a_photograph_is_noticed(tmp_path: Path) -> None:
     assert "images that cannot be read: photos/train/red/empty.png" in job.run(
         "dvc", "repro", "fetch", check=False
     )
+
+
+@pytest.mark.faults
+def test_a_queued_experiment_needs_the_photographs_that_git_does_not_have(tmp_path: Path) -> None:
+    """As docs/using.md says: with --copy-paths, or after `dvc add`."""
+    job = lay_out_photographs(tmp_path, train=6, test=2)
+    shutil.rmtree(job.folder / ".dvc")
+    keep_stages(job.folder, "watch", "fetch", "prepare")
+    (job.folder / ".gitignore").write_text((ROOT / ".gitignore").read_text() + "/photos\n")
+    git(["init", "--quiet"], job.folder)
+    for key in ("user.name", "user.email"):
+        git(["config", key, "a@b"], job.folder)
+    job.run("dvc", "init", "--quiet")
+    git(["add", "--all"], job.folder)
+    git(["commit", "--quiet", "--message=start"], job.folder)
+
+    def queue(name: str, *options: str) -> None:
+        job.run("dvc", "exp", "run", "--queue", "--name", name, "-S", "data.image_size=40", *options)
+
+    queue("without")
+    queue("copied", "--copy-paths", "photos")
+    (job.folder / ".gitignore").write_text((ROOT / ".gitignore").read_text())
+    job.run("dvc", "add", "--quiet", "photos")
+    git(["add", "--all"], job.folder)
+    git(["commit", "--quiet", "--message=photos"], job.folder)
+    queue("added")
+    job.run("dvc", "queue", "start")
+    wait_for(lambda: not re.search("Queued|Running", job.run("dvc", "queue", "status")))
+    ended = re.findall(r"(\w+) +\S+ [AP]M +(\w+)", job.run("dvc", "queue", "status"))
+    assert dict(ended) == {"without": "Failed", "copied": "Success", "added": "Success"}
 
 
 def test_a_pipe_among_the_photographs_is_refused_before_dvc_waits_for_it(tmp_path: Path) -> None:
