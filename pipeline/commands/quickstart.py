@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import click
-import mlflow
 from PIL import Image
 from rich.console import Console
 
@@ -23,7 +22,7 @@ from pipeline.commands import repro
 from pipeline.core.arrays import read_arrays
 from pipeline.params import Params
 from pipeline.stages.promote.packaging import example_request
-from pipeline.support import mlflow_store
+from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.locks import SingleInstance
 
 FOLDER = Path("quickstart")
@@ -54,7 +53,7 @@ def main() -> None:
     params = Params.read(FOLDER / "params.yaml")
     mlflow_store.anchor(root)
     mlflow_store.check()
-    experiment = mlflow.set_experiment(params.data.dataset).experiment_id
+    experiment = mlflow_runs.set_experiment(params.data.dataset).experiment_id
     with contextlib.chdir(FOLDER):
         if status := repro.reproduce(params):
             sys.exit(status)

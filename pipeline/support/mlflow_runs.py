@@ -94,7 +94,7 @@ def experiment_called(name: str) -> Experiment | None:
     return found
 
 
-def set_experiment(name: str) -> None:
+def set_experiment(name: str) -> Experiment:
     """Make an experiment the active one, and create and describe it if it is new.
 
     Raises PipelineError if it was deleted.
@@ -109,6 +109,7 @@ def set_experiment(name: str) -> None:
     if MLFLOW_RUN_NOTE not in active.tags:  # an experiment's description has the same tag
         with suppress(MlflowException):  # another process sets it at the same moment
             mlflow.set_experiment_tag(MLFLOW_RUN_NOTE, NOTE)
+    return active
 
 
 @contextmanager
