@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from joblib import Parallel, delayed
 from ruamel.yaml import YAML
 
@@ -70,7 +69,7 @@ def main() -> None:
     found = json.loads(FOUND.read_text()) if FOUND.is_file() else {}
     todo = [(name, seed) for seed in SEEDS for name in variants if str(seed) not in found.get(name, {})]
     if todo:
-        lay_out(arguments.folder, yaml.safe_dump(params, sort_keys=False))
+        lay_out(arguments.folder, json.dumps(params))
         run(["dvc", "repro", "recipes"], arguments.folder, {})
         check_split(found, arguments.folder)
     files = Parallel(arguments.jobs, prefer="threads", return_as="generator_unordered")(

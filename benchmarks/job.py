@@ -1,11 +1,11 @@
 """A job of its own in a temporary folder: a checkout's pipeline, on fewer images and epochs."""
 
 import contextlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image
 from ruamel.yaml import YAML
 
@@ -42,7 +42,7 @@ def make(
     if finetune and finetune["init_from"] not in params["variants"]:
         finetune["init_from"] = next(iter(params["variants"]))
     with contextlib.chdir(checkout):
-        lay_out(folder, yaml.safe_dump(params, sort_keys=False))
+        lay_out(folder, json.dumps(params))
     return folder
 
 

@@ -108,7 +108,7 @@ class Project:
 
 def make(folder: Path, params: dict[str, Any], *targets: str, **more: str) -> Project:
     """Lay out a job, and run `dvc repro` with `targets` if there are any."""
-    lay_out(folder, yaml.safe_dump(params, sort_keys=False))
+    lay_out(folder, json.dumps(params))
     job = Project(folder, more)
     if targets:
         job.run("dvc", "repro", *targets)
@@ -125,7 +125,7 @@ def keep_stages(folder: Path, *names: str) -> None:
 def prepared(folder: Path, params: dict[str, Any], **more: str) -> Project:
     """A job before its trainings, without DVC."""
     folder.mkdir(parents=True)
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (folder / "params.yaml").write_text(json.dumps(params))
     for stage in ("fetch", "prepare", "recipes"):
         assert call(folder, stage).error is None
     return Project(folder, {"PYTHONPATH": str(ROOT)} | more)
@@ -136,7 +136,7 @@ def before_training(clone: Clone, folder: Path, params: dict[str, Any]) -> Proje
     folder.mkdir()
     for name in (".dvc", "data"):
         shutil.copytree(clone.folder / "quickstart" / name, folder / name)
-    lay_out(folder, yaml.safe_dump(params, sort_keys=False))
+    lay_out(folder, json.dumps(params))
     locked = yaml.safe_load((clone.folder / "quickstart/dvc.lock").read_text())
     locked["stages"] = {name: locked["stages"][name] for name in ("fetch", "prepare")}
     (folder / "dvc.lock").write_text(yaml.safe_dump(locked, sort_keys=False))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import load_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -107,12 +108,37 @@ def test_all_problems_are_in_the_one_line(tmp_path: Path) -> None:
     assert all(found in message for found in ("seeds: missing", "sedes: unknown key", "split.seed: "))
 
 
+OVERRIDES = {
+    "variants.speedrun.optimizer.learning_rate.peak": 0.5,
+    "variants.speedrun.network.widths": [16, 32, 32],
+    "finetune.variants.batchnorm_subset.epochs": 3,
+    "variants.batchnorm.early_stopping.restore_best_weights": False,
+    "+variants.shallow.label_smoothing": 0.1,
+    "seeds": [0, 1],
+    "training.precision": "auto",
+}
+
+
+@pytest.mark.parametrize(("key", "value"), OVERRIDES.items(), ids=OVERRIDES)
+def test_what_an_experiment_sets_is_all_that_changes(tmp_path: Path, key: str, value: Any) -> None:
+    """In the repository's file, as `dvc exp run -S` sets it."""
+    expected = Params.read(altered(tmp_path, key.removeprefix("+"), value))
+    path = tmp_path / "params.yaml"
+    path.write_text(ORIGINAL)
+    apply_overrides(path, [f"{key}={json.dumps(value)}"])
+    assert Params.read(path) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         (ORIGINAL.replace("\nseeds:", "\nseeds: [1]\nseeds:"), 'line 27: found duplicate key "seeds"'),
         (ORIGINAL.replace("  shallow:\n", "  shallow: {}\n  shallow:\n", 1), "line 39: found duplicate key"),
         (b"\xff\xfe", "cannot be read: "),
+        (
+            "a: 1\nb: &x {c: 1}\n",
+            "line 2: must not have &, * or <<; `dvc exp run -S` would change each place",
+        ),
         ("- a\n- b\n", "the file: must be a mapping of keys; received"),
         ("", "the file: must be a mapping of keys; received"),
         ("a: [", "line 1: "),
@@ -120,7 +146,7 @@ def test_all_problems_are_in_the_one_line(tmp_path: Path) -> None:
         ("---\na: 1\n---\nb: 2\n", "line 3: "),
         ("[" * 5_000, "maximum recursion depth exceeded"),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_file_that_is_no_yaml_is_refused(tmp_path: Path, text: str | bytes, reason: str) -> None:
     assert reason in problem_of(text, tmp_path)
@@ -134,9 +160,9 @@ def test_file_that_is_no_yaml_is_refused(tmp_path: Path, text: str | bytes, reas
             "[0x" + "f" * 5_000 + "]",
             "received an integer of thousands of digits",
         ),
-        ("seeds", "&seeds [0, *seeds]", "seeds.1: must be a whole number; received "),
+        ("seeds", "&seeds [0, *seeds]", "line 2: must not have &, * or <<"),
         ("promotion", "{margin: .NaN}", "promotion.margin: must be a finite number; received nan"),
-        ("promotion", "{margin: 0.1, <<: {margins: 1}}", "promotion.margins: unknown key; allowed: margin"),
+        ("promotion", "{margin: 0.1, <<: {margins: 1}}", "line 2: must not have &, * or <<"),
     ],
 )
 def test_what_only_yaml_can_say_is_refused_by_its_key(

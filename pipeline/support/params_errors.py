@@ -38,17 +38,28 @@ PLAIN = {  # pydantic's errors, by their type, in plain words
 def load_params(model: type[AnyModel], path: Path) -> AnyModel:
     """Parse a YAML file into `model`, with the parser that DVC uses.
 
-    Raises PipelineError with every invalid key, what is allowed and what was received, in one line.
+    Raises PipelineError with every invalid key, what is allowed and what was received, in one line. Also if
+    the file has anchors or merge keys.
     """
     try:
-        content = YAML(typ="safe").load(path.read_text("utf-8"))
+        written = path.read_text("utf-8")
+        content = YAML(typ="safe").load(written)
+        shared = [event for event in YAML(typ="safe").parse(written) if _is_shared(event)]
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
         raise PipelineError(f"{path}: cannot be read: {line}{in_a_line(error.problem)}") from error
     except Exception as error:  # the parser raises almost anything
         raise PipelineError(f"{path}: cannot be read: {in_a_line(error)}") from error
+    if shared:
+        why = "`dvc exp run -S` would change each place that shares a block, or none: write the keys out"
+        raise PipelineError(f"{path}: line {shared[0].start_mark.line + 1}: must not have &, * or <<; {why}")
     return validated(model, content, str(path))
+
+
+def _is_shared(event: Any) -> bool:
+    """Whether YAML's parser met an anchor, an alias or a merge key."""
+    return bool(getattr(event, "anchor", None)) or getattr(event, "value", None) == "<<"
 
 
 def validated(model: type[AnyModel], content: Any, where: str) -> AnyModel:

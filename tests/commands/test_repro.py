@@ -1,5 +1,6 @@
 """`make repro`: interrupted, failing and continued, it ends as the quickstart, in which nothing happened."""
 
+import json
 import random
 import re
 import shutil
@@ -35,7 +36,7 @@ def set_variants(job: Project, **changes: dict[str, Any]) -> None:
     variants = dict.fromkeys(changes, QUICKSTART["variants"]["shallow"]) | QUICKSTART["variants"]
     variants |= {name: variants[name] | changed for name, changed in changes.items()}
     params = QUICKSTART | {"variants": variants}
-    (job.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (job.folder / "params.yaml").write_text(json.dumps(params))
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ def test_trials_are_a_table_and_runs_and_the_best_is_a_block_that_can_be_pasted(
 
     params = yaml.safe_load((job.folder / "params.yaml").read_text())
     params["variants"] |= yaml.safe_load((job.folder / "search/shallow/best.yaml").read_text())
-    (pasted := tmp_path / "pasted.yaml").write_text(yaml.safe_dump(params))
+    (pasted := tmp_path / "pasted.yaml").write_text(json.dumps(params))
     block = Params.read(pasted).variants["shallow"]
     assert block.optimizer.learning_rate == pytest.approx(best["optimizer.learning_rate"])
     assert (block.batch_size, block.epochs) == (best["batch_size"], best["epochs"])
@@ -263,7 +263,7 @@ def test_ranges_that_are_not_allowed_are_refused_in_one_line(
     ranges: object, problem: str, tmp_path: Path
 ) -> None:
     write_json(tmp_path / "search.yaml", ranges)
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(projects.small_params(shallow={})))
+    (tmp_path / "params.yaml").write_text(json.dumps(projects.small_params(shallow={})))
     error = call(tmp_path, "search", "shallow").error
     assert error
     assert error.startswith("error: search.yaml: ")

@@ -3,6 +3,7 @@
 Each node has a folder of its own, and shares nothing with the others but the machine.
 """
 
+import json
 import os
 import signal
 from collections import Counter
@@ -129,7 +130,7 @@ def test_a_training_that_no_node_has_room_for_is_refused_in_one_line(
 ) -> None:
     job = job_of(clone, nodes, tmp_path / "job", 1, shallow=1)
     changed = yaml.safe_load((job.folder / "params.yaml").read_text()) | {"cluster": {"memory": 64}}
-    (job.folder / "params.yaml").write_text(yaml.safe_dump(changed))
+    (job.folder / "params.yaml").write_text(json.dumps(changed))
     nodes.add(num_cpus=1)
     printed = job.run(*REPRO, check=False)
     has = "0 CPUs, 0 GPUs, 3 GiB; 1 CPUs, 0 GPUs, 3 GiB"

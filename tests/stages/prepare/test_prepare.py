@@ -1,12 +1,12 @@
 """Fetching and preparing data: bad images and labels are refused, and validation images are set aside."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from pipeline.core.arrays import arrays_digest, read_arrays, read_facts
 from pipeline.params import Split
@@ -133,7 +133,7 @@ def test_prepared_images_are_the_raw_ones_of_their_part_and_their_balance_is_tol
 
 def test_fetch_without_an_archive_ends_with_one_line(tmp_path: Path) -> None:
     data = {"source": "cifar10", "archives": ["a.tar.gz", "b.tar.gz"], "sha256": "0" * 64}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_params(shallow={}) | {"data": data}))
+    (tmp_path / "params.yaml").write_text(json.dumps(small_params(shallow={}) | {"data": data}))
     refused = call(tmp_path, "fetch").refusal
     reasons = "; ".join(f"{name} (No such file or directory)" for name in data["archives"])
     assert refused.startswith(f"no intact archive: tried {reasons}; ")

@@ -1,12 +1,12 @@
 """The recipes stage: reproducible recipes from params.yaml, and one-line refusals that name the key."""
 
 import contextlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pipeline.__main__ import main
 from pipeline.core import hardware
@@ -35,7 +35,7 @@ def write_inputs(params: str, images: int = 45_000) -> None:
 
 
 def params_of(**variants: dict[str, Any]) -> str:
-    return yaml.safe_dump(small_params(**variants))
+    return json.dumps(small_params(**variants))
 
 
 @pytest.fixture(scope="module")
