@@ -51,6 +51,7 @@ def decode(content: bytes, size: int, trusted: bool = False) -> np.ndarray:
     with _opened(content, trusted) as image:
         if isinstance(image, PngImageFile):
             _check_rows(image, *content[24:26])
+        image.draft(None, (2 * size, 2 * size))  # a JPEG is decoded at 1/2, 1/4 or 1/8, while that is larger
         image.load()  # which may change the size of a HEIC
         square = ImageOps.fit(_rgb(image), (size, size), Image.Resampling.BILINEAR)
         turn = TURNS.get(_orientation(image))

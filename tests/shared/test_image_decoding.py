@@ -75,6 +75,18 @@ def test_every_format_and_size_gives_the_colour_that_it_shows(kind: str, size: t
     assert image_decoding.decode(content, 48).shape == (48, 48, 3)
 
 
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_and_looks_the_same() -> None:
+    """A photograph of smooth colours, of 3 megapixels, which lie about as decoded in full."""
+    rows, columns = np.mgrid[0:1500, 0:2000] / 400
+    photo = np.stack([np.sin(rows), np.cos(columns), np.sin(rows * columns)], axis=-1) * 100 + 128
+    image = Image.fromarray(photo.astype(np.uint8))
+    in_full = decode(file(image)).astype(int)
+    assert np.abs(decode(file(image, "JPEG", quality=95)) - in_full).max() <= 6
+    with Image.open(io.BytesIO(file(image, "JPEG"))) as opened:
+        opened.draft(None, (64, 64))
+        assert opened.size == (250, 188)  # an eighth
+
+
 @pytest.mark.parametrize("size", [(96, 32), (32, 96)])
 def test_the_middle_square_is_kept(size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, "blue")

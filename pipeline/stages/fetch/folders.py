@@ -6,9 +6,12 @@ compared in Unicode's composed form (NFC), since a Mac writes the accent of an e
 
 import unicodedata
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from joblib import cpu_count
+from tqdm import tqdm
 
 from pipeline.shared.image_decoding import SUFFIXES, ImageError, decode
 from pipeline.stages.fetch.sources import Part, RawDataset, dataset
@@ -124,12 +127,19 @@ def _is_printable(name: str) -> bool:
 
 def _read_part(files: list[Path], names: list[str], size: int, problems: list[str]) -> Part:
     """Images of class folders, mixed. Adds files that cannot be read, and why, to `problems`."""
-    images, labels = [], []
-    for row in np.random.default_rng(0).permutation(len(files)):
-        path = files[row]
+    mixed = [files[row] for row in np.random.default_rng(0).permutation(len(files))]
+    images = np.zeros((len(mixed), size, size, 3), np.uint8)
+
+    def read_image(row: int) -> str | None:
         try:
-            images.append(decode(path.read_bytes(), size, trusted=True))
-            labels.append(names.index(composed(path.parent.name)))
+            images[row] = decode(mixed[row].read_bytes(), size, trusted=True)
         except (OSError, ImageError) as error:
-            problems.append(f"{path} ({error})")
-    return np.array(images), np.array(labels, np.int64)
+            return f"{mixed[row]} ({error})"
+        return None
+
+    part = files[0].parent.parent
+    with ThreadPoolExecutor(cpu_count()) as threads:  # Pillow decodes without Python's lock
+        found = threads.map(read_image, range(len(mixed)))
+        shown = tqdm(found, f"fetch: {part}", len(mixed), unit=" images", disable=None, leave=False)
+        problems += [problem for problem in shown if problem]
+    return images, np.array([names.index(composed(path.parent.name)) for path in mixed], np.int64)
