@@ -7,6 +7,7 @@ and data. Any other model must map uint8 (n, size, size, 3) to probabilities (n,
 import contextlib
 import io
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,10 @@ from mlflow.pyfunc import PyFuncModel
 
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
+from pipeline.stages.promote.registration import is_intact
 from pipeline.support import mlflow_store
 from pipeline.support.errors import PipelineError, in_a_line
-from pipeline.support.mlflow_registry import CHAMPION
+from pipeline.support.mlflow_registry import CHAMPION, PREVIOUS, version_at
 from pipeline.support.paths import PREPARED
 
 # Where test images may lie: those of params.yaml, and the quickstart's.
@@ -116,8 +118,8 @@ def _tried(uri: str, function: Callable[[str], Any]) -> Any:
     try:
         return function(uri)
     except Exception as error:  # what MLflow raises depends on the kind of URI and of model
-        known = _champions() if uri.startswith(TRACKED) else ""  # only then is the store checked
-        raise PipelineError(f"{uri}: cannot be loaded: {in_a_line(error)}{known}") from error
+        hint = _hint(uri) if uri.startswith(TRACKED) else ""  # only then is the store checked
+        raise PipelineError(f"{uri}: cannot be loaded: {in_a_line(error)}{hint}") from error
 
 
 def _size(model: PyFuncModel) -> int:
@@ -127,9 +129,12 @@ def _size(model: PyFuncModel) -> int:
     return int(shape[1]) if len(shape) == 4 else 32
 
 
-def _champions() -> str:
-    """The names of all champions, for the end of an error."""
+def _hint(uri: str) -> str:
+    """How to restore the files of a model that cannot be loaded, or which champions there are."""
     try:
+        for name, alias in re.findall(rf"^models:/(.+)@({CHAMPION}|{PREVIOUS})$", uri):
+            if (version := version_at(name, alias)) and not is_intact(version):
+                return "; its files were deleted: `make sync`, where it was trained, registers it again"
         registered = mlflow.MlflowClient().search_registered_models()
     except MlflowException:
         return ""

@@ -4,8 +4,8 @@
 
 A stage that DVC restores from its cache trains nothing and so logs no run. This logs what is missing from
 data/prepared, recipes, models, metrics, evaluation, selection.json and reports. The chosen model is promoted
-only if there is no champion, as in an empty store. It changes nothing that is there, so running it twice is
-safe.
+only if there is no champion, as in an empty store. A champion whose files were deleted, in MLflow's pages or
+by `mlflow gc`, is registered again. It changes nothing that is there, so running it twice is safe.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
 from pipeline.running.complete_run import complete_run
 from pipeline.shared.selection import read_selection
-from pipeline.stages.promote.stage import promote_selection
+from pipeline.stages.promote.stage import promote_selection, restore
 from pipeline.support import mlflow_aliases, mlflow_outputs, mlflow_runs, mlflow_store
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
@@ -45,6 +45,7 @@ def synchronize() -> None:
     done += [f"{path}: removed, since params.yaml does not name it" for path in removed]
     with mlflow_aliases.one_at_a_time(experiment):
         done += mlflow_aliases.settle(experiment)
+    done += restore(experiment, params)
     if SELECTION.is_file() and version_at(experiment, CHAMPION) is None:
         done += promote_selection(read_selection(), params)
     if mlflow_outputs.CARD.is_file():
@@ -59,7 +60,9 @@ def sync_run(files: ModelFiles, facts: dict[str, Any]) -> list[str]:
     if not files.model.is_file():
         return []
     done = []
-    if mlflow_runs.find_run(facts["name"], files.tags()) is None:
+    run = mlflow_runs.find_run(facts["name"], files.tags())
+    diverged = files.record().divergence is not None
+    if run is None or not (diverged or mlflow_runs.logged_model(run.info.run_id, files.name)):
         complete_run(files)
         done.append(f"{files.name}: logged its run")
     if files.scores.is_file() and files.divergence() is None:

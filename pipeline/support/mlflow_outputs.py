@@ -37,9 +37,9 @@ def log_evaluation(files: ModelFiles, facts: dict[str, Any], images: Mapping[str
         return False
     outputs = [files.scores, *files.evaluation.iterdir()]
     digest = digest_of({path.name: file_digest(path) for path in outputs})
-    if run.data.tags.get(LOGGED) == digest:
-        return False
     client, run_id = mlflow.MlflowClient(), run.info.run_id
+    if run.data.tags.get(LOGGED) == digest and client.list_artifacts(run_id, "evaluation"):
+        return False
     log_scores(files, run, facts, images)
     with copy_of(files.evaluation) as folder:
         client.log_artifacts(run_id, folder, "evaluation")
@@ -85,7 +85,8 @@ def log_report(experiment: str, frontier: "Figure | None" = None) -> None:
     are reproducible.
     """
     digest = digest_of({path.name: file_digest(path) for path in sorted(REPORTS.iterdir())})
-    if mlflow_runs.find_run(experiment, {"report_digest": digest}) is None:
+    run = mlflow_runs.find_run(experiment, {"report_digest": digest})
+    if run is None or not mlflow.MlflowClient().list_artifacts(run.info.run_id, "report"):
         with mlflow_runs.training_run(experiment, "report", {"stage": "report"}, resumed=True):
             with copy_of(REPORTS) as folder:
                 mlflow.log_artifacts(folder, "report")

@@ -27,6 +27,7 @@ from pipeline.support import mlflow_store
 from pipeline.support.digests import digest_of
 from pipeline.support.errors import PipelineError, one_line
 from pipeline.support.locks import is_free, locked
+from pipeline.support.mlflow_locations import has_files
 from pipeline.support.paths import WORKSPACE
 
 SYSTEM_METRICS_SECONDS = 5
@@ -171,7 +172,8 @@ def logged_model(run_id: str, name: str) -> LoggedModel | None:
         filter_string=f"source_run_id = '{run_id}' and name = '{name}'",
         output_format="list",
     )
-    return next((model for model in found if model.status == "READY"), None)
+    complete = (model for model in found if model.status == "READY" and has_files(model.model_uri))
+    return next(complete, None)
 
 
 def log_history(run_id: str, history: Mapping[Hashable, Sequence[float]]) -> None:

@@ -25,6 +25,7 @@ from mlflow.utils.rest_utils import http_request
 
 from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.locks import locked_on_this_machine
+from pipeline.support.mlflow_locations import follow_checkout
 
 SECONDS_TO_ANSWER = 10
 TRACKING = "MLFLOW_TRACKING_URI"
@@ -41,8 +42,8 @@ NOISY = (
 def check() -> None:
     """Raise PipelineError if the store does not answer or belongs to another version of MLflow.
 
-    A store that does not exist yet is created. From now on MLflow waits at most half a minute for a server
-    that stopped.
+    A store that does not exist yet is created; one that was moved with its checkout finds its files. From now
+    on MLflow waits at most half a minute for a server that stopped.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
     for name in NOISY:
@@ -98,10 +99,12 @@ def _check_database(uri: str, variable: str) -> None:
     with locked_on_this_machine(same_store(uri, variable)):  # while one creates the store, the others wait
         if revision(uri, variable) is None:
             create(uri, variable)
+        engine = _engine(database_url(uri, variable))
         try:
-            _verify_schema(_engine(database_url(uri, variable)))
+            _verify_schema(engine)
         except MlflowException as error:
             raise PipelineError(f"{uri}: {in_a_line(error)}") from error
+        follow_checkout(engine)
 
 
 def is_database(uri: str) -> bool:

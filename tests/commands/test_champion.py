@@ -2,16 +2,19 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import mlflow
 import pytest
 import yaml
+from mlflow.utils.file_utils import local_file_uri_to_path
 
+from pipeline.commands import loaded_model
 from pipeline.stages.promote import serving_check
-from pipeline.support import mlflow_aliases
+from pipeline.support import mlflow_aliases, mlflow_registry
 from tests.called import call, this_process
-from tests.conftest import Clone
+from tests.conftest import BIN, Clone, contents
 from tests.projects import Project, copied
 
 NAME = "digits"
@@ -113,3 +116,65 @@ def test_a_model_that_is_not_the_chosen_one_is_refused_and_no_champion_is_said(j
     none, chosen = say(job, "champion").splitlines()
     assert none == "digits: there is no champion"
     assert chosen.endswith(" is not champion: `make promote` promotes it or says why not")
+
+
+def places(job: Project) -> set[Path]:
+    """The folders of all experiments, runs and models."""
+    client = job.client
+    numbers = [found.experiment_id for found in client.search_experiments()]
+    models = client.search_logged_models(numbers)
+    paths = [client.get_experiment(number).artifact_location for number in numbers]
+    paths += [run.info.artifact_uri for run in job.runs()] + [model.artifact_location for model in models]
+    paths += [client.get_model_version_download_uri(NAME, "1")]
+    return {Path(local_file_uri_to_path(path)) for path in paths}
+
+
+def test_a_copied_and_a_moved_checkout_find_their_files_and_log_nothing_elsewhere(
+    synced: Project, job: Project, tmp_path: Path
+) -> None:
+    before = contents(synced.folder / "mlruns").keys()
+    for now, limit in ((job, 32), (Project(tmp_path / "moved"), 16)):
+        if now is not job:
+            job.folder.rename(now.folder)
+        called = call(now.folder, "sync")
+        moved = f"mlflow.db: was moved or copied: its files are now in {now.folder / 'mlruns'}\n"
+        assert (called.error, called.err) == (None, moved)
+        assert called.out.startswith("sync: nothing was missing\n")
+        assert all(path.is_relative_to(now.folder / "mlruns") for path in places(now))
+        params = now.folder / "params.yaml"
+        params.write_text(re.sub(r"batch_limit: \d+", f"batch_limit: {limit}", params.read_text()))
+        assert "served in another way" in say(now, "promote")  # with new files
+    assert not job.folder.exists()
+    assert contents(synced.folder / "mlruns").keys() == before
+
+
+@pytest.mark.parametrize("collected", [False, True])
+def test_a_champion_whose_files_were_deleted_is_registered_again(job: Project, collected: bool) -> None:
+    """In MLflow's pages, also after `mlflow gc`; it need not be the chosen model."""
+    (job.folder / "selection.json").unlink()
+    say(job, "champion")  # in a copied folder
+    history = mlflow_registry.history(NAME)
+    version = job.client.get_model_version(NAME, "1")
+    for model in job.client.search_logged_models(["1"], f"source_run_id = '{version.run_id}'"):
+        job.client.delete_logged_model(model.model_id)
+    if collected:
+        job.run(str(BIN / "mlflow"), "gc", "--backend-store-uri", job.store)
+    refused = call(job.folder, "serve").refusal
+    assert refused.startswith("models:/digits@champion: cannot be loaded: ")
+    assert refused.endswith("its files were deleted: `make sync`, where it was trained, registers it again")
+    runs, _, registered = say(job, "sync").partition("sync: digits: ")
+    assert re.fullmatch(r"sync: (\S+): logged its run\nsync: \1: logged its evaluation\n", runs)
+    assert registered.startswith("version 2 is champion: the same model as version 1, registered again")
+    assert mlflow_registry.history(NAME) == history
+    assert loaded_model.load_model(f"models:/{NAME}@champion")
+    assert say(job, "sync").startswith("sync: nothing was missing\n")
+
+
+def test_a_lost_champion_whose_model_is_not_here_is_named(job: Project) -> None:
+    say(job, "champion")
+    for folder in (job.folder / "mlruns").glob("*/models/*/artifacts/artifacts"):
+        shutil.rmtree(folder)
+    tags = job.client.get_model_version(NAME, "1").tags
+    shutil.rmtree(job.folder / "models" / f"{tags['variant']}-{tags['seed']}")
+    lost = "digits: the files of version 1, champion, were deleted, and its model is not in models: "
+    assert f"sync: {lost}`make promote FORCE=1` replaces it\n" in say(job, "sync")

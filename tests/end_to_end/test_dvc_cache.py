@@ -4,14 +4,17 @@ With a `cache.dir` that two projects use, `dvc repro` of all stages, then each s
 remove its outputs first.
 """
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from pipeline.support.integrity import check_everything
 from tests.called import call
-from tests.conftest import Clone
+from tests.conftest import Clone, refusal
 from tests.projects import Project, before_training, small_params
+from tests.support.test_integrity import flip
 
 MODEL = ("shallow", "0")
 STAGES = {"fetch": (), "prepare": (), "recipes": (), "train": MODEL, "predict": MODEL} | dict.fromkeys(
@@ -32,7 +35,9 @@ def lend(job: Project, cache: Path, kind: str) -> None:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", ["copy", "hardlink", "symlink"])
-def test_no_stage_writes_into_the_cache(clone: Clone, tmp_path: Path, kind: str) -> None:
+def test_no_stage_writes_into_the_cache(
+    clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     cache = tmp_path / "cache"
     shutil.copytree(clone.folder / "quickstart/.dvc/cache", cache)
     job = before_training(clone, tmp_path / "job", small_params(shallow={"epochs": 1}))
@@ -46,3 +51,16 @@ def test_no_stage_writes_into_the_cache(clone: Clone, tmp_path: Path, kind: str)
         called = call(job.folder, stage, *arguments)
         assert called.error is None, called
         assert objects(cache / "files") == before, stage
+
+    job.run("dvc", "repro")  # the new files are links again, if the old ones were
+    monkeypatch.chdir(job.folder)
+    theirs, md5 = cache / "files/md5/00" / ("0" * 30), job.outs()["selection.json"]
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("damaged")
+    check_everything()
+    flip(cache / "files/md5" / md5[:2] / md5[2:])
+    [command] = re.findall("`(.*)`", refusal(check_everything))
+    job.run("sh", "-c", command)
+    check_everything()
+    after = {path: content for path, (content, _) in objects(cache / "files").items()}
+    assert after == {path: content for path, (content, _) in before.items()} | {theirs: b"damaged"}

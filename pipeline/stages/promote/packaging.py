@@ -18,6 +18,7 @@ from pipeline.support.digests import digest_of, file_digest
 
 PACKAGE = Path(__file__).parents[2]
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
+MODEL = "artifacts/model.keras"  # in a registered version
 MODULES = {  # of the pipeline, which the served model carries
     "images": PACKAGE / "shared/image_decoding.py",
     "views": PACKAGE / "core/test_time_views.py",
@@ -60,7 +61,7 @@ def digest(batch_limit: int, views: str | None) -> str:
 def files(model_digest: str) -> dict[str, str]:
     """The files of a registered version that decide its answers, with their digests."""
     modules = {f"artifacts/{path.name}": file_digest(path) for path in MODULES.values()}
-    return modules | {SERVED_MODEL.name: file_digest(SERVED_MODEL), "artifacts/model.keras": model_digest}
+    return modules | {SERVED_MODEL.name: file_digest(SERVED_MODEL), MODEL: model_digest}
 
 
 def requirements() -> list[str]:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pipeline.stages.promote import serving_check
 from pipeline.stages.promote.gate import Candidate, Standing, judge
-from pipeline.stages.promote.registration import is_version_of, register
+from pipeline.stages.promote.registration import is_intact, is_version_of, register
 from pipeline.support import mlflow_aliases, mlflow_registry
 from pipeline.support.mlflow_registry import CHAMPION, PREVIOUS
 
@@ -29,7 +29,9 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> list[st
         if champion is not None:
             mlflow_registry.complete_history(champion)
             if champion.tags.get(mlflow_registry.DIGEST) == candidate.digest:
-                return [*lines, refresh(candidate, champion)]
+                return [*lines, refresh(candidate, champion, CHAMPION)]
+            if not is_intact(champion):
+                lines.append(f"{name}: version {champion.version}, the champion, is lost: run `make sync`")
         standing, complaints = described_by(champion)
         lines += complaints
         verdict = judge(candidate, standing, past_of(candidate) if champion else None, margin, force)
@@ -44,23 +46,23 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> list[st
         return [*lines, f"{name}: version {version.version} is champion: {verdict.reason}"]
 
 
-def refresh(candidate: Candidate, champion: ModelVersion) -> str:
-    """Move the champion's alias to a version of the same model that is intact and served as params.yaml asks.
+def refresh(candidate: Candidate, version: ModelVersion, alias: str) -> str:
+    """Move an alias to a version of the same model that is intact and served as params.yaml asks.
 
-    This is no promotion: `previous` and the history stay. Returns what was done, in a line.
+    This is no promotion: the other alias and the history stay. Returns what was done, in a line.
     """
-    name = candidate.registered_name
-    if is_version_of(champion, candidate):
-        return f"{name}: version {champion.version} stays champion: it is the same model"
+    name, old = candidate.registered_name, version.version
+    if is_version_of(version, candidate):
+        return f"{name}: version {old} stays {alias}: it is the same model"
     if candidate.run_id is None:
         return without_run(candidate)
-    served_alike = candidate.identity.items() <= champion.tags.items()
+    served_alike = candidate.identity.items() <= version.tags.items()
     change = "registered again, since its files are not intact" if served_alike else "served in another way"
-    reason = f"the same model as version {champion.version}, {change}"
+    reason = f"the same model as version {old}, {change}"
     version = servable_version(candidate, reason)
-    mlflow_aliases.set_alias(name, CHAMPION, version.version)
+    mlflow_aliases.set_alias(name, alias, version.version)
     tag_run(candidate, f"version {version.version}: {reason}")
-    return f"{name}: version {version.version} is champion: {reason}"
+    return f"{name}: version {version.version} is {alias}: {reason}"
 
 
 def without_run(candidate: Candidate) -> str:

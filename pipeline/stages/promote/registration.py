@@ -16,6 +16,7 @@ from pipeline.stages.promote import packaging
 from pipeline.stages.promote.gate import Candidate
 from pipeline.support import mlflow_registry
 from pipeline.support.digests import file_digest
+from pipeline.support.mlflow_locations import has_files
 from pipeline.support.mlflow_outputs import copy_of
 from pipeline.support.model_files import AFTER_TRAINING
 
@@ -76,12 +77,24 @@ class ServedModel:
 
 def is_version_of(version: ModelVersion, candidate: Candidate) -> bool:
     """Whether a version is this candidate, served in this way: by its tags, and by the bytes of its files."""
-    if not candidate.identity.items() <= version.tags.items():
+    served_alike = candidate.identity.items() <= version.tags.items()
+    return served_alike and _has(version, packaging.files(candidate.digest))
+
+
+def is_intact(version: ModelVersion) -> bool:
+    """Whether a version's model is there, and no other: MLflow's pages and `mlflow gc` delete files."""
+    digest = version.tags.get(mlflow_registry.DIGEST)
+    return digest is None or _has(version, {packaging.MODEL: digest})  # without one, it is not the pipeline's
+
+
+def _has(version: ModelVersion, files: dict[str, str]) -> bool:
+    """Whether a version can be found and has these files, by their digests."""
+    uri = f"models:/{version.name}/{version.version}"
+    if not has_files(uri):  # those of a model that was deleted in MLflow's pages stay until `mlflow gc`
         return False
     with TemporaryDirectory() as folder:
         try:
-            mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}", dst_path=folder)
-            files = packaging.files(candidate.digest)
+            mlflow.artifacts.download_artifacts(uri, dst_path=folder)
             return all(file_digest(Path(folder, path)) == digest for path, digest in files.items())
         except (MlflowException, OSError):  # without one of these files, or without any
             return False

@@ -14,14 +14,17 @@ from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
 from pipeline.shared.selection import Selection, read_selection
 from pipeline.shared.stored_probabilities import read_probabilities, views_of
-from pipeline.stages.promote.gate import Candidate
-from pipeline.stages.promote.promotion import promote
-from pipeline.support import mlflow_runs, mlflow_store
+from pipeline.stages.promote.gate import Candidate, Standing
+from pipeline.stages.promote.promotion import described_by, promote, refresh
+from pipeline.stages.promote.registration import is_intact
+from pipeline.support import mlflow_aliases, mlflow_registry, mlflow_runs, mlflow_store
 from pipeline.support.errors import PipelineError
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.mlflow_outputs import describe_versions
-from pipeline.support.paths import PREPARED, SELECTION
+from pipeline.support.mlflow_registry import CHAMPION, PREVIOUS
+from pipeline.support.model_files import ModelFiles
+from pipeline.support.paths import MODELS, PREPARED, SELECTION
 
 CHECKED = 32  # validation images whose served answers are compared with the predictions
 
@@ -40,7 +43,44 @@ def main(force: bool) -> None:
 
 
 def promote_selection(selection: Selection, params: Params, force: bool = False) -> list[str]:
-    """Make the chosen model champion, if the gate accepts it. Returns what was done, in lines.
+    """Make the chosen model champion, if the gate accepts it. Returns what was done, in lines."""
+    return promote(candidate_of(selection, params), params.promotion.margin, force)
+
+
+def restore(name: str, params: Params) -> list[str]:
+    """Register the models of both aliases again if their files were deleted. Returns what was done, in lines.
+
+    An alias moves to the new version of the same model, so a person's decision stands.
+    """
+    lines, ways = [], {CHAMPION: "`make promote FORCE=1` replaces it", PREVIOUS: "it cannot be restored"}
+    for alias, way in ways.items():
+        with mlflow_aliases.one_at_a_time(name):
+            version = mlflow_registry.version_at(name, alias)
+            if version is None or is_intact(version):
+                continue
+            standing, _ = described_by(version)
+            if standing and is_here(standing):
+                lines.append(refresh(candidate_of(selection_of(standing), params), version, alias))
+            else:
+                what = f"the files of version {version.version}, {alias}, were deleted"
+                lines.append(f"{name}: {what}, and its model is not in {MODELS}: {way}")
+    return lines
+
+
+def is_here(standing: Standing) -> bool:
+    """Whether the model of a version is still among the trained ones."""
+    files = ModelFiles(standing.variant, standing.seed)
+    return files.model.is_file() and files.tags()["model_digest"] == standing.model_digest
+
+
+def selection_of(standing: Standing) -> Selection:
+    """The selection from which a version was promoted, without its runner-up."""
+    known = standing.model_dump(include=set(Selection.model_fields), exclude_none=True)
+    return Selection(**{"mean_validation_accuracy": standing.validation_accuracy, "runner_up": None} | known)
+
+
+def candidate_of(selection: Selection, params: Params) -> Candidate:
+    """A chosen model, with what is needed to register it.
 
     Raises PipelineError if the files are not of the model that was chosen.
     """
@@ -52,7 +92,7 @@ def promote_selection(selection: Selection, params: Params, force: bool = False)
     run = mlflow_runs.find_run(facts["name"], files.tags())
     logged = mlflow_runs.logged_model(run.info.run_id, files.name) if run else None
     some = slice(min(CHECKED, params.serving.batch_limit))
-    candidate = Candidate(
+    return Candidate(
         registered_name=facts["name"],
         run_id=run.info.run_id if run else None,
         model_id=logged.model_id if logged else None,
@@ -68,4 +108,3 @@ def promote_selection(selection: Selection, params: Params, force: bool = False)
         mean_validation_accuracy=selection.mean_validation_accuracy,
         seeds=selection.seeds,
     )
-    return promote(candidate, params.promotion.margin, force)
