@@ -19,6 +19,7 @@ from pipeline.running.complete_run import complete_run
 from pipeline.shared.selection import read_selection
 from pipeline.stages.promote.stage import promote_selection, restore
 from pipeline.support import mlflow_aliases, mlflow_outputs, mlflow_runs, mlflow_store
+from pipeline.support.errors import printable
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.mlflow_registry import CHAMPION, version_at
@@ -51,7 +52,7 @@ def synchronize() -> None:
     if mlflow_outputs.CARD.is_file():
         mlflow_outputs.log_report(experiment)
         mlflow_outputs.describe_versions(experiment)
-    print("\n".join(f"sync: {line}" for line in done or ["nothing was missing"]))
+    print("\n".join(f"sync: {printable(line)}" for line in done or ["nothing was missing"]))
     champion.show(experiment)
 
 

@@ -53,6 +53,11 @@ def described(job: Project) -> str:
     return text
 
 
+def test_a_server_cannot_control_the_terminal(job: Project) -> None:
+    job.client.set_model_version_tag(NAME, "1", "variant", "\x1b[2Jgone")
+    assert "digits: version 1 is champion, \\x1b[2Jgone-0, since " in say(job, "champion")
+
+
 def test_what_is_said_is_what_is_served(job: Project) -> None:
     """After an edit and its reversal, a forced promotion, a rollback, an alias set by hand, and a sync."""
     original = (job.folder / "params.yaml").read_text()

@@ -142,4 +142,5 @@ def _read_part(files: list[Path], names: list[str], size: int, problems: list[st
         found = threads.map(read_image, range(len(mixed)))
         shown = tqdm(found, f"fetch: {part}", len(mixed), unit=" images", disable=None, leave=False)
         problems += [problem for problem in shown if problem]
-    return images, np.array([names.index(composed(path.parent.name)) for path in mixed], np.int64)
+    numbers = {name: number for number, name in enumerate(names)}
+    return images, np.array([numbers[composed(path.parent.name)] for path in mixed], np.int64)

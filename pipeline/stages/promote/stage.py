@@ -18,7 +18,7 @@ from pipeline.stages.promote.gate import Candidate, Standing
 from pipeline.stages.promote.promotion import described_by, promote, refresh
 from pipeline.stages.promote.registration import is_intact
 from pipeline.support import mlflow_aliases, mlflow_registry, mlflow_runs, mlflow_store
-from pipeline.support.errors import PipelineError
+from pipeline.support.errors import PipelineError, printable
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.mlflow_outputs import describe_versions
@@ -38,7 +38,7 @@ def main(force: bool) -> None:
     params = Params.read()
     mlflow_store.check()
     check_inputs(SELECTION)
-    print("\n".join(promote_selection(read_selection(), params, force)))
+    print("\n".join(map(printable, promote_selection(read_selection(), params, force))))
     describe_versions(params.data.dataset)
 
 
