@@ -19,7 +19,9 @@ DatasetName = Annotated[
     str, text("[A-Za-z0-9][A-Za-z0-9_.-]{,99}", "a letter or digit and at most 99 letters, digits, _, . or -")
 ]
 Sha256 = Annotated[str, text("[0-9a-f]{64}", "64 of the digits 0-9 and a-f")]
-PartName = Annotated[str, text("test|train[A-Za-z0-9_]{,99}", "test, or train and letters, digits or _")]
+PartName = Annotated[
+    str, text("all|test|train[A-Za-z0-9_]{,99}", "all, test, or train and letters, digits or _")
+]
 FolderPath = Annotated[str, text(r"[^'\n]+", "a path without ' and line breaks"), AfterValidator(own_folder)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -57,23 +59,27 @@ class Digits(Source):
 
 
 class Directory(Source):
-    """The user's own images: for each part, `test` and one or more `train*`, a folder of CLASS folders."""
+    """The user's own images: a folder of CLASS folders for each part, `test` and one or more `train*`; or one
+    for `all`, of which a `test_fraction` becomes the test images.
+    """
 
     source: Literal["directory"]
     name: DatasetName
     image_size: int = Field(default=32, ge=8, le=1024)
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _has_its_folders(self) -> Self:
-        if not {"test", "train"} <= {part[:5] for part in self.folders}:
-            raise ValueError("folders must name a folder for test and one or more for train")
+        parts = {part[:5] for part in self.folders}
+        if parts not in ({"all"}, {"test", "train"}):
+            raise ValueError("folders must name a folder for test and one or more for train, or one for all")
         return self
 
 
 class Split(Section):
     """How the validation images are taken from the training images."""
 
-    strategy: Literal["stratified", "first", "batch"]
+    strategy: Literal["stratified", "content", "first", "batch"]
     fraction: float = Field(gt=0, lt=1)
     seed: Seed
     duplicates: Literal["error", "warn"] = "error"

@@ -7,6 +7,7 @@ compared in Unicode's composed form (NFC), since a Mac writes the accent of an e
 import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from pipeline.shared.image_decoding import SUFFIXES, ImageError, decode
 from pipeline.stages.fetch.sources import Part, RawDataset, dataset
+from pipeline.support.digests import file_digest
 from pipeline.support.errors import PipelineError
 from pipeline.support.json_and_csv import FORMULA
 from pipeline.support.params_errors import joined, shortened
@@ -31,27 +33,42 @@ UNPRINTABLE = {
 JOINER = "\u200d"  # of several emoji to one, and of a category above
 
 
-def read(folders: dict[str, Path], size: int) -> RawDataset:
+def read(folders: dict[str, Path], size: int, test_fraction: float) -> RawDataset:
     """The images of the folders of these parts, `test` and one or more `train*`, as squares of `size` pixels.
 
-    Train folders follow one another in the order of their names, each with its classes mixed. Prints how many
-    files it ignores, by their suffixes. Raises PipelineError with all files that cannot be read, or all
-    classes that are not in every folder.
+    Train folders follow one another in the order of their names, each with its classes mixed. Of a folder for
+    `all`, the content of each file decides whether it is among the `test_fraction`: images that are added
+    move none of the others, and copies stay together. Prints how many files it ignores, by their suffixes.
+    Raises PipelineError with all files that cannot be read, or all classes that are not in every folder.
     """
     ordered = {part: folders[part] for part in sorted(folders, key=lambda part: (part == "test", part))}
     files = {part: files_in(folder) for part, folder in ordered.items()}
     names = class_names(ordered)
     problems: list[str] = []
-    parts = []
+    parts, shares = [], []
     for part, folder in ordered.items():
         images = [path for path in files[part] if is_image_of_class(path, folder)]
         if not images:
             raise PipelineError(f"{folder}: no image ({', '.join(SUFFIXES)}) in the folder of a class")
+        images = [images[row] for row in np.random.default_rng(0).permutation(len(images))]
         parts.append(_read_part(images, names, size, problems))
+        shares.append(np.array([content_shares(path) for path in images]))
     if problems:
         raise PipelineError(f"images that cannot be read: {joined(problems)}")
     report_ignored(ordered, files)
-    return dataset(parts, names)
+    if "all" in folders:
+        [(pixels, labels)], [drawn] = parts, shares
+        is_test = drawn[:, 0] < test_fraction
+        parts = [(pixels[rows], labels[rows]) for rows in (~is_test, is_test)]
+        shares = [drawn[~is_test], drawn[is_test]]
+    return replace(dataset(parts, names), train_shares=np.concatenate(shares[:-1])[:, 1])
+
+
+def content_shares(path: Path) -> tuple[float, float]:
+    """Two numbers from 0 to 1 that the content of a file gives, as if they were drawn."""
+    digest = bytes.fromhex(file_digest(path))
+    first, second = (int.from_bytes(digest[start : start + 8]) / 2**64 for start in (0, 8))
+    return first, second
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -126,21 +143,20 @@ def _is_printable(name: str) -> bool:
 
 
 def _read_part(files: list[Path], names: list[str], size: int, problems: list[str]) -> Part:
-    """Images of class folders, mixed. Adds files that cannot be read, and why, to `problems`."""
-    mixed = [files[row] for row in np.random.default_rng(0).permutation(len(files))]
-    images = np.zeros((len(mixed), size, size, 3), np.uint8)
+    """Images of class folders. Adds files that cannot be read, and why, to `problems`."""
+    images = np.zeros((len(files), size, size, 3), np.uint8)
 
     def read_image(row: int) -> str | None:
         try:
-            images[row] = decode(mixed[row].read_bytes(), size, trusted=True)
+            images[row] = decode(files[row].read_bytes(), size, trusted=True)
         except (OSError, ImageError) as error:
-            return f"{mixed[row]} ({error})"
+            return f"{files[row]} ({error})"
         return None
 
     part = files[0].parent.parent
     with ThreadPoolExecutor(cpu_count()) as threads:  # Pillow decodes without Python's lock
-        found = threads.map(read_image, range(len(mixed)))
-        shown = tqdm(found, f"fetch: {part}", len(mixed), unit=" images", disable=None, leave=False)
+        found = threads.map(read_image, range(len(files)))
+        shown = tqdm(found, f"fetch: {part}", len(files), unit=" images", disable=None, leave=False)
         problems += [problem for problem in shown if problem]
     numbers = {name: number for number, name in enumerate(names)}
-    return images, np.array([numbers[composed(path.parent.name)] for path in mixed], np.int64)
+    return images, np.array([numbers[composed(path.parent.name)] for path in files], np.int64)

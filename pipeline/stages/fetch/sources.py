@@ -14,6 +14,7 @@ class RawDataset:
 
     train_images uint8 (n, size, size, 3); train_labels int64 (n,); train_batches int64 (n,), the batch or
     folder of each image, counted from 0; test_images and test_labels likewise; the names of the classes.
+    train_shares, of images from files, float64 (n,): a number from 0 to 1 that the content of the file gives.
     """
 
     train_images: np.ndarray
@@ -22,6 +23,11 @@ class RawDataset:
     test_images: np.ndarray
     test_labels: np.ndarray
     classes: list[str]
+    train_shares: np.ndarray | None = None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its arrays by their names."""
+        return {name: array for name, array in vars(self).items() if isinstance(array, np.ndarray)}
 
 
 def dataset(parts: list[Part], classes: list[str]) -> RawDataset:

@@ -6,7 +6,6 @@ Reads params.yaml (data) and the source that it names: CIFAR-10's archive, sciki
 folders. Writes data/raw, the source's images and labels, and keeps a downloaded archive in data/download.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -28,9 +27,8 @@ def main() -> None:
         case Digits():
             raw = sources.digits()
         case Directory():
-            raw = folders.read({part: Path(folder) for part, folder in data.folders.items()}, data.image_size)
-    arrays = asdict(raw)
-    classes = arrays.pop("classes")
-    write_arrays(RAW, arrays, name=data.dataset, source=data.source, classes=classes)
+            paths = {part: Path(folder) for part, folder in data.folders.items()}
+            raw = folders.read(paths, data.image_size, data.test_fraction)
+    write_arrays(RAW, raw.arrays(), name=data.dataset, source=data.source, classes=raw.classes)
     train, test = len(raw.train_labels), len(raw.test_labels)
     print(f"fetch: {data.dataset}: {train:,} training and {test:,} test images")

@@ -34,7 +34,7 @@ def main() -> None:
     classes = facts["classes"]
     check(raw["train_images"], raw["train_labels"], classes, "training")
     check(raw["test_images"], raw["test_labels"], classes, "test")
-    train, validation = split(raw["train_labels"], raw["train_batches"], strategy)
+    train, validation = split(raw["train_labels"], raw["train_batches"], strategy, raw.get("train_shares"))
     check_parts(raw["train_labels"], train, validation, classes)
     found = exact_duplicates.count(raw["train_images"], raw["test_images"], validation)
     exact_duplicates.check(found, strategy.duplicates)
@@ -85,12 +85,15 @@ def check(images: np.ndarray, labels: np.ndarray, classes: list[str], part: str)
         raise PipelineError(f"{RAW}: {part} data: {'; '.join(problems)}")
 
 
-def split(labels: np.ndarray, batches: np.ndarray, chosen: Split) -> tuple[np.ndarray, np.ndarray]:
+def split(
+    labels: np.ndarray, batches: np.ndarray, chosen: Split, shares: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices (int64) of the training and of the validation images: disjoint, and together all images.
 
     By strategy, the validation images are a fraction of each class, drawn at random with a seed
-    (`stratified`), the first fifth, as in the document of `baseline` (`first`), or the second batch or train
-    folder, as in that of `model_s` (`batch`).
+    (`stratified`) or by the content of their files (`content`), so that added images move none of the others;
+    the first fifth, as in the document of `baseline` (`first`); or the second batch or train folder, as in
+    that of `model_s` (`batch`).
     """
     everything = np.arange(len(labels))
     if chosen.strategy == "stratified":
@@ -101,6 +104,10 @@ def split(labels: np.ndarray, batches: np.ndarray, chosen: Split) -> tuple[np.nd
         except ValueError as error:
             raise PipelineError(f"{PARAMS}: split.fraction {chosen.fraction}: {error}") from error
         return train, validation
+    if chosen.strategy == "content":
+        if shares is None:
+            raise PipelineError(f"{PARAMS}: split.strategy content: needs data.source: directory")
+        return everything[shares >= chosen.fraction], everything[shares < chosen.fraction]
     if chosen.strategy == "first":
         fifth = len(labels) // 5
         return everything[fifth:], everything[:fifth]

@@ -70,6 +70,15 @@ def test_parts_are_disjoint_and_of_the_sizes_of_the_documents(strategy: str, siz
         np.testing.assert_array_equal(validation, expected[strategy])
 
 
+def test_the_content_of_each_file_may_choose_the_validation_images() -> None:
+    shares = np.random.default_rng(0).random(1000)
+    train, validation = split(labels := np.zeros(1000, int), labels, chosen("content", 0.3), shares)
+    assert sorted([*train, *validation]) == list(range(1000))
+    assert max(shares[validation]) < 0.3 <= min(shares[train])
+    line = refusal(split, labels, labels, chosen("content"))
+    assert line == "params.yaml: split.strategy content: needs data.source: directory"
+
+
 def split_and_check(labels: np.ndarray, batches: np.ndarray, strategy: Split) -> None:
     check_parts(labels, *split(labels, batches, strategy), ["cat", "dog", "eel"][: max(labels) + 1])
 

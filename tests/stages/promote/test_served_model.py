@@ -80,7 +80,7 @@ def test_served_pixels_are_prepared_pixels(served: PyFuncModel, tmp_path: Path) 
         for name, image in (("cat/1.jpg", photo), ("dog/1.PNG", photo), ("frog/1.webp", turned)):
             (tmp_path / part / name).parent.mkdir(parents=True)
             image.save(tmp_path / part / name)
-    fetched = folders.read({part: tmp_path / part for part in ("train", "test")}, 32)
+    fetched = folders.read({part: tmp_path / part for part in ("train", "test")}, 32, 0.2)
     files = [next((tmp_path / "test" / CLASSES[label]).iterdir()) for label in fetched.test_labels]
     sent = pd.DataFrame({"image": [base64.b64encode(file.read_bytes()).decode() for file in files]})
     assert served.predict(sent) == answers_of(served, *fetched.test_images)
