@@ -137,7 +137,7 @@ def test_what_an_experiment_sets_is_all_that_changes(tmp_path: Path, key: str, v
         (b"\xff\xfe", "cannot be read: "),
         (
             "a: 1\nb: &x {c: 1}\n",
-            "line 2: must not have &, * or <<; `dvc exp run -S` would change each place",
+            "line 2: must not have &, * or <<; `dvc exp run -S ...` would change each place",
         ),
         ("- a\n- b\n", "the file: must be a mapping of keys; received"),
         ("", "the file: must be a mapping of keys; received"),

@@ -52,7 +52,7 @@ def load_params(model: type[AnyModel], path: Path) -> AnyModel:
     except Exception as error:  # the parser raises almost anything
         raise PipelineError(f"{path}: cannot be read: {in_a_line(error)}") from error
     if shared:
-        why = "`dvc exp run -S` would change each place that shares a block, or none: write the keys out"
+        why = "`dvc exp run -S ...` would change each place that shares a block, or none: write the keys out"
         raise PipelineError(f"{path}: line {shared[0].start_mark.line + 1}: must not have &, * or <<; {why}")
     return validated(model, content, str(path))
 
