@@ -5,9 +5,12 @@
 A stage that DVC restores from its cache trains nothing and so logs no run. This logs what is missing from
 data/prepared, recipes, models, metrics, evaluation, selection.json and reports. The chosen model is promoted
 only if there is no champion, as in an empty store. A champion whose files were deleted, in MLflow's pages or
-by `mlflow gc`, is registered again. It changes nothing that is there, so running it twice is safe.
+by `mlflow gc`, is registered again. A model whose files contradict each other, or that is being trained, is
+skipped with a line. It changes nothing that is there, so running it twice is safe.
 """
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import click
@@ -17,14 +20,25 @@ from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
 from pipeline.running.complete_run import complete_run
 from pipeline.shared.selection import read_selection
+from pipeline.shared.stored_probabilities import checked_scores
+from pipeline.stages.evaluate import metrics
 from pipeline.stages.promote.stage import promote_selection, restore
 from pipeline.support import mlflow_aliases, mlflow_outputs, mlflow_runs, mlflow_store
-from pipeline.support.errors import printable
-from pipeline.support.integrity import check_inputs
-from pipeline.support.locks import SingleInstance
+from pipeline.support.errors import PipelineError, printable
+from pipeline.support.integrity import check_inputs, is_edited
+from pipeline.support.locks import SingleInstance, is_free
 from pipeline.support.mlflow_registry import CHAMPION, version_at
 from pipeline.support.model_files import ModelFiles, all_models, remove_leftovers
-from pipeline.support.paths import EVALUATION, METRICS, MODELS, PREPARED, RECIPES, REPORTS, SELECTION
+from pipeline.support.paths import (
+    EVALUATION,
+    METRICS,
+    MODELS,
+    PREDICTIONS,
+    PREPARED,
+    RECIPES,
+    REPORTS,
+    SELECTION,
+)
 
 
 @click.command(cls=SingleInstance)
@@ -36,7 +50,7 @@ def main() -> None:
 def synchronize() -> None:
     """Log what is missing, and print a line for each thing and which model is champion."""
     params = Params.read()
-    check_inputs(RECIPES, SELECTION, EVALUATION, METRICS, MODELS, PREPARED, REPORTS)
+    check_inputs(RECIPES, SELECTION, EVALUATION, METRICS, MODELS, PREDICTIONS, PREPARED, REPORTS)
     mlflow_store.check()
     facts = read_facts(PREPARED / "split")
     experiment = facts["name"]
@@ -48,26 +62,47 @@ def synchronize() -> None:
         done += mlflow_aliases.settle(experiment)
     done += restore(experiment, params)
     if SELECTION.is_file() and version_at(experiment, CHAMPION) is None:
-        done += promote_selection(read_selection(), params)
-    if mlflow_outputs.CARD.is_file():
+        done += promoted(params)
+    if is_edited(REPORTS):
+        done.append(f"{REPORTS}: skipped, since it was edited: run `dvc repro report`")
+    elif mlflow_outputs.CARD.is_file():
         mlflow_outputs.log_report(experiment)
         mlflow_outputs.describe_versions(experiment)
     print("\n".join(f"sync: {printable(line)}" for line in done or ["nothing was missing"]))
     champion.show(experiment)
 
 
-def sync_run(files: ModelFiles, facts: dict[str, Any]) -> list[str]:
-    """Log the run of a trained model and its evaluation if they are missing."""
-    if not files.model.is_file():
-        return []
-    done = []
+def promoted(params: Params) -> list[str]:
+    """Promote the chosen model, if it was chosen by its own scores. Returns what was done, in lines."""
+    try:
+        return promote_selection(read_selection(), params)
+    except PipelineError as error:
+        return [f"not promoted: {error}"]
+
+
+def sync_run(files: ModelFiles, facts: dict[str, Any]) -> Iterator[str]:
+    """Log a trained model's run and evaluation if they are missing, and say why not if it is skipped."""
+    if not is_free(f"train-{files.name}"):
+        yield f"{files.name}: skipped, since it is being trained"
+    elif files.model.is_file():
+        try:
+            yield from log_run(files, facts)
+        except PipelineError as error:
+            yield f"{files.name}: skipped: {error}"
+
+
+def log_run(files: ModelFiles, facts: dict[str, Any]) -> Iterator[str]:
+    """Log a trained model's run and evaluation if they are missing.
+
+    Raises PipelineError if its record or its scores are not those of the model.
+    """
     run = mlflow_runs.find_run(facts["name"], files.tags())
     diverged = files.record().divergence is not None
     if run is None or not (diverged or mlflow_runs.logged_model(run.info.run_id, files.name)):
         complete_run(files)
-        done.append(f"{files.name}: logged its run")
+        yield f"{files.name}: logged its run"
     if files.scores.is_file() and files.divergence() is None:
         images = {part: read_arrays(PREPARED / part)["images"] for part in ("validation", "test")}
-        if mlflow_outputs.log_evaluation(files, facts, images):
-            done.append(f"{files.name}: logged its evaluation")
-    return done
+        checked = partial(checked_scores, files, metrics.scores)
+        if mlflow_outputs.log_evaluation(files, checked, facts, images):
+            yield f"{files.name}: logged its evaluation"

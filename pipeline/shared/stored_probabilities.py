@@ -1,19 +1,31 @@
-"""Reads stored probabilities, and checks that the stored scores are theirs."""
+"""Reads stored probabilities, and checks that they are of the model and that the stored scores are theirs."""
+
+import math
+from collections.abc import Callable, Collection
 
 import numpy as np
 
 from pipeline.core.arrays import read_arrays, read_facts
+from pipeline.support.digests import file_digest
 from pipeline.support.errors import PipelineError
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import PREPARED
 
+Measured = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
-def read_probabilities(files: ModelFiles, part: str, views: str | None = None) -> np.ndarray:
+ROUNDING = 1e-6  # by which another processor's sums may differ
+
+
+def read_probabilities(
+    files: ModelFiles, part: str, views: str | None = None, model_digest: str | None = None
+) -> np.ndarray:
     """A model's probabilities for a part of the images, memory-mapped, (n, classes).
 
-    With `views`, their mean over these test-time views. Raises PipelineError if they are not numbers from 0
-    to 1, a row for each image.
+    With `views`, their mean over these test-time views. Raises PipelineError if they are not of the model
+    with this digest, by default the one in its file, or not numbers from 0 to 1, a row for each image.
     """
+    if read_facts(files.predictions).get("model_digest") != (model_digest or file_digest(files.model)):
+        raise PipelineError(f"{files.predictions}: not of {files.model}: run `dvc repro evaluate`")
     facts = read_facts(PREPARED / "split")
     shape = (facts["counts"][part], len(facts["classes"]))
     name = f"{part}_{views}" if views else part
@@ -37,17 +49,34 @@ def views_of(files: ModelFiles) -> str | None:
     return next((name.partition("_")[2] for name in read_arrays(files.predictions) if "_" in name), None)
 
 
-def check_scores(models: list[ModelFiles]) -> None:
-    """Raise PipelineError if a stored validation accuracy is not that of the stored probabilities.
+def accuracy_alone(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """The accuracy, for `checked_scores`."""
+    return {"accuracy": float((probabilities.argmax(axis=1) == labels).mean())}
 
-    Reads nothing of test images.
+
+def checked_scores(
+    files: ModelFiles,
+    measured: Measured = accuracy_alone,
+    model_digest: str | None = None,
+    images: Collection[str] = ("validation", "test"),
+) -> dict[str, dict[str, float]]:
+    """A model's stored scores of these parts of the images, as far as `measured` finds the same.
+
+    `measured` takes labels (n,) and probabilities (n, classes). Empty if the training diverged. Raises
+    PipelineError if a score is not that of the stored probabilities, or these are not of the model with this
+    digest, by default the one in its file. Reads nothing of other images.
     """
-    for files in models:
-        if files.divergence() is None:
-            stored = files.metrics()["validation"]["accuracy"]
-            found = float(read_right(files, "validation").mean())
-            if stored != found:
+    stored = files.metrics()  # first, so an evaluation that ends meanwhile cannot mix two models
+    checked = {}
+    for part in [part for part in stored if part.partition("_")[0] in images]:
+        name, _, views = part.partition("_")
+        probabilities = read_probabilities(files, name, views or None, model_digest)
+        found = measured(read_arrays(PREPARED / name)["labels"], probabilities)
+        checked[part] = {key: stored[part].get(key, math.nan) for key in found}
+        for key, value in checked[part].items():
+            if not math.isclose(value, found[key], rel_tol=ROUNDING, abs_tol=ROUNDING):
                 raise PipelineError(
-                    f"{files.scores}: validation accuracy {stored}, but {files.predictions} gives "
-                    f"{found}: run `dvc repro evaluate`"
+                    f"{files.scores}: {part} {key} {value}, but {files.predictions} gives {found[key]}: "
+                    "run `dvc repro evaluate`"
                 )
+    return checked

@@ -5,7 +5,7 @@
 Reads recipes/VARIANT.json, models/VARIANT-SEED and the images of data/prepared/{validation,test}. Writes
 predictions/VARIANT-SEED/: `validation` and `test`, each float32 (n, classes). If the variant has test-time
 views, say `mirror`, also `validation_mirror` and `test_mirror`, the mean over the views. Models are compared
-without them.
+without them. The facts name the model by the digest of its file.
 
 If `repro` has already predicted, the result is copied.
 """
@@ -18,6 +18,7 @@ from pipeline.core.arrays import read_arrays, write_arrays
 from pipeline.core.recipe import Recipe
 from pipeline.core.result_keys import code_digest, prediction_key
 from pipeline.support import job_results
+from pipeline.support.digests import file_digest
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SEED, SingleInstance
 from pipeline.support.model_files import ModelFiles
@@ -49,9 +50,9 @@ def predict(path: Path, recipe: Recipe, folder: Path) -> None:
 
     check_inputs(*(PREPARED / part for part in PARTS))
     make_deterministic(0, recipe.threads)
-    model = keras_file.load(path)
+    model, digest = keras_file.load(path), file_digest(path)
     images = {part: read_arrays(PREPARED / part)["images"] for part in PARTS}
     found = {part: prediction.probabilities(model, images[part]) for part in PARTS}
     if views := recipe.settings.views:
         found |= {f"{part}_{views}": prediction.probabilities(model, images[part], views) for part in PARTS}
-    write_arrays(folder, found)
+    write_arrays(folder, found, model_digest=digest)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from pipeline.core.arrays import write_json
 from pipeline.shared.selection import Selection, read_scores
-from pipeline.shared.stored_probabilities import check_scores
+from pipeline.shared.stored_probabilities import checked_scores
 from pipeline.support.digests import file_digest
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
@@ -28,7 +28,8 @@ def main() -> None:
     """Choose a model."""
     check_inputs(METRICS, MODELS, PREDICTIONS, RECIPES, PREPARED / "split", PREPARED / "validation")
     models = all_models()
-    check_scores(models)
+    for files in models:
+        checked_scores(files, images=["validation"])
     chosen = choose(read_scores(models))
     digest = file_digest(ModelFiles(chosen["variant"], chosen["seed"]).model)
     selection = Selection(**chosen, model_digest=digest)

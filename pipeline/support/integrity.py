@@ -75,6 +75,11 @@ def check_everything() -> None:
     _refuse_damage(locked_outs(), with_copies=True)
 
 
+def is_edited(path: Path) -> bool:
+    """Whether an out of dvc.lock is not as its stage wrote it."""
+    return any(out.path == path and not out.is_intact() for out in locked_outs())
+
+
 def locked_outs() -> list[Out]:
     """The outs with an MD5 in dvc.lock. Empty if dvc.lock is missing or, as for DVC, empty.
 

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,18 +20,27 @@ from pipeline.support.paths import REPORTS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Scores = dict[str, dict[str, float]]  # by part of the images and name
+
 CARD = REPORTS / "model-card.md"
 LONGEST = 5000  # characters of a description, in MLflow's database
 WATTS = 10  # drawn by a busy core and its share of the server; an assumption, which the description states
 LOGGED = "evaluation_digest"  # the tag of a run that has the evaluation with this digest
 
 
-def log_evaluation(files: ModelFiles, facts: dict[str, Any], images: Mapping[str, np.ndarray]) -> bool:
+def log_evaluation(
+    files: ModelFiles,
+    checked: Callable[[str], Scores],
+    facts: dict[str, Any],
+    images: Mapping[str, np.ndarray],
+) -> bool:
     """Log a model's scores, tables and figures to its run. Returns whether that was necessary.
 
+    `checked` returns its scores, or raises PipelineError if they are not of the model with this digest.
     `facts` are those of the split, `images` its uint8 (n, height, width, channels) by part.
     """
-    run = mlflow_runs.find_run(facts["name"], files.tags())
+    tags = files.tags()
+    run = mlflow_runs.find_run(facts["name"], tags)
     if run is None:
         print(f"{files.name}: MLflow has no complete run of it: run `make sync`")
         return False
@@ -40,7 +49,7 @@ def log_evaluation(files: ModelFiles, facts: dict[str, Any], images: Mapping[str
     client, run_id = mlflow.MlflowClient(), run.info.run_id
     if run.data.tags.get(LOGGED) == digest and client.list_artifacts(run_id, "evaluation"):
         return False
-    log_scores(files, run, facts, images)
+    log_scores(files.name, checked(tags["model_digest"]), run, facts, images)
     with copy_of(files.evaluation) as folder:
         client.log_artifacts(run_id, folder, "evaluation")
     client.set_tag(run_id, LOGGED, digest)
@@ -63,15 +72,19 @@ def copy_of(path: Path) -> Iterator[str]:
         yield str(copy)
 
 
-def log_scores(files: ModelFiles, run: Run, facts: dict[str, Any], images: Mapping[str, np.ndarray]) -> None:
+def log_scores(
+    name: str, scores: Scores, run: Run, facts: dict[str, Any], images: Mapping[str, np.ndarray]
+) -> None:
     """Log what changed of a model's scores, each with the model and the images that it belongs to."""
-    model = mlflow_runs.logged_model(run.info.run_id, files.name)
-    for part, values in files.metrics().items():
+    model = mlflow_runs.logged_model(run.info.run_id, name)
+    for part, values in scores.items():
         of_images = part.partition("_")[0]  # `test_mirror` is of the same images as `test`
         dataset = mlflow_runs.dataset(facts, of_images, images[of_images])
         named = {f"{part}/{key}": value for key, value in values.items()}
+        changed = {key: value for key, value in named.items() if run.data.metrics.get(key) != value}
         mlflow.log_metrics(
-            {key: value for key, value in named.items() if run.data.metrics.get(key) != value},
+            changed,
+            timestamp=mlflow_runs.time_after(run, changed),
             run_id=run.info.run_id,
             model_id=model.model_id if model else None,
             dataset=dataset,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,16 @@ def log_history(run_id: str, history: Mapping[Hashable, Sequence[float]]) -> Non
         missing += [Metric(str(name), v, now, step) for step, v in enumerate(values) if step not in known]
     if missing:
         client.log_batch(run_id, metrics=missing)
+
+
+def time_after(run: Run, metrics: Iterable[str]) -> int:
+    """Now, or after all values that a run has of these metrics, in milliseconds.
+
+    MLflow shows the latest value, which after a clock was set back may be an old one.
+    """
+    client, known = mlflow.MlflowClient(), run.data.metrics
+    histories = [client.get_metric_history(run.info.run_id, key) for key in metrics if key in known]
+    return max([int(time.time() * 1000), *(point.timestamp + 1 for values in histories for point in values)])
 
 
 def dataset(facts: dict[str, Any], part: str, images: np.ndarray) -> NumpyDataset:

@@ -10,12 +10,16 @@ another training failed. For a training that diverged, the metrics hold its stat
 """
 
 import shutil
+from functools import partial
+from typing import Any
 
 import click
+import numpy as np
 from joblib import Parallel, cpu_count, delayed
 
 from pipeline.core.arrays import read_arrays, read_facts
-from pipeline.stages.evaluate import evaluation
+from pipeline.shared.stored_probabilities import checked_scores
+from pipeline.stages.evaluate import evaluation, metrics
 from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.errors import PipelineError
 from pipeline.support.integrity import check_inputs
@@ -57,4 +61,12 @@ def score(model: tuple[str, int] | None) -> None:
     for files in models:
         if files.divergence() is None:
             with mlflow_runs.best_effort(files.name):
-                log_evaluation(files, facts, images)
+                log(files, facts, images)
+
+
+def log(files: ModelFiles, facts: dict[str, Any], images: dict[str, np.ndarray]) -> None:
+    """Log a model's scores, unless its file has just been replaced by another model."""
+    try:
+        log_evaluation(files, partial(checked_scores, files, metrics.scores), facts, images)
+    except PipelineError as error:
+        print(f"{files.name}: its scores are not logged: {error}")

@@ -3,17 +3,20 @@
     python -m pipeline promote [--force]
 
 Registers the model that `select` chose and makes it champion, unless the gate refuses it: see gate.py. Reads
-params.yaml (promotion, serving), selection.json, data/prepared/{split,validation}, and the chosen model with
-its predictions. Describes its version by the model card, if `report` has
-written it. Writes no file: the registry alone says what is served.
+params.yaml (promotion, serving), selection.json, recipes/_index.json, data/prepared/{split,validation}, and
+the models of the chosen variant with their predictions. Describes the version by the model card, if `report`
+has written it. Writes no file: the registry alone says what is served.
 """
 
+import math
+
 import click
+import numpy as np
 
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
 from pipeline.shared.selection import Selection, read_selection
-from pipeline.shared.stored_probabilities import read_probabilities, views_of
+from pipeline.shared.stored_probabilities import ROUNDING, read_probabilities, read_right, views_of
 from pipeline.stages.promote.gate import Candidate, Standing
 from pipeline.stages.promote.promotion import described_by, promote, refresh
 from pipeline.stages.promote.registration import is_intact
@@ -23,8 +26,8 @@ from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.mlflow_outputs import describe_versions
 from pipeline.support.mlflow_registry import CHAMPION, PREVIOUS
-from pipeline.support.model_files import ModelFiles
-from pipeline.support.paths import MODELS, PREPARED, SELECTION
+from pipeline.support.model_files import ModelFiles, all_models
+from pipeline.support.paths import MODELS, PREDICTIONS, PREPARED, RECIPES, SELECTION
 
 CHECKED = 32  # validation images whose served answers are compared with the predictions
 
@@ -43,8 +46,13 @@ def main(force: bool) -> None:
 
 
 def promote_selection(selection: Selection, params: Params, force: bool = False) -> list[str]:
-    """Make the chosen model champion, if the gate accepts it. Returns what was done, in lines."""
-    return promote(candidate_of(selection, params), params.promotion.margin, force)
+    """Make the chosen model champion, if the gate accepts it. Returns what was done, in lines.
+
+    Raises PipelineError if it was chosen by other accuracies than its own.
+    """
+    candidate = candidate_of(selection, params)
+    check_accuracies(selection)
+    return promote(candidate, params.promotion.margin, force)
 
 
 def restore(name: str, params: Params) -> list[str]:
@@ -108,3 +116,20 @@ def candidate_of(selection: Selection, params: Params) -> Candidate:
         mean_validation_accuracy=selection.mean_validation_accuracy,
         seeds=selection.seeds,
     )
+
+
+def check_accuracies(selection: Selection) -> None:
+    """Raise PipelineError if the accuracies that decided are not those of the stored probabilities."""
+    check_inputs(RECIPES)
+    seeds = [one for one in all_models() if one.variant == selection.variant]
+    check_inputs(*(path for one in seeds for path in (one.folder, one.predictions)))
+    trained = [one for one in seeds if one.record().divergence is None]
+    right = {one.seed: float(read_right(one, "validation").mean()) for one in trained}
+    mean = sum(right.values()) / len(right) if right else math.nan
+    found = (len(right), right.get(selection.seed, math.nan), mean)
+    stored = (selection.seeds, selection.validation_accuracy, selection.mean_validation_accuracy)
+    if not np.allclose(stored, found, rtol=0, atol=ROUNDING):
+        raise PipelineError(
+            f"{SELECTION}: seeds, accuracy and mean accuracy are {stored}, but {PREDICTIONS} give {found}: "
+            "run `dvc repro select`"
+        )

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pipeline.core.arrays import read_facts
 from pipeline.shared.selection import Selection, read_scores, read_selection
-from pipeline.shared.stored_probabilities import read_right
+from pipeline.shared.stored_probabilities import checked_scores, read_right
 from pipeline.stages.report.statistics import Resampled
 from pipeline.support.errors import PipelineError
 from pipeline.support.json_and_csv import Number, read_table
@@ -62,6 +62,8 @@ def read_results(published: dict[str, float]) -> Results:
     scores = read_scores(files)
     diverged = {one.name: reason for one in files if (reason := one.divergence()) is not None}
     models = [one for one in files if one.name not in diverged]
+    for one in models:
+        checked_scores(one)
     if (chosen := selection.files) not in models:
         raise PipelineError(f"{SELECTION}: {chosen.name}: has no scores; run `dvc repro select`")
     histories = {one.name: one.epochs() for one in models}

@@ -1,6 +1,7 @@
 """The evaluation stage: the files and runs of all models, or of one; scores that were edited afterwards."""
 
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mlflow.entities import Run
 
 from pipeline.__main__ import main
 from pipeline.core.arrays import read_arrays, write_arrays, write_json
-from pipeline.shared.stored_probabilities import check_scores, read_probabilities
+from pipeline.shared.stored_probabilities import checked_scores, read_probabilities
 from pipeline.stages.evaluate import metrics
 from pipeline.stages.evaluate import stage as evaluate
 from pipeline.support import mlflow_runs
@@ -37,6 +38,11 @@ FIGURES = {"confusion.png", "curves.png", "examples.png", "reliability.png", "ro
 COMPARED = ("curves", "roc", "confusion")  # of all models
 
 
+def predict(files: ModelFiles, probabilities: dict[str, np.ndarray]) -> None:
+    """Store these as a model's probabilities."""
+    write_arrays(files.predictions, probabilities, model_digest=files.tags()["model_digest"])
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a trained model of two classes, which has a run, and one that diverged."""
@@ -53,9 +59,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_arrays(PREPARED / "split", {}, **facts)
         right = np.eye(2, dtype=np.float32)[labels] * 0.8 + 0.1
         for trained, tags in ((GOOD, {"status": "trained"}), (LOST, DIVERGED)):
-            write_arrays(trained.predictions, {"validation": right, "test": right[::-1]})
             trained.folder.mkdir(parents=True)
             trained.model.write_text(trained.name)
+            predict(trained, {"validation": right, "test": right[::-1]})
             names = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")
             pd.DataFrame({name: [1] for name in names}).to_csv(trained.history, index=False)
             results = {"validation/accuracy": 0.5, "parameters": 7}
@@ -158,20 +164,37 @@ def test_a_missing_model_is_refused(arguments: list[str], line: str) -> None:
     assert not Path("metrics").exists()
 
 
-@pytest.mark.parametrize("edited", [0.95, 0.5])
-def test_a_plausible_edit_of_the_scores_is_found(edited: float) -> None:
-    write_json(LOST.scores, DIVERGED)
-    for accuracy in (1.0, edited):
-        write_json(GOOD.scores, {part: {"accuracy": accuracy} for part in ("validation", "test")})
-        if accuracy == 1:
-            check_scores([GOOD, LOST])
-    message = f"metrics/good-0.json: validation accuracy {edited}, but predictions/good-0 gives 1.0: "
-    assert refusal(check_scores, [GOOD, LOST]).startswith(message)
+def test_a_plausible_edit_of_any_score_is_found() -> None:
+    stored = read_arrays(GOOD.predictions)
+    predict(GOOD, stored | {"validation_mirror": stored["validation"], "test_mirror": stored["test"]})
+    run_stage("good", "0")
+    scores = GOOD.metrics()
+    assert checked_scores(GOOD, metrics.scores) == scores
+    for part, name in product(scores, metrics.METRICS):
+        write_json(GOOD.scores, {**scores, part: scores[part] | {name: 0.95}})
+        line = f"metrics/good-0.json: {part} {name} 0.95, but predictions/good-0 gives {scores[part][name]}: "
+        assert refusal(checked_scores, GOOD, metrics.scores) == f"{line}run `dvc repro evaluate`"
+
+
+def test_scores_are_not_logged_for_another_model_or_of_another_one() -> None:
+    run_stage("good", "0")
+    GOOD.model.write_text("another model")
+    line = "predictions/good-0: not of models/good-0/model.keras: run `dvc repro evaluate`"
+    assert refusal(checked_scores, GOOD) == line
+    assert refusal(run_stage, "good", "0") == f"error: {line}"
+
+
+def test_a_clock_that_was_set_back_hides_no_score() -> None:
+    client, run_id, later = mlflow.MlflowClient(), run_of_good().info.run_id, 4_102_444_800_000  # 2100
+    client.log_metric(run_id, "test/accuracy", 0.9, timestamp=later)
+    client.set_tag(run_id, "evaluation_digest", "of the former scores")
+    run_stage("good", "0")
+    assert client.get_run(run_id).data.metrics["test/accuracy"] == 0
 
 
 @pytest.mark.parametrize("change", [lambda p: p[:3], lambda p: p.T, lambda p: p * 2, lambda p: p * np.nan])
 def test_probabilities_must_fit_the_images(change: Any) -> None:
     stored = read_arrays(GOOD.predictions)
-    write_arrays(GOOD.predictions, {"test": stored["test"], "validation": change(stored["validation"])})
+    predict(GOOD, {"test": stored["test"], "validation": change(stored["validation"])})
     line = refusal(read_probabilities, GOOD, "validation")
     assert line.startswith("predictions/good-0/validation.npy: expected probabilities (20, 2); received ")

@@ -15,6 +15,7 @@ from pipeline.core.arrays import write_arrays, write_json
 from pipeline.stages.report import documents
 from pipeline.stages.report.results import read_results
 from pipeline.stages.report.tables import literal, markdown_table
+from pipeline.support.digests import file_digest
 from pipeline.support.paths import PREDICTIONS, PREPARED
 from tests.conftest import refusal
 from tests.example_results import (
@@ -112,9 +113,10 @@ def project(workplace: Path) -> Path:
             part: np.where(np.arange(100) < 100 * of["accuracy"], labels, 1 - labels)
             for part, of in scores.items()
         }
-        write_arrays(
-            PREDICTIONS / name, {part: np.eye(2, dtype=np.float32)[one] for part, one in found.items()}
-        )
+        probabilities = {part: np.eye(2, dtype=np.float32)[one] for part, one in found.items()}
+        (model := Path("models", name, "model.keras")).parent.mkdir(parents=True)
+        model.write_text(name)
+        write_arrays(PREDICTIONS / name, probabilities, model_digest=file_digest(model))
         ended = {"parameters": 7, "stopped_epoch": 3, "validation/accuracy": accuracy}
         record = {"tags": {"status": "trained"}, "params": {}, "metrics": ended}
         write_json(Path("models") / name / "training.json", record)
