@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from pipeline.core.variant import NAME_ALONE, Network, Section, Variant
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.params_errors import load_params, shortened, text
-from pipeline.support.paths import PARAMS, own_folder
+from pipeline.support.paths import PARAMS, check_apart
 
 NETWORKS = Path(__file__).with_name("stages") / "recipes/networks.py"
 
@@ -22,7 +22,7 @@ Sha256 = Annotated[str, text("[0-9a-f]{64}", "64 of the digits 0-9 and a-f")]
 PartName = Annotated[
     str, text("all|test|train[A-Za-z0-9_]{,99}", "all, test, or train and letters, digits or _")
 ]
-FolderPath = Annotated[str, text(r"[^'\n]+", "a path without ' and line breaks"), AfterValidator(own_folder)]
+FolderPath = Annotated[str, text(r"[^'\n]+", "a path without ' and line breaks"), AfterValidator(check_apart)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 

@@ -29,7 +29,7 @@ SEARCHES = WORK / "search"
 WORKSPACE = WORK / "workspace"
 
 
-def own_folder(folder: str) -> str:
+def check_apart(folder: str) -> str:
     """A folder of the user's own files. Raises ValueError if the pipeline writes in it or around it: before a
     stage runs, DVC deletes what the stage writes."""
     results = (LISTINGS, RAW, PREPARED, DOWNLOADS, RECIPES, MODELS, PREDICTIONS, EVALUATION, METRICS)

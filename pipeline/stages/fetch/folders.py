@@ -23,14 +23,9 @@ from pipeline.support.params_errors import joined, shortened
 
 LEFT_BY_SYSTEMS = {".DS_Store", "Icon\r", "__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini"}
 LEFT_BEFORE_NAMES = "._"  # a Mac's file of what the disk cannot hold of another file
-UNPRINTABLE = {
-    "Cc",
-    "Cf",
-    "Cs",
-    "Zl",
-    "Zp",
-}  # Unicode's categories: control characters, separators of lines ...
-JOINER = "\u200d"  # of several emoji to one, and of a category above
+# Unicode's categories of control characters and separators; and what joins emoji, which is among them.
+UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+JOINER = "\u200d"
 
 
 def read(folders: dict[str, Path], size: int, test_fraction: float) -> RawDataset:
