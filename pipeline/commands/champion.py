@@ -9,7 +9,7 @@ import click
 
 from pipeline.params import Params
 from pipeline.shared.selection import Selection, read_selection
-from pipeline.support import mlflow_registry, mlflow_runs, mlflow_store
+from pipeline.support import mlflow_aliases, mlflow_registry, mlflow_runs, mlflow_store
 from pipeline.support.errors import printable
 from pipeline.support.mlflow_registry import CHAMPION, DIGEST
 from pipeline.support.paths import SELECTION
@@ -35,6 +35,8 @@ def show(name: str) -> None:
         if entry and last == digest:
             since = f"{entry.since} UTC: {entry.why}"
         print(printable(f"{name}: version {champion.version} is champion, {model}, since {since}"))
+        if mlflow_aliases.is_interrupted(name):
+            print(f"{name}: a promotion or rollback was interrupted: `make sync` completes it")
     if SELECTION.is_file() and (selection := read_selection()).model_digest != digest:
         print(printable(f"{name}: {verdict(name, selection)}"))
 

@@ -11,6 +11,7 @@ import click
 from pipeline.commands import loaded_model
 from pipeline.params import Params
 from pipeline.support import mlflow_aliases, mlflow_store
+from pipeline.support.errors import printable
 from pipeline.support.locks import SingleInstance
 
 
@@ -19,4 +20,5 @@ def main() -> None:
     """Load the previous champion and swap the aliases."""
     name = Params.read().data.dataset
     mlflow_store.check()
-    print("\n".join(mlflow_aliases.rollback(name, check=loaded_model.load_model)))
+    lines = mlflow_aliases.rollback(name, check=loaded_model.load_model)
+    print("\n".join(map(printable, lines)))

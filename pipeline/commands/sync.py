@@ -60,9 +60,7 @@ def synchronize() -> None:
     done += [f"{path}: removed, since params.yaml does not name it" for path in removed]
     with mlflow_aliases.one_at_a_time(experiment):
         done += mlflow_aliases.settle(experiment)
-    done += restore(experiment, params)
-    if SELECTION.is_file() and version_at(experiment, CHAMPION) is None:
-        done += promoted(params)
+    done += promoted(experiment, params)
     if is_edited(REPORTS):
         done.append(f"{REPORTS}: skipped, since it was edited: run `dvc repro report`")
     elif mlflow_outputs.CARD.is_file():
@@ -72,12 +70,16 @@ def synchronize() -> None:
     champion.show(experiment)
 
 
-def promoted(params: Params) -> list[str]:
-    """Promote the chosen model, if it was chosen by its own scores. Returns what was done, in lines."""
+def promoted(name: str, params: Params) -> list[str]:
+    """Register the models of both aliases again if their files were deleted; without a champion, promote the
+    chosen model, if it was chosen by its own scores. Returns what was done, in lines."""
     try:
-        return promote_selection(read_selection(), params)
+        done = restore(name, params)
+        if SELECTION.is_file() and version_at(name, CHAMPION) is None:
+            done += promote_selection(read_selection(), params)
     except PipelineError as error:
         return [f"not promoted: {error}"]
+    return done
 
 
 def sync_run(files: ModelFiles, facts: dict[str, Any]) -> Iterator[str]:

@@ -64,6 +64,12 @@ def make_champion(version: ModelVersion, why: str) -> None:
     _complete(version.name, move)
 
 
+def is_interrupted(name: str) -> bool:
+    """Whether a promotion or rollback was interrupted, or is running."""
+    model = registered_model(name)
+    return model is not None and MOVE in model.tags
+
+
 def settle(name: str) -> list[str]:
     """Complete a promotion or rollback that was interrupted. Returns what was done, in lines.
 

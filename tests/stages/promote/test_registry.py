@@ -20,6 +20,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
+from pipeline.commands.champion import show
 from pipeline.core import keras_file, prediction
 from pipeline.core.backend import keras
 from pipeline.stages.promote import packaging, promotion, serving_check
@@ -494,8 +495,12 @@ def test_a_promotion_or_rollback_that_is_interrupted_is_completed_or_undone(
     assert set(seen) == {before, after}
 
 
-def test_an_alias_that_a_person_moved_after_an_interruption_stands(store: Registry) -> None:
+def test_an_alias_that_a_person_moved_after_an_interruption_stands(
+    store: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
     act(store, "crash C")
+    show(NAME)
+    assert "a promotion or rollback was interrupted: `make sync` completes it" in capsys.readouterr().out
     act(store, "alias A")
     mlflow_aliases.set_alias(NAME, "previous", "3")
     assert mlflow_aliases.settle(NAME) == []
