@@ -8,12 +8,14 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
 from pipeline.shared import image_decoding
 from tests.called import call
+from tests.commands.test_serving import Served
 from tests.conftest import SERVE, Clone, Evaluated
 from tests.docs import examples
 from tests.servers import free_port, server
@@ -161,7 +163,8 @@ def test_the_proxy_passes_json_only(proxy: Proxy, kind: str | None) -> None:
     "value", [b"[" * 990 + b"]" * 990, b"[" * 100_000 + b"]" * 100_000, b"9" * 6_000], ids=range(3)
 )
 def test_json_that_mlflow_cannot_read_is_refused_in_one_line(proxy: Proxy, value: bytes) -> None:
-    answer = proxy.post(b'{"inputs":' + value + b"}", Content_Type="application/json")
+    rows = b'{"dataframe_records":[{"pixels":' + value + b"}]}"
+    answer = proxy.post(rows, Content_Type="application/json")
     assert answer.status_code == 400
     assert answer.json() == {"error_code": "BAD_REQUEST", "message": "the request cannot be read"}
 
@@ -170,8 +173,40 @@ def test_json_that_mlflow_cannot_read_is_refused_in_one_line(proxy: Proxy, value
 def test_the_proxy_bounds_a_request_and_what_may_be_asked(proxy: Proxy) -> None:
     long = b'{"dataframe_records": [{"image": ""}], "params": {"top_k": "%s"}}' % (b"1" * 9 * 2**20)
     assert proxy.post(long, Content_Type="application/json").status_code == 413
-    lists = b'{"inputs": [' + b"[]," * (8 * 2**20 // 3 - 10) + b"[]]}"
-    assert proxy.post(lists, Content_Type="application/json").status_code == 400
     for path, status in (("/invocations", 403), ("/version", 404)):
         answer = requests.get(f"{proxy.address}{path}", verify=str(proxy.certificate), timeout=60)
         assert answer.status_code == status
+
+
+TEXTS = ["a" * 50_000, *[""] * 20_000]
+BOMBS = {  # which MLflow's own parsing makes gigabytes of
+    "text of inputs": {"inputs": {"image": TEXTS}},
+    "text of instances": {"instances": [{"pixels": text} for text in TEXTS]},
+    "text of top_k": {"dataframe_records": [], "params": {"top_k": TEXTS}},
+    "a column of each row": {"dataframe_records": [{f"a{number}": 0} for number in range(15_000)]},
+    "ragged records": {"dataframe_records": [[0] * 15_000, *[[0]] * 15_000]},
+    "ragged split": {"dataframe_split": {"data": [[0] * 15_000, *[[0]] * 15_000]}},
+    "escaped": {"dataframe_records": [{"image": '"}], "inputs": {"x": "'}], "inputs": {"x": TEXTS}},
+    "empty lists": {"dataframe_records": [{"pixels": [[]] * 2_000_000}]},
+    "empty rows": {"dataframe_records": [{}] * 2_000_000},
+}
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("content", BOMBS.values(), ids=BOMBS)
+def test_behind_the_proxy_no_request_takes_much_memory(proxy: Proxy, champion: str, content: Any) -> None:
+    served = Served(champion)
+    before = served.peak_memory()
+    body = json.dumps(content, separators=(",", ":")).encode()
+    assert proxy.post(body, Content_Type="application/json").status_code == 400
+    assert served.peak_memory() - before < 400 * 2**20
+
+
+@pytest.mark.system
+def test_the_proxy_passes_all_ways_to_write_a_row(proxy: Proxy, evaluated: Evaluated) -> None:
+    image, pixels = image_decoding.encode_base64(evaluated.images[0]), evaluated.images[0].tolist()
+    rows: list[dict[str, Any]] = [{"image": image, "pixels": None}, {"pixels": pixels}] * 50
+    written = json.dumps({"dataframe_records": rows, "params": {"top_k": 1}}, indent=1).replace("/", "\\/")
+    answers = proxy.post(written.encode(), Content_Type="application/json").json()["predictions"]
+    label = str(evaluated.probabilities[0].argmax())
+    assert [list(answer["probabilities"]) for answer in answers] == [[label]] * 100

@@ -11,6 +11,7 @@ import os
 import runpy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,27 +146,48 @@ def _given(rows: pd.DataFrame) -> Iterator[tuple[str, Any]]:
 def _checked(value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """uint8 of this shape of nested lists or an array; ValueError of anything else."""
     wanted = f"must be {' x '.join(map(str, shape))} integers from 0 to 255; received"
-    try:
-        pixels = np.array(_as_lists(value))
-    except ValueError as error:
-        raise ValueError(f"{wanted} lists of different lengths") from error
-    if pixels.shape != shape or pixels.dtype.kind not in "iu":
-        kinds = {"i": "integers", "u": "integers", "f": "floats", "b": "booleans", "U": "text"}
-        received = " x ".join(map(str, pixels.shape)) or "one value"
-        raise ValueError(f"{wanted} {kinds.get(pixels.dtype.kind, 'other values')} ({received})")
-    if pixels.dtype != np.uint8 and (pixels.min() < 0 or pixels.max() > 255):
-        raise ValueError(f"{wanted} {pixels.min()} to {pixels.max()}")
-    if isinstance(value, list) and bool in {
-        type(number) for row in value for pixel in row for number in pixel
-    }:
-        raise ValueError(f"{wanted} booleans among them")  # which NumPy makes integers
-    return pixels.astype(np.uint8)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.shape == shape:
+        pixels, low, high = value, value.min(), value.max()
+    else:
+        try:
+            numbers = _integers(_as_lists(value), shape)
+        except ValueError as error:
+            raise ValueError(f"{wanted} {error}") from error
+        pixels, low, high = numbers, min(numbers), max(numbers)
+    if low < 0 or high > 255:
+        raise ValueError(f"{wanted} {low} to {high}")
+    return np.array(pixels, np.uint8).reshape(shape)
+
+
+def _integers(value: Any, shape: tuple[int, ...]) -> list[int]:
+    """The numbers of nested lists of this shape; ValueError, saying what was received, of anything else.
+
+    NumPy must not see the lists before: it makes all texts among them as long as the longest.
+    """
+    parts = [value]
+    for size in shape:
+        if {type(part) for part in parts} != {list}:
+            raise ValueError(f"{_kinds(parts)} in place of lists of {size}")
+        lengths = {len(part) for part in parts}
+        if lengths != {size}:
+            ends = " to ".join(map(str, sorted({min(lengths), max(lengths)})))
+            raise ValueError(f"lists of {ends} in place of {size}")
+        parts = list(chain.from_iterable(parts))
+    if {type(part) for part in parts} != {int}:  # nor bool, which is a subclass
+        raise ValueError(_kinds(parts))
+    return parts
+
+
+def _kinds(parts: list[Any]) -> str:
+    """What values are, such as `floats and integers`."""
+    words = {int: "integers", float: "floats", bool: "booleans", str: "text", list: "lists", dict: "objects"}
+    return " and ".join(sorted({words.get(type(part), "other values") for part in parts}))
 
 
 def _as_lists(value: Any) -> Any:
-    """Arrays of arrays, as Parquet gives them, as lists of lists."""
-    if isinstance(value, np.ndarray) and value.dtype.kind == "O":
-        return [_as_lists(part) for part in value]
+    """Arrays, and arrays of arrays as Parquet gives them, as lists."""
+    if isinstance(value, np.ndarray):
+        return [_as_lists(part) for part in value] if value.dtype.kind == "O" else value.tolist()
     return value
 
 
