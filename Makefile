@@ -37,13 +37,13 @@ check: setup  ## check params.yaml
 	@python -m pipeline check
 
 quickstart: setup  ## the whole pipeline in minutes, on handwritten digits
-	@python -m pipeline quickstart
+	@exec env MAKE_PID=$$PPID python -m pipeline quickstart
 
 plan: check  ## list the stages that would run, and how long their trainings took before
 	@python -m pipeline plan
 
 repro: check $(if $(filter ray,$(EXECUTOR)),cluster)  ## the real job: as in params.yaml; JOBS=N trainings at a time, EXECUTOR=ray on a cluster
-	@python -m pipeline repro $(if $(JOBS),--jobs='$(JOBS)') $(if $(EXECUTOR),--executor='$(EXECUTOR)')
+	@exec env MAKE_PID=$$PPID python -m pipeline repro $(if $(JOBS),--jobs='$(JOBS)') $(if $(EXECUTOR),--executor='$(EXECUTOR)')
 	@python -m pipeline sync
 
 train: check  ## train one variant: make train VARIANT=vgg3 SEED=0

@@ -18,8 +18,6 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import psutil
-
 from pipeline.support.errors import one_line_errors
 
 NVIDIA = Path("/proc/driver/nvidia/gpus")  # has a folder for each GPU
@@ -99,10 +97,9 @@ def stop() -> None:
 
 
 def end_with_make() -> None:
-    """Kill this process once the `make` that started it, if any, was killed."""
-    make = psutil.Process().parent()
-    if make and make.name() in {"make", "gmake"}:
-        threading.Thread(target=_end_without, args=[make.pid], daemon=True).start()
+    """Kill this process once the `make` that started it was killed. MAKE_PID, if set, is its process."""
+    if make := os.environ.pop("MAKE_PID", None):
+        threading.Thread(target=_end_without, args=[int(make)], daemon=True).start()
 
 
 def _work(job: Callable[[], None], connection: Connection, gpu: str | None) -> None:

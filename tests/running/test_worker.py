@@ -75,12 +75,18 @@ def test_a_stop_ends_a_job_that_is_just_starting_and_starts_no_other() -> None:
         assert {done.result(timeout=10) for done in jobs} <= {worker.TERMINATED, -signal.SIGTERM}
 
 
-def test_a_command_ends_with_the_make_that_started_it(tmp_path: Path) -> None:
-    code = "import time; from pipeline.running import worker; worker.end_with_make(); time.sleep(60)"
-    (tmp_path / "Makefile").write_text(f"sleep:\n\t@{sys.executable} -c '{code}'\n")
+@pytest.mark.parametrize("late", [0, 3])
+def test_a_command_ends_with_the_make_that_started_it_even_before_it_watched(
+    tmp_path: Path, late: int
+) -> None:
+    code = f"import time; from pipeline.running import worker; open('here', 'w'); time.sleep({late})"
+    code += "; worker.end_with_make(); time.sleep(60)"
+    recipe = f'@exec env MAKE_PID=$$PPID {sys.executable} -c "{code}"'  # as in the Makefile
+    assert "@exec env MAKE_PID=$$PPID python -m pipeline repro" in (ROOT / "Makefile").read_text()
+    (tmp_path / "Makefile").write_text(f"sleep:\n\t{recipe}\n")
     with subprocess.Popen(["make"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}) as make:
-        (command,) = wait_for(psutil.Process(make.pid).children, make)
-        wait_for(lambda: command.num_threads() > 1)
+        wait_for((tmp_path / "here").exists, make)
+        (command,) = psutil.Process(make.pid).children()
         make.kill()
         command.wait(10)
 
