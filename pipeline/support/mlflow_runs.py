@@ -6,7 +6,6 @@ file holds a run id.
 
 import os
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -16,23 +15,20 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import requests
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.numpy_dataset import NumpyDataset
 from mlflow.entities import Experiment, LifecycleStage, LoggedModel, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from pipeline.support import mlflow_store
+from pipeline.support import mlflow_server, mlflow_store
 from pipeline.support.digests import digest_of
-from pipeline.support.errors import PipelineError, one_line
+from pipeline.support.errors import PipelineError
 from pipeline.support.locks import is_free, locked
 from pipeline.support.mlflow_locations import has_files
 from pipeline.support.paths import WORKSPACE
 
 SYSTEM_METRICS_SECONDS = 5
-FAILURES = (MlflowException, requests.RequestException)  # of MLflow, or of its server
-SYNC = "`make sync`"
 NOTE = """\
 Each run is a training, of a variant with a seed. The run `report` holds the report.
 
@@ -47,7 +43,7 @@ def training_run(
     tags: dict[str, str],
     resumed: bool = False,
     made_by: dict[str, str] | None = None,
-    completed_by: str = SYNC,
+    completed_by: str = mlflow_server.SYNC,
 ) -> Iterator[str]:
     """A run, with system metrics, that is FINISHED at the end or FAILED on an exception.
 
@@ -56,6 +52,7 @@ def training_run(
     this one. `completed_by` is the command that completes the run if MLflow fails. Under `mlflow run` the
     project's own run becomes the parent: every stage inherits its id, and would otherwise write into it.
     """
+    mlflow_server.FAILED.discard(name)
     parent = os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
@@ -77,7 +74,7 @@ def training_run(
         yield run.info.run_id
         status = "FINISHED"
     finally:
-        with best_effort(name, completed_by):
+        with mlflow_server.best_effort(name, completed_by):
             mlflow.end_run(status)
         if parent is not None:
             os.environ["MLFLOW_RUN_ID"] = parent
@@ -111,16 +108,6 @@ def set_experiment(name: str) -> Experiment:
         with suppress(MlflowException):  # another process sets it at the same moment
             mlflow.set_experiment_tag(MLFLOW_RUN_NOTE, NOTE)
     return active
-
-
-@contextmanager
-def best_effort(name: str, completed_by: str = SYNC) -> Iterator[None]:
-    """Continue without MLflow if it fails, and print a line that says how to complete the run."""
-    try:
-        yield
-    except FAILURES as error:
-        line = f"{name}: its run is not complete ({one_line(error)}): {completed_by} completes it"
-        print(line, file=sys.stderr)
 
 
 def end_killed(experiment: str) -> list[str]:

@@ -19,18 +19,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.db.utils import _get_schema_version, _verify_schema
 from mlflow.store.tracking import DEFAULT_TRACKING_URI
-from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.rest_utils import http_request
 
+from pipeline.support import mlflow_server
 from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.locks import locked_on_this_machine
 from pipeline.support.mlflow_locations import follow_checkout
 
-SECONDS_TO_ANSWER = 10
 TRACKING = "MLFLOW_TRACKING_URI"
 
-# Loggers whose messages are replaced by one line, here and in `mlflow_runs.best_effort`.
+# Loggers whose messages are replaced by one line, here and in `mlflow_server.best_effort`.
 NOISY = (
     "mlflow.store.db.utils",
     "mlflow.system_metrics",
@@ -43,9 +41,9 @@ def check() -> None:
     """Raise PipelineError if the store does not answer or belongs to another version of MLflow.
 
     A store that does not exist yet is created; one that was moved with its checkout finds its files. From now
-    on MLflow waits at most half a minute for a server that stopped.
+    on MLflow waits for its server as `mlflow_server` says.
     """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+    mlflow_server.wait_briefly()
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it reports each experiment that it creates
@@ -89,8 +87,7 @@ def _check_uri(uri: str, variable: str) -> None:
                 f"{variable}: must have no user, password or query; set "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
-        server = get_default_host_creds(uri)  # with the certificates and the user that MLflow takes
-        http_request(server, "/health", "GET", max_retries=0, timeout=SECONDS_TO_ANSWER)
+        mlflow_server.ping(uri, max_retries=0)
     except (MlflowException, ValueError) as error:  # the last for `http://[`
         raise PipelineError(f"{variable}: no answer from {uri}: {in_a_line(error)}") from error
 

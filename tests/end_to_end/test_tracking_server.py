@@ -2,12 +2,14 @@
 
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow
+import psutil
 import pytest
 
 from pipeline.running import worker
@@ -170,6 +172,44 @@ def test_a_server_that_stops_loses_no_training_and_sync_completes_its_run(
     assert f"sync: {NAME}: logged its run" in job.run("python", "-m", "pipeline", "sync")
     assert_whole(job, [NAME], EPOCHS)
     assert job.run("python", "-m", "pipeline", "sync").startswith("sync: nothing was missing\n")
+
+
+@contextmanager
+def hanging(address: str) -> Iterator[None]:
+    """A server takes requests meanwhile, and does not answer."""
+    everyone, port = psutil.Process().children(recursive=True), address.rpartition(":")[2]
+    (first,) = [one for one in everyone if {"server", port} <= {*one.cmdline()}]
+    stopped = [first, *first.children(recursive=True)]
+    for process in stopped:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in stopped:
+            process.resume()
+
+
+@pytest.mark.faults
+def test_a_server_that_hangs_holds_up_no_training_and_no_command(clone: Clone, tmp_path: Path) -> None:
+    copy = clone.copy_quickstart(tmp_path)
+    with mlflow_server(tmp_path, f"sqlite:///{tmp_path}/mlflow.db") as address:
+        job = prepared(tmp_path, {"epochs": EPOCHS}, {"MLFLOW_TRACKING_URI": address})
+        training = job.start(*TRAIN)
+        wait_for(lambda: job.trained_epochs() >= 2, process=training)
+        with hanging(address):
+            begun = time.monotonic()
+            printed = output_of(training)
+            assert time.monotonic() - begun < 120
+            for command in ("rollback", "champion", "sync", "promote"):
+                begun = time.monotonic()
+                refused = call(copy.folder, command, MLFLOW_TRACKING_URI=address).refusal
+                assert time.monotonic() - begun < 30
+                assert refused.startswith("MLFLOW_TRACKING_URI: no answer from ")
+        assert training.returncode == 0, printed
+        assert printed.count(f"{NAME}: its run is not complete") == 1
+        assert f"{NAME}: waiting for MLflow to log its run\n" in printed
+        assert f"sync: {NAME}: logged its run" in job.run("python", "-m", "pipeline", "sync")
+        assert_whole(job, [NAME], EPOCHS)
 
 
 @pytest.mark.faults

@@ -1,11 +1,13 @@
 """MLflow's store: another version's, an unreachable one, one whose address holds a password, a new one."""
 
 import os
+import re
 import shutil
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import mlflow.cli
@@ -22,6 +24,7 @@ from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.errors import PipelineError
 from tests.called import call
 from tests.conftest import ROOT, Clone, refusal
+from tests.servers import answering
 
 MLFLOW_3_0 = "6953534de441"  # the schema of MLflow 3.0, the oldest that is supported
 RUN, TAGS = "0123456789abcdef0123456789abcdef", {"variant": "shallow", "seed": "0"}
@@ -188,6 +191,33 @@ def test_a_store_that_does_not_answer_is_one_line_within_seconds_and_without_its
     assert time.monotonic() - begun < 30
     assert done.refusal.startswith(f"{variable}: {ADDRESSES.get(uri, NO_ANSWER)}")
     assert "hunter2" not in done.refusal
+    assert (done.out, done.err) == ("", "")
+
+
+class Hanging(BaseHTTPRequestHandler):
+    """Answers `/health`, and then takes requests that it never answers."""
+
+    ended = threading.Event()
+
+    def do_GET(self) -> None:
+        if self.path != "/health":
+            self.ended.wait(300)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *arguments: Any) -> None:
+        """Print nothing."""
+
+
+@pytest.mark.parametrize("command", ["rollback", "champion"])
+def test_a_server_that_hangs_is_one_line_within_seconds(command: str) -> None:
+    Hanging.ended.clear()
+    with answering(Hanging) as address:
+        begun = time.monotonic()
+        done = call(ROOT, command, MLFLOW_TRACKING_URI=address)
+        Hanging.ended.set()
+    assert time.monotonic() - begun < 40
+    assert re.match(rf"MLflow: API request to {address}/\S+ failed with timeout exception", done.refusal)
     assert (done.out, done.err) == ("", "")
 
 

@@ -9,7 +9,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.support.errors import one_line
-from pipeline.support.mlflow_runs import FAILURES
+from pipeline.support.mlflow_server import FAILURES
 from pipeline.support.model_files import ACCURACY
 
 CURVE = "val_accuracy"

@@ -20,7 +20,7 @@ from joblib import Parallel, cpu_count, delayed
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.shared.stored_probabilities import checked_scores
 from pipeline.stages.evaluate import evaluation, metrics
-from pipeline.support import mlflow_runs, mlflow_store
+from pipeline.support import mlflow_server, mlflow_store
 from pipeline.support.errors import PipelineError
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SEED, locked
@@ -60,7 +60,7 @@ def score(model: tuple[str, int] | None) -> None:
     images = {part: read_arrays(PREPARED / part)["images"] for part in ("validation", "test")}
     for files in models:
         if files.divergence() is None:
-            with mlflow_runs.best_effort(files.name):
+            with mlflow_server.best_effort(files.name):
                 log(files, facts, images)
 
 

@@ -153,10 +153,11 @@ def _checked(value: Any, shape: tuple[int, ...]) -> np.ndarray:
             numbers = _integers(_as_lists(value), shape)
         except ValueError as error:
             raise ValueError(f"{wanted} {error}") from error
-        pixels, low, high = numbers, min(numbers), max(numbers)
+        low, high = min(numbers), max(numbers)
+        pixels = np.array(numbers if 0 <= low <= high <= 255 else 0)
     if low < 0 or high > 255:
         raise ValueError(f"{wanted} {low} to {high}")
-    return np.array(pixels, np.uint8).reshape(shape)
+    return pixels.astype(np.uint8).reshape(shape)
 
 
 def _integers(value: Any, shape: tuple[int, ...]) -> list[int]:

@@ -22,7 +22,7 @@ from pipeline.stages.train.custom_optimizers import Lookahead
 from pipeline.stages.train.fast_twin import Twin
 from pipeline.stages.train.initial_weights import WHITENING, set_identity, set_whitening
 from pipeline.stages.train.keras_fit import Fit
-from pipeline.support import mlflow_runs, mlflow_store, mlflow_training
+from pipeline.support import mlflow_runs, mlflow_server, mlflow_store, mlflow_training
 from pipeline.support.digests import digest_of
 from pipeline.support.integrity import check_inputs
 from pipeline.support.model_files import ACCURACY, ModelFiles, TrainingRecord
@@ -64,7 +64,8 @@ def train(
         model = without_training_only(model)
         write(files, model, fit.history, make_record(tags, recipe, fit, model, validation))
         if run_id:
-            with mlflow_runs.best_effort(files.name):
+            with mlflow_server.best_effort(files.name):
+                mlflow_server.ping(mlflow.get_tracking_uri())
                 images = {"training": training.images, "validation": validation.images}
                 mlflow_training.log_training(files, model, images, facts, run_id)
                 mlflow.log_metrics({"wall_seconds": fit.wall_seconds, "cpu_seconds": fit.cpu_seconds})
