@@ -11,7 +11,7 @@ OUTS := data/raw data/download data/prepared recipes models predictions metrics 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY ?= true
 .DEFAULT_GOAL := help
-.PHONY: help setup check quickstart plan repro train champion promote rollback sync experiments cluster search ui serve demo \
+.PHONY: help setup check quickstart photos plan repro train champion promote rollback sync experiments cluster search ui serve demo \
         clean lint format test test-faults test-system test-cluster test-all system-packages audit \
         bench bench-full lock
 
@@ -38,6 +38,10 @@ check: setup  ## check params.yaml
 
 quickstart: setup  ## the whole pipeline in minutes, on handwritten digits
 	@exec env MAKE_PID=$$PPID python -m pipeline quickstart
+
+photos: setup  ## train on a folder of photographs, with a folder for each class: make photos FOLDER=~/pets
+	@test -n "$(FOLDER)" || { echo "error: FOLDER: missing: make photos FOLDER=~/pets"; exit 1; }
+	@python -m pipeline photos '$(FOLDER)' $(if $(NAME),--name='$(NAME)')
 
 plan: check  ## list the stages that would run, and how long their trainings took before
 	@python -m pipeline plan

@@ -21,7 +21,7 @@ from joblib import Parallel, delayed
 from ruamel.yaml import YAML
 
 from benchmarks.measure import run
-from pipeline.commands.quickstart import lay_out
+from pipeline.commands.job_folder import lay_out
 from pipeline.core.arrays import read_facts, write_json
 from pipeline.stages.report.tables import in_digits, markdown_table
 from pipeline.support.errors import PipelineError, one_line_errors

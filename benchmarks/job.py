@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from ruamel.yaml import YAML
 
-from pipeline.commands.quickstart import lay_out
+from pipeline.commands.job_folder import lay_out
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.support.errors import PipelineError
 from pipeline.support.paths import RAW

@@ -29,6 +29,7 @@ STAGES = {
 }
 COMMANDS = {
     "quickstart": ("commands.quickstart", "Run the whole pipeline in minutes, on handwritten digits."),
+    "photos": ("commands.photos", "Train on a folder of photographs, from a look at them to a served model."),
     "check": ("commands.check", "Check params.yaml."),
     "plan": ("commands.plan", "Print which stages would run."),
     "repro": ("commands.repro", "Run all stages, trainings side by side."),

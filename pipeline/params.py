@@ -67,6 +67,7 @@ class Directory(Source):
     name: DatasetName
     image_size: int = Field(default=32, ge=8, le=1024)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    unreadable: Literal["error", "warn"] = "error"
 
     @model_validator(mode="after")
     def _has_its_folders(self) -> Self:

@@ -18,7 +18,7 @@ from mlflow.entities import Run
 
 from pipeline.__main__ import main
 from pipeline.commands import quickstart
-from pipeline.commands.quickstart import lay_out
+from pipeline.commands.job_folder import lay_out
 from pipeline.running import worker
 from tests.called import call
 from tests.conftest import BIN, ROOT, Clone
@@ -127,7 +127,8 @@ def prepared(folder: Path, params: dict[str, Any], **more: str) -> Project:
     folder.mkdir(parents=True)
     (folder / "params.yaml").write_text(json.dumps(params))
     for stage in ("fetch", "prepare", "recipes"):
-        assert call(folder, stage).error is None
+        done = call(folder, stage)
+        assert done.error is None, done
     return Project(folder, {"PYTHONPATH": str(ROOT)} | more)
 
 

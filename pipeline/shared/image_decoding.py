@@ -60,8 +60,14 @@ def decode(content: bytes, size: int, trusted: bool = False) -> np.ndarray:
 
 def count_pixels(content: bytes) -> int:
     """The number of pixels that `decode` would decode, by the file's header. Raises ImageError."""
-    with _opened(content) as image:
-        return image.width * image.height
+    width, height = dimensions(content)
+    return width * height
+
+
+def dimensions(content: bytes, trusted: bool = False) -> tuple[int, int]:
+    """Width and height of the image that `decode` would decode, by the file's header. Raises ImageError."""
+    with _opened(content, trusted) as image:
+        return image.width, image.height
 
 
 def count_scans(content: bytes) -> int:

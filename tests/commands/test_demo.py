@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from pipeline.commands.quickstart import RUNS
+from pipeline.commands.job_folder import RUNS
 from tests.conftest import Clone, Evaluated, screenshot
 from tests.servers import http_server
 

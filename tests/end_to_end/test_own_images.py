@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.commands.quickstart import lay_out
+from pipeline.commands.job_folder import lay_out
 from tests.called import call
 from tests.conftest import ROOT, git
 from tests.processes import wait_for

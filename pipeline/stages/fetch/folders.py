@@ -14,9 +14,9 @@ import numpy as np
 from joblib import cpu_count
 from tqdm import tqdm
 
+from pipeline.shared.content_draw import content_shares, draw
 from pipeline.shared.image_decoding import SUFFIXES, ImageError, decode
-from pipeline.stages.fetch.sources import Part, RawDataset, dataset
-from pipeline.support.digests import file_digest
+from pipeline.stages.fetch.sources import RawDataset, dataset
 from pipeline.support.errors import PipelineError
 from pipeline.support.json_and_csv import FORMULA
 from pipeline.support.params_errors import joined, shortened
@@ -28,13 +28,14 @@ UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 JOINER = "\u200d"
 
 
-def read(folders: dict[str, Path], size: int, test_fraction: float) -> RawDataset:
+def read(folders: dict[str, Path], size: int, test_fraction: float, unreadable: str = "error") -> RawDataset:
     """The images of the folders of these parts, `test` and one or more `train*`, as squares of `size` pixels.
 
     Train folders follow one another in the order of their names, each with its classes mixed. Of a folder for
     `all`, the content of each file decides whether it is among the `test_fraction`: images that are added
-    move none of the others, and copies stay together. Prints how many files it ignores, by their suffixes.
-    Raises PipelineError with all files that cannot be read, or all classes that are not in every folder.
+    move none of the others, and copies stay together. Prints how many files it ignores, by their suffixes,
+    and, if `unreadable` is "warn", which it leaves out, since they cannot be read. Otherwise such files raise
+    PipelineError, as do classes that are not in every folder.
     """
     ordered = {part: folders[part] for part in sorted(folders, key=lambda part: (part == "test", part))}
     files = {part: files_in(folder) for part, folder in ordered.items()}
@@ -46,24 +47,21 @@ def read(folders: dict[str, Path], size: int, test_fraction: float) -> RawDatase
         if not images:
             raise PipelineError(f"{folder}: no image ({', '.join(SUFFIXES)}) in the folder of a class")
         images = [images[row] for row in np.random.default_rng(0).permutation(len(images))]
-        parts.append(_read_part(images, names, size, problems))
-        shares.append(np.array([content_shares(path) for path in images]))
-    if problems:
+        pixels, labels, readable = _read_part(images, names, size, problems)
+        drawn = np.array([content_shares(path) for path in images])
+        parts.append((pixels[readable], labels[readable]))
+        shares.append(drawn[readable])
+    if problems and unreadable == "error":
         raise PipelineError(f"images that cannot be read: {joined(problems)}")
+    if problems:
+        print(f"fetch: {len(problems):,} images are left out, since they cannot be read: {joined(problems)}")
     report_ignored(ordered, files)
     if "all" in folders:
         [(pixels, labels)], [drawn] = parts, shares
-        is_test = drawn[:, 0] < test_fraction
+        is_test = draw(drawn[:, 0], labels, test_fraction, least=2)
         parts = [(pixels[rows], labels[rows]) for rows in (~is_test, is_test)]
         shares = [drawn[~is_test], drawn[is_test]]
     return replace(dataset(parts, names), train_shares=np.concatenate(shares[:-1])[:, 1])
-
-
-def content_shares(path: Path) -> tuple[float, float]:
-    """Two numbers from 0 to 1 that the content of a file gives, as if they were drawn."""
-    digest = bytes.fromhex(file_digest(path))
-    first, second = (int.from_bytes(digest[start : start + 8]) / 2**64 for start in (0, 8))
-    return first, second
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -137,8 +135,10 @@ def _is_printable(name: str) -> bool:
     return all(unicodedata.category(character) not in UNPRINTABLE for character in name.replace(JOINER, ""))
 
 
-def _read_part(files: list[Path], names: list[str], size: int, problems: list[str]) -> Part:
-    """Images of class folders. Adds files that cannot be read, and why, to `problems`."""
+def _read_part(
+    files: list[Path], names: list[str], size: int, problems: list[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images of class folders, their labels, and which could be read. Adds why not to `problems`."""
     images = np.zeros((len(files), size, size, 3), np.uint8)
 
     def read_image(row: int) -> str | None:
@@ -148,10 +148,11 @@ def _read_part(files: list[Path], names: list[str], size: int, problems: list[st
             return f"{files[row]} ({error})"
         return None
 
-    part = files[0].parent.parent
+    title = f"fetch: {files[0].parent.parent}"
     with ThreadPoolExecutor(cpu_count()) as threads:  # Pillow decodes without Python's lock
         found = threads.map(read_image, range(len(files)))
-        shown = tqdm(found, f"fetch: {part}", len(files), unit=" images", disable=None, leave=False)
-        problems += [problem for problem in shown if problem]
+        reasons = list(tqdm(found, title, len(files), unit=" images", disable=None, leave=False))
+    problems += [reason for reason in reasons if reason]
     numbers = {name: number for number, name in enumerate(names)}
-    return images, np.array([numbers[composed(path.parent.name)] for path in files], np.int64)
+    labels = np.array([numbers[composed(path.parent.name)] for path in files], np.int64)
+    return images, labels, np.array([reason is None for reason in reasons])

@@ -28,7 +28,7 @@ def main() -> None:
             raw = sources.digits()
         case Directory():
             paths = {part: Path(folder) for part, folder in data.folders.items()}
-            raw = folders.read(paths, data.image_size, data.test_fraction)
+            raw = folders.read(paths, data.image_size, data.test_fraction, data.unreadable)
     write_arrays(RAW, raw.arrays(), name=data.dataset, source=data.source, classes=raw.classes)
     train, test = len(raw.train_labels), len(raw.test_labels)
     print(f"fetch: {data.dataset}: {train:,} training and {test:,} test images")

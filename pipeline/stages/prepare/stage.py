@@ -15,6 +15,7 @@ from sklearn.model_selection import train_test_split
 
 from pipeline.core.arrays import arrays_digest, read_arrays, read_facts, write_arrays
 from pipeline.params import Params, Split
+from pipeline.shared.content_draw import draw
 from pipeline.shared.figure_style import new_figure
 from pipeline.stages.prepare import exact_duplicates
 from pipeline.support.digests import digest_of
@@ -107,7 +108,8 @@ def split(
     if chosen.strategy == "content":
         if shares is None:
             raise PipelineError(f"{PARAMS}: split.strategy content: needs data.source: directory")
-        return everything[shares >= chosen.fraction], everything[shares < chosen.fraction]
+        drawn = draw(shares, labels, chosen.fraction, least=1)
+        return everything[~drawn], everything[drawn]
     if chosen.strategy == "first":
         fifth = len(labels) // 5
         return everything[fifth:], everything[:fifth]

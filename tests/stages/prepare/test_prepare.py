@@ -75,6 +75,9 @@ def test_the_content_of_each_file_may_choose_the_validation_images() -> None:
     train, validation = split(labels := np.zeros(1000, int), labels, chosen("content", 0.3), shares)
     assert sorted([*train, *validation]) == list(range(1000))
     assert max(shares[validation]) < 0.3 <= min(shares[train])
+    few = np.array([0, 0, 1])
+    _, drawn = split(few, labels[:3], chosen("content", 0.01), shares[:3])
+    assert sorted(few[drawn]) == [0, 1]  # one of each class, however few
     line = refusal(split, labels, labels, chosen("content"))
     assert line == "params.yaml: split.strategy content: needs data.source: directory"
 
