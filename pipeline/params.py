@@ -19,9 +19,7 @@ DatasetName = Annotated[
     str, text("[A-Za-z0-9][A-Za-z0-9_.-]{,99}", "a letter or digit and at most 99 letters, digits, _, . or -")
 ]
 Sha256 = Annotated[str, text("[0-9a-f]{64}", "64 of the digits 0-9 and a-f")]
-PartName = Annotated[
-    str, text("all|test|train[A-Za-z0-9_]{,99}", "all, test, or train and letters, digits or _")
-]
+PartName = Annotated[str, text(r"all|test|train(?a:\w){,99}", "all, test, or train and letters, digits or _")]
 FolderPath = Annotated[str, text(r"[^'\n]+", "a path without ' and line breaks"), AfterValidator(check_apart)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -59,9 +57,7 @@ class Digits(Source):
 
 
 class Directory(Source):
-    """The user's own images: a folder of CLASS folders for each part, `test` and one or more `train*`; or one
-    for `all`, of which a `test_fraction` becomes the test images.
-    """
+    """The user's own images: folders of CLASS folders for `test` and `train*`, or one for `all`."""
 
     source: Literal["directory"]
     name: DatasetName

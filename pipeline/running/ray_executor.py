@@ -19,7 +19,7 @@ from pipeline.running import ray_task, worker
 from pipeline.running.complete_run import complete_run
 from pipeline.running.job import Job, WorkerDied
 from pipeline.running.ray_connection import GIB, check_room, connect
-from pipeline.support import job_results, mlflow_runs
+from pipeline.support import job_results, origin
 from pipeline.support.errors import in_a_line, one_line
 from pipeline.support.locks import locked
 from pipeline.support.paths import CHECKPOINTS
@@ -42,7 +42,7 @@ class Cluster:
         self.slots = slots or max(len(jobs), *(check_room(*room) for room in rooms))
         self.needs = needs
         self.work = ray.remote(ray_task.work)
-        self.origin = mlflow_runs.origin()
+        self.origin = origin.origin()
         self.settings = {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_")}
         if any(job.tracks for job in jobs) and not ray_task.has_server():
             worker.warm_up()  # for `complete_run`

@@ -15,6 +15,7 @@ from mlflow.entities import Run
 from pipeline.support import mlflow_registry, mlflow_runs
 from pipeline.support.digests import digest_of, file_digest
 from pipeline.support.model_files import ModelFiles
+from pipeline.support.origin import git_commit
 from pipeline.support.paths import REPORTS
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def log_report(experiment: str, frontier: "Figure | None" = None) -> None:
                 mlflow.log_artifacts(folder, "report")
             if frontier is not None:
                 mlflow.log_figure(frontier, "report/frontier.png")
-            mlflow.set_tags({"report_digest": digest, "git_commit": mlflow_runs.git_commit()})
+            mlflow.set_tags({"report_digest": digest, "git_commit": git_commit()})
 
 
 def describe_versions(name: str) -> None:

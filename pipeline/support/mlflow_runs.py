@@ -5,12 +5,9 @@ file holds a run id.
 """
 
 import os
-import subprocess
 import time
-import uuid
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -24,9 +21,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from pipeline.support import mlflow_server, mlflow_store
 from pipeline.support.digests import digest_of
 from pipeline.support.errors import PipelineError
-from pipeline.support.locks import is_free, locked
+from pipeline.support.locks import is_free
 from pipeline.support.mlflow_locations import has_files
-from pipeline.support.paths import WORKSPACE
+from pipeline.support.origin import origin, workspace
 
 SYSTEM_METRICS_SECONDS = 5
 NOTE = """\
@@ -124,21 +121,6 @@ def end_killed(experiment: str) -> list[str]:
     return [str(run.info.run_name) for run in dead]
 
 
-def origin() -> dict[str, str]:
-    """The tags that say where a run was begun: the folder, its commit, and DVC's experiment, if any."""
-    experiment = os.environ.get("DVC_EXP_NAME")
-    named = {"dvc_experiment": experiment} if experiment else {}
-    return {"workspace": workspace(), "git_commit": git_commit()} | named
-
-
-def workspace() -> str:
-    """A name for this folder, which distinguishes its runs from those of others in the same store."""
-    with locked("workspace"):
-        if not WORKSPACE.is_file():
-            WORKSPACE.write_text(uuid.uuid4().hex)
-    return digest_of([WORKSPACE.read_text(), str(Path.cwd())])  # a copy of the folder is another one
-
-
 def find_run(
     experiment: str, tags: dict[str, str], condition: str = "attributes.status = 'FINISHED'"
 ) -> Run | None:
@@ -190,14 +172,3 @@ def dataset(facts: dict[str, Any], part: str, images: np.ndarray) -> NumpyDatase
     source = CodeDatasetSource({"mlflow.source.name": f"data/prepared ({part})"})
     digest = digest_of([facts["split_digest"], part, len(images)])[:36]
     return NumpyDataset(images, source, name=f"{facts['name']}-{part}", digest=digest)
-
-
-def git_commit() -> str:
-    """The commit that is checked out, with "-dirty" if files differ from it; "none" outside a repository."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return described.stdout.strip() if described.returncode == 0 else "none"
