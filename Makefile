@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
 PYTEST := pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+IN_JOB := $(if $(JOB),--job='$(JOB)')
+CHECK := $(if $(JOB),setup,check)
 REMOTES := s3 gs azure ssh
 JUNK := quickstart .hypothesis .mypy_cache .pytest_cache .ruff_cache
 OUTS := data/raw data/download data/prepared recipes models predictions metrics evaluation selection.json diagnosis reports
@@ -56,17 +58,17 @@ train: check  ## train one variant: make train VARIANT=vgg3 SEED=0
 	@stage=$$(dvc stage list --name-only | grep -xE '(train|finetune)@$(VARIANT)-$(SEED)') || \
 	  { echo "error: no variant $(VARIANT) with seed $(SEED) in params.yaml"; exit 1; }; dvc repro $$stage
 
-champion: check  ## print which model is champion, since when and why
-	@python -m pipeline champion
+champion: $(CHECK)  ## print which model is champion, since when and why; JOB=jobs/pets or quickstart for its champion
+	@python -m pipeline $(IN_JOB) champion
 
-promote: check  ## promote the chosen model; FORCE=1 although it is a former champion or not better than the champion
-	@python -m pipeline promote $(if $(FORCE),--force)
+promote: $(CHECK)  ## promote the chosen model; FORCE=1 although it is a former champion or not better than the champion
+	@python -m pipeline $(IN_JOB) promote $(if $(FORCE),--force)
 
-rollback: check  ## make the previous champion champion again
-	@python -m pipeline rollback
+rollback: $(CHECK)  ## make the previous champion champion again
+	@python -m pipeline $(IN_JOB) rollback
 
-sync: check  ## log the runs, versions and aliases that MLflow lacks
-	@python -m pipeline sync
+sync: $(CHECK)  ## log the runs, versions and aliases that MLflow lacks
+	@python -m pipeline $(IN_JOB) sync
 
 experiments: setup  ## compare the experiments of `dvc exp run`: the settings and accuracies that changed
 	dvc exp show --only-changed --drop '^(?!Experiment|variant|seed|split|training|.*accuracy$$)'

@@ -5,13 +5,16 @@
 Imports a command's module only to run it, so that the help needs neither TensorFlow nor MLflow.
 """
 
+import os
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import click
 
 from pipeline.support import environment
-from pipeline.support.errors import one_line_errors
+from pipeline.support.errors import JOB, PipelineError, one_line_errors
+from pipeline.support.paths import PARAMS
 
 # The module of each command, whose `main` runs it, and its line of the help.
 STAGES = {
@@ -61,11 +64,30 @@ class Pipeline(click.Group):
                 formatter.write_dl([(name, line) for name, (_, line) in commands.items()])
 
 
+def enter_job(folder: Path | None) -> None:
+    """Run the command in the folder of a job, with the store of this checkout."""
+    if folder is None:
+        return
+    from pipeline.support import mlflow_store
+
+    if not (folder / PARAMS).is_file():
+        raise PipelineError(f"--job: {folder} has no {PARAMS}; jobs are quickstart and jobs/NAME")
+    mlflow_store.anchor(Path.cwd())
+    os.environ[JOB] = str(folder)
+    os.chdir(folder)
+
+
 @one_line_errors
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; by default the one that the process was started with."""
     environment.complete()
-    group = Pipeline("pipeline", help="CIFAR-10 from the archive to a served champion.")
+    job = click.Option(
+        ["--job", "folder"],
+        type=click.Path(path_type=Path),
+        help="Run in the folder of a job, such as jobs/pets.",
+    )
+    about = "CIFAR-10 from the archive to a served champion."
+    group = Pipeline("pipeline", help=about, params=[job], callback=enter_job)
     status = group.main(arguments, prog_name="python -m pipeline", standalone_mode=False)
     if isinstance(status, int) and status:
         sys.exit(status)

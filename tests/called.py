@@ -18,6 +18,7 @@ from pipeline.core import hardware
 from pipeline.core.backend import keras
 from pipeline.stages.promote import packaging, serving_check
 from pipeline.stages.train import training
+from pipeline.support.errors import JOB
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def call(folder: Path, name: str, *arguments: str, **environment: str) -> Called
     ):
         for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
             patch.delenv(key)
+        patch.setenv(JOB, "")  # `--job` sets it
         for key, value in ours.items():
             patch.setenv(key, value)
         for module in (training, hardware):

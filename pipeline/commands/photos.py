@@ -4,7 +4,7 @@
 
 FOLDER has a folder of images for each class, or `train` and `test` with such folders. Prints what is there,
 writes a params.yaml that suits it to jobs/NAME/, runs all stages there, and prints what to look at next. If
-the job is there already, its params.yaml stays as it is, and the job is brought up to date.
+the job already exists, its params.yaml stays as it is, and the job is brought up to date.
 """
 
 import json
@@ -56,10 +56,10 @@ class Survey:
 
 @click.command(cls=SingleInstance)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--name", help="Of the job, its experiment and its model; by default the folder's.")
+@click.option("--name", help="Name of the job, its experiment and its model; by default the folder's.")
 def main(folder: Path, name: str | None) -> None:
     """Train on a FOLDER of images, and print how to serve the best model."""
-    folder = folder.resolve()
+    folder = folder.expanduser().resolve()
     name = checked_name(name or re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.name).strip("-._"))
     found = survey(folder)
     show(folder, found)
@@ -120,16 +120,16 @@ def show(folder: Path, found: Survey) -> None:
     for name, count in found.counts.items():
         print(f"  {name:{width}}  {count:,}")
     least, middle, most = np.percentile(found.sides, [0, 50, 100])
-    print(f"photos: their shorter sides have {least:.0f} to {most:.0f} pixels, in the median {middle:.0f}")
+    print(f"photos: shorter side {least:.0f} to {most:.0f} pixels, median {middle:.0f}")
     if found.unreadable:
         print(f"photos: {len(found.unreadable)} images cannot be read: {joined(found.unreadable)}")
 
 
 def check_job(settings: Path, found: Survey) -> None:
-    """Raise PipelineError if a job that is there already is not about these images."""
+    """Raise PipelineError if a job that is there already has other images."""
     data = Params.read(settings).data
     if not isinstance(data, Directory) or data.folders != as_text(found.folders):
-        raise PipelineError(f"{settings.parent} is there already, with other images: choose another --name")
+        raise PipelineError(f"{settings.parent} already exists, with other images: choose another NAME")
 
 
 def params_for(name: str, found: Survey) -> str:

@@ -1,5 +1,6 @@
 """Errors that a person can act on: one line, no traceback."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ EXTERNAL = {
     "sqlalchemy.exc": "DBAPIError",
 }
 SQLITE = "(sqlite3."
+JOB = "PIPELINE_JOB"  # the variable that names the folder of the job that runs, if any
 WITHOUT_CREDENTIALS = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"}
 
 
@@ -54,7 +56,12 @@ def in_a_line(text: object) -> str:
 
 
 def printable(text: str) -> str:
-    """A text with what could control a terminal written out: a server's answer may hold anything."""
+    """A text with what could control a terminal written out: a server's answer may hold anything.
+
+    In a job, the `make` commands that it names get the job's folder.
+    """
+    if job := os.environ.get(JOB):
+        text = re.sub(r"(?<=`)make (promote|rollback|sync|champion)\b[^`]*", rf"\g<0> JOB={job}", text)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -114,4 +114,4 @@ def test_a_folder_becomes_a_served_model_and_a_jobs_own_settings_stay(folder: Pa
 
     other = draw(tmp_path / "elsewhere/my pets", 10)
     refused = checkout.run(*command, str(other), check=False)
-    assert refused.stderr.startswith("error: jobs/my-pets is there already, with other images: choose ")
+    assert refused.stderr.startswith("error: jobs/my-pets already exists, with other images: choose ")

@@ -89,6 +89,13 @@ def test_the_champion_is_the_best_on_validation_data(job: Project, scores: dict[
     assert links[best] == links[f"{best}-served"]
 
 
+def test_its_champion_is_shown_from_the_checkout(clone: Clone) -> None:
+    shown = clone.run("make", "--silent", "champion", "JOB=quickstart").stdout
+    assert shown.startswith("digits: version 1 is champion, ")
+    refused = clone.run("make", "--silent", "champion", "JOB=elsewhere", check=False)
+    assert "error: --job: elsewhere has no params.yaml; jobs are quickstart and jobs/NAME" in refused.stderr
+
+
 def test_the_champion_and_the_next_best_are_diagnosed(job: Project) -> None:
     table = pd.read_csv(job.folder / "diagnosis/robustness.csv")
     assert len(table["model"].unique()) == 2

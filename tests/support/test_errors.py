@@ -13,7 +13,7 @@ from requests import Timeout
 from sqlalchemy.exc import OperationalError
 
 from pipeline.support import locks
-from pipeline.support.errors import PipelineError, one_line
+from pipeline.support.errors import JOB, PipelineError, one_line, printable
 from tests.called import call
 from tests.conftest import ROOT
 
@@ -113,3 +113,11 @@ def test_errors_are_worded_without_importing_what_raises_them() -> None:
     code = f"import sys, pipeline.support.errors; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_in_a_job_the_commands_that_a_message_names_get_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "run `make sync`, then `make promote FORCE=1`, not `make setup`"
+    assert printable(text) == text
+    monkeypatch.setenv(JOB, "jobs/pets")
+    named = "run `make sync JOB=jobs/pets`, then `make promote FORCE=1 JOB=jobs/pets`, not `make setup`"
+    assert printable(text) == named
