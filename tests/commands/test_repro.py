@@ -27,7 +27,7 @@ from tests.projects import Project, keep_stages
 
 TRAININGS = ["fetch", "prepare", "recipes", "train", "predict", "finetune", "predict_finetuned"]
 REPRO = ("python", "-m", "pipeline", "repro", "--jobs=2")
-KILLS = 5
+KILLS = 3
 QUICKSTART: dict[str, Any] = yaml.safe_load(quickstart.PARAMS.read_text())
 
 
@@ -216,7 +216,7 @@ def test_kills_at_random_moments_end_all_stages_and_the_next_run_ends_right(
     for _ in range(KILLS):
         with job.start(*REPRO) as driver:
             with suppress(subprocess.TimeoutExpired):
-                driver.wait(moments.uniform(1, 40))
+                driver.wait(moments.uniform(1, 25))
             driver.kill()
             printed += driver.communicate(timeout=60)[0]  # until all that could print have ended
     assert re.findall("busy|Traceback|error:.*", printed + job.run(*REPRO)) == []
