@@ -53,7 +53,9 @@ def connect() -> None:
 def alone() -> dict[str, Any]:
     """The options of a Ray that listens on 127.0.0.1 alone, with a folder that is this user's."""
     ray_constants.ENABLE_RAY_CLUSTER = False  # or Ray (2.60) takes another address of this machine
-    return {} if "RAY_TMPDIR" in os.environ else {"_temp_dir": str(own_folder.temporary("ray"))}
+    if "RAY_TMPDIR" in os.environ:
+        return {}
+    return {"_temp_dir": str(own_folder.temporary("pipeline-ray") / "t")}  # which Ray opens to everyone
 
 
 def hide_token() -> None:

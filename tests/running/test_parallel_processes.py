@@ -72,6 +72,7 @@ def test_of_two_machines_the_last_wins_until_a_better_model_comes(
     printed = promoted_at_once(store, (seeds[0], 0.7), (seeds[1], 0.6), machines=2)
     last = aliases()["champion"]
     assert all("is champion" in line for line in printed)
-    assert (len(versions()), aliases()["previous"]) == (3, "1")
+    assert len(versions()) == 3
+    assert aliases()["previous"] in {"1", "2", "3"} - {last}  # the other one may have been champion before
     assert "is champion" in promote(new_candidate(store, 4, 0.8))
     assert aliases() == {"champion": "4", "previous": last}
