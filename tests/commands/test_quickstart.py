@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from mlflow.entities import LoggedModel, Run
 
+from tests.called import call
 from tests.conftest import Clone
 from tests.projects import Project, copied
 
@@ -90,10 +91,10 @@ def test_the_champion_is_the_best_on_validation_data(job: Project, scores: dict[
 
 
 def test_its_champion_is_shown_from_the_checkout(clone: Clone) -> None:
-    shown = clone.run("make", "--silent", "champion", "JOB=quickstart").stdout
-    assert shown.startswith("digits: version 1 is champion, ")
-    refused = clone.run("make", "--silent", "champion", "JOB=elsewhere", check=False)
-    assert "error: --job: elsewhere has no params.yaml; jobs are quickstart and jobs/NAME" in refused.stderr
+    shown = call(clone.folder, "--job", "quickstart", "champion", MLFLOW_TRACKING_URI="sqlite:///mlflow.db")
+    assert shown.out.startswith("digits: version 1 is champion, ")
+    refused = call(clone.folder, "--job", "elsewhere", "champion").refusal
+    assert refused == "--job: elsewhere has no params.yaml; jobs are quickstart and jobs/NAME"
 
 
 def test_the_champion_and_the_next_best_are_diagnosed(job: Project) -> None:
