@@ -4,16 +4,14 @@ A file's SHA-256 gives two numbers as if they were drawn: the first decides whet
 second whether it validates. Copies of a file have the same, so they stay together.
 """
 
-from pathlib import Path
+import hashlib
 
 import numpy as np
 
-from pipeline.support.digests import file_digest
 
-
-def content_shares(path: Path) -> tuple[float, float]:
+def content_shares(content: bytes) -> tuple[float, float]:
     """The two numbers of a file, from 0 to 1."""
-    digest = bytes.fromhex(file_digest(path))
+    digest = hashlib.sha256(content).digest()
     first, second = (int.from_bytes(digest[start : start + 8]) / 2**64 for start in (0, 8))
     return first, second
 

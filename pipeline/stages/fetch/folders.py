@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pipeline.shared.content_draw import content_shares, draw
 from pipeline.shared.image_decoding import SUFFIXES, ImageError, decode
-from pipeline.stages.fetch.sources import RawDataset, dataset
+from pipeline.stages.fetch.sources import Part, RawDataset, dataset
 from pipeline.support.errors import PipelineError
 from pipeline.support.json_and_csv import FORMULA
 from pipeline.support.params_errors import joined, shortened
@@ -47,10 +47,9 @@ def read(folders: dict[str, Path], size: int, test_fraction: float, unreadable: 
         if not images:
             raise PipelineError(f"{folder}: no image ({', '.join(SUFFIXES)}) in the folder of a class")
         images = [images[row] for row in np.random.default_rng(0).permutation(len(images))]
-        pixels, labels, readable = _read_part(images, names, size, problems)
-        drawn = np.array([content_shares(path) for path in images])
-        parts.append((pixels[readable], labels[readable]))
-        shares.append(drawn[readable])
+        part_images, part_shares = _read_part(images, names, size, problems)
+        parts.append(part_images)
+        shares.append(part_shares)
     if problems and unreadable == "error":
         raise PipelineError(f"images that cannot be read: {joined(problems)}")
     if problems:
@@ -137,13 +136,14 @@ def _is_printable(name: str) -> bool:
 
 def _read_part(
     files: list[Path], names: list[str], size: int, problems: list[str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images of class folders, their labels, and which could be read. Adds why not to `problems`."""
-    images = np.zeros((len(files), size, size, 3), np.uint8)
+) -> tuple[Part, np.ndarray]:
+    """Images of class folders that can be read, and their shares (n, 2). Adds the others to `problems`."""
+    images, shares = np.zeros((len(files), size, size, 3), np.uint8), np.zeros((len(files), 2))
 
     def read_image(row: int) -> str | None:
         try:
-            images[row] = decode(files[row].read_bytes(), size, trusted=True)
+            content = files[row].read_bytes()
+            images[row], shares[row] = decode(content, size, trusted=True), content_shares(content)
         except (OSError, ImageError) as error:
             return f"{files[row]} ({error})"
         return None
@@ -155,4 +155,5 @@ def _read_part(
     problems += [reason for reason in reasons if reason]
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers[composed(path.parent.name)] for path in files], np.int64)
-    return images, labels, np.array([reason is None for reason in reasons])
+    readable = np.array([reason is None for reason in reasons])
+    return (images[readable], labels[readable]), shares[readable]
