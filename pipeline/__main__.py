@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from pipeline.support import environment
-from pipeline.support.errors import JOB, PipelineError, one_line_errors
+from pipeline.support.errors import PipelineError, one_line_errors
 from pipeline.support.paths import PARAMS
 
 # The module of each command, whose `main` runs it, and its line of the help.
@@ -72,8 +72,7 @@ def enter_job(folder: Path | None) -> None:
 
     if not (folder / PARAMS).is_file():
         raise PipelineError(f"--job: {folder} has no {PARAMS}; jobs are quickstart and jobs/NAME")
-    mlflow_store.anchor(Path.cwd())
-    os.environ[JOB] = str(folder)
+    mlflow_store.anchor_job(folder)
     os.chdir(folder)
 
 

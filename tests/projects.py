@@ -21,7 +21,7 @@ from pipeline.commands import quickstart
 from pipeline.commands.job_folder import lay_out
 from pipeline.running import worker
 from tests.called import call
-from tests.conftest import BIN, ROOT, Clone
+from tests.conftest import BIN, ROOT, Clone, git
 from tests.processes import output_of
 
 NAME = "batchnorm-0"  # the model that most tests train
@@ -113,6 +113,16 @@ def make(folder: Path, params: dict[str, Any], *targets: str, **more: str) -> Pr
     if targets:
         job.run("dvc", "repro", *targets)
     return job
+
+
+def commit(folder: Path) -> None:
+    """Make a folder a git repository with DVC, and commit all that is in it."""
+    git(["init", "--quiet"], folder)
+    for key in ("user.name", "user.email"):
+        git(["config", key, "a@b"], folder)
+    Project(folder).run("dvc", "init", "--quiet")
+    git(["add", "--all"], folder)
+    git(["commit", "--quiet", "--message=start"], folder)
 
 
 def keep_stages(folder: Path, *names: str) -> None:

@@ -36,7 +36,7 @@ def show(name: str) -> None:
             since = f"{entry.since} UTC: {entry.why}"
         print(printable(f"{name}: version {champion.version} is champion, {model}, since {since}"))
         if mlflow_aliases.is_interrupted(name):
-            print(f"{name}: a promotion or rollback was interrupted: `make sync` completes it")
+            print(printable(f"{name}: a promotion or rollback was interrupted: `make sync` completes it"))
     if SELECTION.is_file() and (selection := read_selection()).model_digest != digest:
         print(printable(f"{name}: {verdict(name, selection)}"))
 

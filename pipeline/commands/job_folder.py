@@ -6,7 +6,6 @@ Runs and models go to the checkout's MLflow store; data, report and metrics stay
 import contextlib
 import json
 import logging
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -19,7 +18,6 @@ from pipeline.core.arrays import read_arrays
 from pipeline.params import Params
 from pipeline.stages.promote.packaging import example_request
 from pipeline.support import mlflow_runs, mlflow_store
-from pipeline.support.errors import JOB
 
 RUNS = "http://127.0.0.1:5000/#/experiments/{}/runs?compareRunsMode=CHART&workflowType=machine_learning"
 NEXT = """\
@@ -47,8 +45,7 @@ def run(folder: Path, params: str, image: str, last: str) -> None:
     root = Path.cwd()
     lay_out(folder, params)
     checked = Params.read(folder / "params.yaml")
-    mlflow_store.anchor(root)
-    os.environ[JOB] = str(folder)
+    mlflow_store.anchor_job(folder)
     mlflow_store.check()
     name = checked.data.dataset
     experiment = mlflow_runs.set_experiment(name).experiment_id

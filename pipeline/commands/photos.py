@@ -19,7 +19,6 @@ from string import Template
 import click
 import numpy as np
 from joblib import cpu_count
-from pydantic import TypeAdapter, ValidationError
 
 from pipeline.commands import job_folder
 from pipeline.params import DatasetName, Directory, Params
@@ -27,7 +26,7 @@ from pipeline.shared.image_decoding import ImageError, dimensions
 from pipeline.stages.fetch import folders
 from pipeline.support.errors import PipelineError
 from pipeline.support.locks import SingleInstance
-from pipeline.support.params_errors import joined, shortened
+from pipeline.support.params_errors import joined, parsed, shortened
 
 JOBS = Path("jobs")
 TEMPLATE = Path(__file__).with_name("photos.yaml")
@@ -76,10 +75,9 @@ def main(folder: Path, name: str | None) -> None:
 def checked_name(name: str) -> str:
     """The name. Raises PipelineError if a dataset must not have it."""
     try:
-        TypeAdapter(DatasetName).validate_python(name)
-    except ValidationError as error:
-        rule = "a letter or digit and at most 99 letters, digits, _, . or -"
-        raise PipelineError(f"--name: must be {rule}; received {shortened(name)}") from error
+        parsed(DatasetName, name)
+    except ValueError as error:
+        raise PipelineError(f"--name: {error}; received {shortened(name)}") from error
     return name
 
 

@@ -14,6 +14,7 @@ from mlflow.entities import Run
 
 from pipeline.support import mlflow_registry, mlflow_runs
 from pipeline.support.digests import digest_of, file_digest
+from pipeline.support.errors import printable
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.origin import git_commit
 from pipeline.support.paths import REPORTS
@@ -43,7 +44,7 @@ def log_evaluation(
     tags = files.tags()
     run = mlflow_runs.find_run(facts["name"], tags)
     if run is None:
-        print(f"{files.name}: MLflow has no complete run of it: run `make sync`")
+        print(printable(f"{files.name}: MLflow has no complete run of it: run `make sync`"))
         return False
     outputs = [files.scores, *files.evaluation.iterdir()]
     digest = digest_of({path.name: file_digest(path) for path in outputs})

@@ -18,7 +18,7 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from urllib3.exceptions import NewConnectionError
 
-from pipeline.support.errors import in_a_line, masked, one_line
+from pipeline.support.errors import in_a_line, masked, one_line, printable
 
 SECONDS_TO_ANSWER = 10
 SECONDS_TO_WAIT = 5  # for MLflow, before a line says so
@@ -89,7 +89,7 @@ def best_effort(name: str, completed_by: str = SYNC) -> Iterator[None]:
     except FAILURES as error:
         if name not in FAILED:
             line = f"{name}: its run is not complete ({one_line(error)}): {completed_by} completes it"
-            print(line, file=sys.stderr)
+            print(printable(line), file=sys.stderr)
         FAILED.add(name)
     finally:
         waiting.cancel()

@@ -22,7 +22,7 @@ from mlflow.store.tracking import DEFAULT_TRACKING_URI
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from pipeline.support import mlflow_server
-from pipeline.support.errors import PipelineError, in_a_line
+from pipeline.support.errors import JOB, PipelineError, in_a_line
 from pipeline.support.locks import locked_on_this_machine
 from pipeline.support.mlflow_locations import follow_checkout
 
@@ -67,6 +67,12 @@ def anchor(root: Path) -> None:
     if uri.startswith("sqlite") and (file := database_url(uri).database):
         uri = database_url(uri).set(database=str(root / file)).render_as_string(hide_password=False)
     os.environ["MLFLOW_TRACKING_URI"] = uri
+
+
+def anchor_job(folder: Path) -> None:
+    """Let a job, in a folder of this checkout, use the checkout's store, and be named in what it prints."""
+    anchor(Path.cwd())
+    os.environ[JOB] = str(folder)
 
 
 def _check_uri(uri: str, variable: str) -> None:

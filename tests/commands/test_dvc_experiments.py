@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests import projects
-from tests.conftest import ROOT, add_environment, git
+from tests.conftest import ROOT, add_environment
 from tests.docs import examples
 from tests.processes import wait_for
 from tests.projects import Project
@@ -23,12 +23,7 @@ def test_queued_experiments_leave_their_runs_here_and_one_is_applied(tmp_path: P
     for name in (".gitignore", "Makefile", "requirements.lock"):
         shutil.copy(ROOT / name, job.folder)
     add_environment(job.folder)
-    git(["init", "--quiet"], job.folder)
-    for key in ("user.name", "user.email"):
-        git(["config", key, "a@b"], job.folder)
-    job.run("dvc", "init", "--quiet")
-    git(["add", "--all"], job.folder)
-    git(["commit", "--quiet", "--message=start"], job.folder)
+    projects.commit(job.folder)
 
     here = Project(job.folder, {"MLFLOW_TRACKING_URI": ""})  # unset, as after `make setup`
     here.run("bash", "-euc", QUEUE)

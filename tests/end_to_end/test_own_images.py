@@ -15,7 +15,7 @@ from pipeline.commands.job_folder import lay_out
 from tests.called import call
 from tests.conftest import ROOT, git
 from tests.processes import wait_for
-from tests.projects import Project, keep_stages
+from tests.projects import Project, commit, keep_stages
 
 KINDS = ("red", "green", "blue")
 SIZES = [(48, 64), (120, 90), (150, 200), (48, 48)]
@@ -90,12 +90,7 @@ def test_a_queued_experiment_needs_the_photographs_that_git_does_not_have(tmp_pa
     shutil.rmtree(job.folder / ".dvc")
     keep_stages(job.folder, "watch", "fetch", "prepare")
     (job.folder / ".gitignore").write_text((ROOT / ".gitignore").read_text() + "/photos\n")
-    git(["init", "--quiet"], job.folder)
-    for key in ("user.name", "user.email"):
-        git(["config", key, "a@b"], job.folder)
-    job.run("dvc", "init", "--quiet")
-    git(["add", "--all"], job.folder)
-    git(["commit", "--quiet", "--message=start"], job.folder)
+    commit(job.folder)
 
     def queue(name: str, *options: str) -> None:
         job.run("dvc", "exp", "run", "--queue", "--name", name, "-S", "data.image_size=40", *options)

@@ -21,11 +21,8 @@ from pipeline.support.params_errors import shortened
 INPUTS = "inputs"  # the first parameter of a network that is a function of a tensor
 OUTPUT = "probabilities"  # the name of the last layer
 # Keras's layers that change images at random and keep their labels, and ours.
-RANDOM_LAYERS = by_name(
-    kind
-    for name, kind in [*vars(keras.layers).items(), ("RandomShift", RandomShift), ("RandomCutout", Cutout)]
-    if name.startswith("Rand") or name == "AugMix"
-)
+KERAS_OWN = [kind for name, kind in vars(keras.layers).items() if name.startswith(("Rand", "AugMix"))]
+RANDOM_LAYERS = by_name([*KERAS_OWN, RandomShift, Cutout])
 
 
 def build(
