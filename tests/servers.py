@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -108,22 +109,22 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """Run a Postgres of its own in `folder`; gives the URI of a database of it."""
+def postgres() -> Iterator[str]:
+    """Run a Postgres of its own; gives the URI of a database of it."""
     port = free_port()
     user = [] if os.getuid() else ["runuser", "-u", "postgres", "--"]  # Postgres refuses to run as root
-    if user:
-        for path in (folder, *folder.parents[:3]):  # pytest's own, with pytest-xdist one more
-            path.chmod(path.stat().st_mode | 0o055)
-        shutil.chown(folder, pwd.getpwnam("postgres").pw_uid)
-    initdb = [str(POSTGRES / "initdb"), "-D", str(folder / "data"), "-U", "mlflow", "--auth=trust"]
-    subprocess.run([*user, *initdb], check=True, capture_output=True)
-    command = [*user, str(POSTGRES / "postgres"), "-D", str(folder / "data"), "-k", str(folder)]
-    command += ["-h", "127.0.0.1", "-p", str(port)]
-    probe = [str(POSTGRES / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
+    with tempfile.TemporaryDirectory() as name:  # not in pytest's folder, which only this user may enter
+        folder = Path(name)
+        if user:
+            shutil.chown(folder, pwd.getpwnam("postgres").pw_uid)
+        initdb = [str(POSTGRES / "initdb"), "-D", str(folder / "data"), "-U", "mlflow", "--auth=trust"]
+        subprocess.run([*user, *initdb], check=True, capture_output=True)
+        command = [*user, str(POSTGRES / "postgres"), "-D", str(folder / "data"), "-k", str(folder)]
+        command += ["-h", "127.0.0.1", "-p", str(port)]
+        probe = [str(POSTGRES / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
 
-    def is_ready() -> bool:
-        return subprocess.run(probe, capture_output=True).returncode == 0
+        def is_ready() -> bool:
+            return subprocess.run(probe, capture_output=True).returncode == 0
 
-    with server(command, folder, os.environ, folder / "postgres.log", is_ready):
-        yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
+        with server(command, folder, os.environ, folder / "postgres.log", is_ready):
+            yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"

@@ -50,7 +50,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
-    with postgres(tmp_path_factory.mktemp("postgres")) as database, s3_server(folder) as s3:
+    with postgres() as database, s3_server(folder) as s3:
         made = Server(folder, database, s3)
         made.start()
         with made.running:
