@@ -41,8 +41,10 @@ check: setup  ## check params.yaml
 quickstart: setup  ## the whole pipeline in minutes, on handwritten digits
 	@exec env MAKE_PID=$$PPID python -m pipeline quickstart
 
-photos: setup  ## train on a folder of photographs, with a folder for each class: make photos FOLDER=~/pets
-	@test -n "$(FOLDER)" || { echo "error: FOLDER: missing: make photos FOLDER=~/pets"; exit 1; }
+given-%:  # before anything is installed or run
+	@test -n "$($*)" || { echo "error: $*: missing: see make help"; exit 1; }
+
+photos: given-FOLDER setup  ## train on a folder of photographs, with a folder for each class: make photos FOLDER=~/pets
 	@python -m pipeline photos '$(FOLDER)' $(if $(NAME),--name='$(NAME)')
 
 plan: check  ## list the stages that would run, and how long their trainings took before
@@ -52,9 +54,7 @@ repro: check $(if $(filter ray,$(EXECUTOR)),cluster)  ## the real job: as in par
 	@exec env MAKE_PID=$$PPID python -m pipeline repro $(if $(JOBS),--jobs='$(JOBS)') $(if $(EXECUTOR),--executor='$(EXECUTOR)')
 	@python -m pipeline sync
 
-train: check  ## train one variant: make train VARIANT=vgg3 SEED=0
-	@test -n "$(VARIANT)" || { echo "error: VARIANT: missing: make train VARIANT=vgg3"; exit 1; }
-	@dvc repro --quiet recipes
+train: given-VARIANT check  ## train one variant: make train VARIANT=vgg3 SEED=0
 	@stage=$$(dvc stage list --name-only | grep -xE '(train|finetune)@$(VARIANT)-$(SEED)') || \
 	  { echo "error: no variant $(VARIANT) with seed $(SEED) in params.yaml"; exit 1; }; dvc repro $$stage
 
@@ -78,19 +78,18 @@ $(addprefix $(VENV)/,cluster demo moto $(REMOTES)): $(VENV)/%: $(VENV)/made requ
 	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-$*.lock
 	@touch $@
 
-search: check $(if $(filter ray,$(EXECUTOR)),cluster)  ## search for better settings: make search VARIANT=shallow TRIALS=40 SEEDS=3, ranges in search.yaml; JOBS and EXECUTOR as for repro
-	@test -n "$(VARIANT)" || { echo "error: VARIANT: missing: make search VARIANT=shallow"; exit 1; }
+search: given-VARIANT check $(if $(filter ray,$(EXECUTOR)),cluster)  ## search for better settings: make search VARIANT=shallow TRIALS=40 SEEDS=3, ranges in search.yaml; JOBS and EXECUTOR as for repro
 	@python -m pipeline search '$(VARIANT)' $(if $(TRIALS),--trials='$(TRIALS)') $(if $(SEEDS),--seeds='$(SEEDS)') \
 	  $(if $(JOBS),--jobs='$(JOBS)') $(if $(EXECUTOR),--executor='$(EXECUTOR)')
 
-ui: setup  ## look at runs and models on http://127.0.0.1:5000
-	mlflow ui
+ui: setup  ## look at runs and models on http://127.0.0.1:5000; PORT=N for another port
+	@python -m pipeline ui $(if $(PORT),--port='$(PORT)')
 
-serve: setup  ## serve the champion on http://127.0.0.1:5001; of another dataset: make serve MODEL=digits
-	@python -m pipeline serve $(if $(MODEL),--model='models:/$(MODEL)@champion')
+serve: setup  ## serve the champion on http://127.0.0.1:5001; of another dataset: make serve MODEL=digits; PORT=N
+	@python -m pipeline serve $(if $(MODEL),--model='models:/$(MODEL)@champion') $(if $(PORT),--port='$(PORT)')
 
-demo: $(VENV)/demo  ## a page to try the champion on, http://127.0.0.1:8501; MODEL as for serve
-	@python -m pipeline demo $(if $(MODEL),--model='models:/$(MODEL)@champion')
+demo: $(VENV)/demo  ## a page to try the champion on, http://127.0.0.1:8501; MODEL and PORT as for serve
+	@python -m pipeline demo $(if $(MODEL),--model='models:/$(MODEL)@champion') $(if $(PORT),--port='$(PORT)')
 
 clean: setup  ## list what would be deleted; YES=1 deletes it (dvc checkout restores all but quickstart and download)
 	@du -shc $(JUNK) $(OUTS) 2>/dev/null || true

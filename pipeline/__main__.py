@@ -40,6 +40,7 @@ COMMANDS = {
     "champion": ("commands.champion", "Print which model is champion, since when and why."),
     "rollback": ("commands.rollback", "Make the previous champion champion again."),
     "classify": ("commands.classify", "Classify images."),
+    "ui": ("commands.ui", "Serve MLflow's page of runs and models."),
     "demo": ("commands.demo", "Serve a page to try a model on."),
     "serve": ("commands.serve", "Serve a model with MLflow's server."),
     "search": ("commands.search.command", "Search for better settings of a variant."),

@@ -2,8 +2,9 @@
 
     python -m pipeline demo [--model models:/digits@champion] [--port 8501]
 
-Serves pipeline/commands/demo_page.py with Streamlit, which `make demo` installs, on this machine only,
-without network access. Reads what `classify` reads. Writes nothing.
+Checks that the port is free and that the model exists. Then serves pipeline/commands/demo_page.py with
+Streamlit, which `make demo` installs, on this machine only, without network access. Reads what `classify`
+reads. Writes nothing.
 """
 
 import os
@@ -13,10 +14,13 @@ from pathlib import Path
 
 import click
 
+from pipeline.commands import loaded_model
 from pipeline.support.errors import PipelineError
+from pipeline.support.ports import check_free
 
+HOST = "127.0.0.1"
 OPTIONS = {
-    "server.address": "127.0.0.1",
+    "server.address": HOST,
     "server.headless": "true",  # opens no browser, asks for no address
     "server.fileWatcherType": "none",
     "server.maxUploadSize": "50",  # MB
@@ -27,11 +31,13 @@ OPTIONS = {
 
 @click.command()
 @click.option("--model", metavar="URI", help="Any MLflow model; by default the champion.")
-@click.option("--port", type=int, default=8501, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=8501, show_default=True)
 def main(model: str | None, port: int) -> None:
     """Serve a page to try a model on."""
     if find_spec("streamlit") is None:
         raise PipelineError("the page needs Streamlit, which is not installed: `make demo` installs it")
+    check_free(HOST, port)
+    loaded_model.check(model or loaded_model.champion_uri())
     page = str(Path(__file__).with_name("demo_page.py"))
     options = [f"--{name}={value}" for name, value in OPTIONS.items()]
     command = ["-m", "streamlit", "run", page, f"--server.port={port}", *options]

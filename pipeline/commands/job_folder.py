@@ -14,12 +14,12 @@ from PIL import Image
 from rich.console import Console
 
 from pipeline.commands import repro
+from pipeline.commands.ui import RUNS
 from pipeline.core.arrays import read_arrays
 from pipeline.params import Params
 from pipeline.stages.promote.packaging import example_request
 from pipeline.support import mlflow_runs, mlflow_store
 
-RUNS = "http://127.0.0.1:5000/#/experiments/{}/runs?compareRunsMode=CHART&workflowType=machine_learning"
 NEXT = """\
 [bold]Done.[/] What to look at next:
 
@@ -61,7 +61,7 @@ def run(folder: Path, params: str, image: str, last: str) -> None:
     Image.fromarray(pixels).save(folder / image)
     activate = Path(sys.executable).with_name("activate")
     shown = activate.relative_to(root) if activate.is_relative_to(root) else activate
-    runs = RUNS.format(experiment)
+    runs = RUNS.format("http://127.0.0.1:5000", experiment)
     text = NEXT.format(folder=folder, activate=shown, runs=runs, image=image, name=name, last=last)
     Console(highlight=False, soft_wrap=True).print(text)
 

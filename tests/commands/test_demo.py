@@ -1,6 +1,7 @@
 """The page in a real browser: test images, uploads, pastes, bad files, and no request beyond this machine."""
 
 import base64
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,10 @@ from mlflow import MlflowClient
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from pipeline.commands.job_folder import RUNS
+from pipeline.commands.ui import RUNS
+from tests.called import call
 from tests.conftest import Clone, Evaluated, screenshot
-from tests.servers import http_server
+from tests.servers import free_port, http_server
 
 pytestmark = pytest.mark.system
 DEMO, HEALTH = f"{sys.executable} -m pipeline demo --port {{port}}", "_stcore/health"
@@ -100,19 +102,20 @@ def test_a_bad_file_gives_a_message_and_the_page_goes_on(demo: Page, file: Path,
     expect(demo.get_by_text("The network sees")).to_be_visible()
 
 
-def test_a_model_that_is_not_there_is_a_message(clone: Clone, tmp_path: Path, page: Page) -> None:
+def test_a_model_that_is_not_there_is_refused_before_the_page(clone: Clone) -> None:
     """CIFAR-10's, of params.yaml."""
-    with http_server(DEMO, HEALTH, clone.folder, clone.environment, tmp_path / "log") as found:
-        page.goto(found)
-        expect(page.get_by_role("alert")).to_contain_text("champions here: models:/digits@champion")
-        expect(page.get_by_test_id("stException")).to_have_count(0)
+    refusal = call(clone.folder, "demo", "--port", str(free_port()), MLFLOW_TRACKING_URI=clone.store).refusal
+    assert refusal.startswith("models:/cifar10@champion: cannot be loaded: ")
+    assert refusal.endswith("; champions here: models:/digits@champion")
 
 
 @pytest.fixture(scope="module")
 def ui(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    command, log = "mlflow ui --port {port} --workers 1", tmp_path_factory.mktemp("ui") / "log"
+    command, log = f"{sys.executable} -m pipeline ui --port {{port}}", tmp_path_factory.mktemp("ui") / "log"
     with http_server(command, "health", clone.folder, clone.environment, log) as address:
         yield address
+        [line] = re.findall("ui: .*", log.read_text())
+        assert line.startswith(f"ui: the runs of digits: {address}/#/experiments/")
 
 
 def test_the_runs_are_listed_and_compare(clone: Clone, ui: str, page: Page) -> None:
@@ -120,7 +123,7 @@ def test_the_runs_are_listed_and_compare(clone: Clone, ui: str, page: Page) -> N
     experiment = client.get_experiment_by_name("digits")
     assert experiment is not None
     number = experiment.experiment_id
-    page.goto(RUNS.format(number).replace("http://127.0.0.1:5000", ui))  # which the quickstart prints
+    page.goto(RUNS.format(ui, number))  # which the quickstart prints
     for name in ("shallow-0", "speedrun-0", "shallow_subset-0"):
         expect(page.get_by_text(name, exact=True).first).to_be_visible()
     page.get_by_role("button", name="Close", exact=True).click()  # the assistant's, beside the charts
