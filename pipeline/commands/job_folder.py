@@ -18,22 +18,23 @@ from pipeline.commands.ui import RUNS
 from pipeline.core.arrays import read_arrays
 from pipeline.params import Params
 from pipeline.stages.promote.packaging import example_request
-from pipeline.support import mlflow_runs, mlflow_store
+from pipeline.support import mlflow_registry, mlflow_runs, mlflow_store
 
-NEXT = """\
-[bold]Done.[/] What to look at next:
-
+LOOK = """\
   the report      {folder}/reports/report.md, or report.html beside it in a browser
   all commands    source {activate}
   compare runs    mlflow ui
                   [dim]then {runs}[/]
+"""
+SERVE = """\
   classify        python -m pipeline classify {folder}/{image} --model models:/{name}@champion
+  on a page       make demo MODEL={name}
   serve           mlflow models serve -m models:/{name}@champion --env-manager local -p 5001
   ask with curl   curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \
 -d @{folder}/request.json
   or in Python    python -c "import json, requests; print(requests.post(\
 'http://127.0.0.1:5001/invocations', json=json.load(open('{folder}/request.json'))).json())"
-  {last}"""
+"""
 
 
 def run(folder: Path, params: str, image: str, last: str) -> None:
@@ -42,13 +43,11 @@ def run(folder: Path, params: str, image: str, last: str) -> None:
     Writes a test image as `image` and a request with it, so that the printed commands can be run. `last` is
     the last of these lines. Exits with a status if a stage fails.
     """
-    root = Path.cwd()
     lay_out(folder, params)
     checked = Params.read(folder / "params.yaml")
     mlflow_store.anchor_job(folder)
     mlflow_store.check()
-    name = checked.data.dataset
-    experiment = mlflow_runs.set_experiment(name).experiment_id
+    mlflow_runs.set_experiment(checked.data.dataset)
     with contextlib.chdir(folder):
         if status := repro.reproduce(checked):
             sys.exit(status)
@@ -59,11 +58,19 @@ def run(folder: Path, params: str, image: str, last: str) -> None:
     request = {"dataframe_records": example_request(pixels).to_dict("records")}
     (folder / "request.json").write_text(json.dumps(request) + "\n")
     Image.fromarray(pixels).save(folder / image)
+    Console(highlight=False, soft_wrap=True).print(next_steps(folder, checked.data.dataset, image, last))
+
+
+def next_steps(folder: Path, name: str, image: str, last: str) -> str:
+    """What to look at, in Rich's markup; how the champion is served only if there is one."""
+    is_served = mlflow_registry.version_at(name, mlflow_registry.CHAMPION) is not None
+    title = "Done." if is_served else "Done, but no model became champion, as printed above."
     activate = Path(sys.executable).with_name("activate")
-    shown = activate.relative_to(root) if activate.is_relative_to(root) else activate
-    runs = RUNS.format("http://127.0.0.1:5000", experiment)
-    text = NEXT.format(folder=folder, activate=shown, runs=runs, image=image, name=name, last=last)
-    Console(highlight=False, soft_wrap=True).print(text)
+    shown = activate.relative_to(Path.cwd()) if activate.is_relative_to(Path.cwd()) else activate
+    runs = RUNS.format("http://127.0.0.1:5000", mlflow_runs.set_experiment(name).experiment_id)
+    text = LOOK + SERVE if is_served else LOOK
+    lines = text.format(folder=folder, activate=shown, runs=runs, image=image, name=name)
+    return f"[bold]{title}[/] What to look at next:\n\n{lines}  {last}"
 
 
 def lay_out(folder: Path, params: str) -> None:

@@ -109,6 +109,7 @@ def test_a_folder_becomes_a_served_model_and_a_jobs_own_settings_stay(folder: Pa
     assert "\n  grau   20\n" in printed
     assert "photos: 4 images cannot be read: " in printed
     assert "epoch 2/2" in printed
+    assert "\nDone. What to look at next:\n" in printed
     classify = next(line for line in printed.splitlines() if line.startswith("  classify "))
     assert "%" in checkout.run(*classify.split()[1:]).stdout
 

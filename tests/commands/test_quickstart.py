@@ -1,12 +1,15 @@
 """The quickstart end to end: from a clone to a filled MLflow store. `test_serving` asks its champion."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from mlflow.entities import LoggedModel, Run
 
+from pipeline.commands.job_folder import next_steps
 from tests.called import call
 from tests.conftest import Clone
 from tests.projects import Project, copied
@@ -95,6 +98,23 @@ def test_its_champion_is_shown_from_the_checkout(clone: Clone) -> None:
     assert shown.out.startswith("digits: version 1 is champion, ")
     refused = call(clone.folder, "--job", "elsewhere", "champion").refusal
     assert refused == "--job: elsewhere has no params.yaml; jobs are quickstart and jobs/NAME"
+
+
+def test_what_is_next_names_a_champion_only_if_there_is_one(
+    clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for store, title, served in (
+        (clone.store, "[bold]Done.[/] ", 5),
+        (f"sqlite:///{tmp_path}/x.db", "no model", 0),
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+        text = next_steps(Path("quickstart"), "digits", "digit.png", "the real job")
+        assert title in text
+        assert (
+            len(re.findall("^  (classify|on a page|serve|ask with curl|or in Python) ", text, re.MULTILINE))
+            == served
+        )
+        assert text.endswith("\n  the real job")
 
 
 def test_the_champion_and_the_next_best_are_diagnosed(job: Project) -> None:
