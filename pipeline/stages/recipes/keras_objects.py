@@ -22,7 +22,7 @@ def keras_object(key: str, named: Named, kinds: dict[str, type]) -> Any:
     The name may be Keras's or have underscores: RandomFlip, random_flip. Raises PipelineError, naming the
     `key`, if there is none or Keras refuses an argument.
     """
-    kind = kinds.get(named.name.lower().replace("_", ""))
+    kind = class_of(named, kinds)
     if kind is None:
         allowed = ", ".join(sorted(kind.__name__ for kind in kinds.values()))
         raise PipelineError(f"{key}.name: allowed: {allowed}; received {shortened(named.name)}")
@@ -31,6 +31,11 @@ def keras_object(key: str, named: Named, kinds: dict[str, type]) -> Any:
         return kind(**named.arguments)
     except Exception as error:
         raise PipelineError(f"{key}: {in_a_line(error)[:500]}") from error
+
+
+def class_of(named: Named, kinds: dict[str, type]) -> type | None:
+    """The class with this name; None if there is none."""
+    return kinds.get(named.name.lower().replace("_", ""))
 
 
 def check_arguments(key: str, function: Any, arguments: dict[str, Any]) -> None:

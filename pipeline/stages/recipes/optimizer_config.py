@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.core.backend import keras, tf
 from pipeline.core.variant import Named, Optimizer, Variant
-from pipeline.stages.recipes.keras_objects import by_name, keras_object
+from pipeline.stages.recipes.keras_objects import by_name, class_of, keras_object
 from pipeline.stages.train.custom_optimizers import ScaledSGD, Triangle
 from pipeline.support.errors import PipelineError, in_a_line
 
@@ -23,21 +23,28 @@ SCHEDULES = _classes(keras.optimizers.schedules, Triangle)
 
 
 def configuration(key: str, optimizer: Optimizer, steps: int) -> dict[str, Any]:
-    """The optimizer as Keras serializes it. A `triangle` without steps gets all `steps` of the training.
+    """The optimizer as Keras serializes it. A schedule without steps lasts for all `steps` of the training.
 
     Raises PipelineError, naming the `key`, if Keras refuses it.
     """
     rate: Any = optimizer.learning_rate
-    if isinstance(rate, Named) and rate.name.lower() == "triangle":
-        rate = Named(**{"steps": steps} | dict(rate))
     if isinstance(rate, Named):
-        rate = keras_object(f"{key}.learning_rate", rate, SCHEDULES)
+        rate = keras_object(f"{key}.learning_rate", with_steps(rate, steps), SCHEDULES)
     built = keras_object(key, optimizer.model_copy(update={"learning_rate": rate}), OPTIMIZERS)
     try:
         built.apply([tf.ones((2, 2))], [keras.Variable(tf.zeros((2, 2)))])
         return keras.saving.serialize_keras_object(built)
     except Exception as error:  # Keras checks few arguments before it uses them
         raise PipelineError(f"{key}: cannot be used: {in_a_line(error)[:500]}") from error
+
+
+def with_steps(rate: Named, steps: int) -> Named:
+    """A schedule that, if its number of steps is not given, has so many, those of its warm-up among them."""
+    kind, warm_up = class_of(rate, SCHEDULES), rate.arguments.get("warmup_steps", 0)
+    if kind is None or not isinstance(warm_up, int):
+        return rate  # which is refused
+    missing = {"steps", "decay_steps"} & inspect.signature(kind).parameters.keys()
+    return Named(**dict.fromkeys(missing, max(1, steps - warm_up)) | dict(rate))
 
 
 def check_combination(key: str, variant: Variant) -> None:

@@ -187,6 +187,25 @@ def test_all_arguments_arrive_in_the_optimizer() -> None:
 
 
 @pytest.mark.parametrize(
+    ("schedule", "steps"),
+    [
+        ({"name": "cosine_decay", "initial_learning_rate": 0.1}, 90),
+        ({"name": "CosineDecay", "initial_learning_rate": 0.0, "warmup_target": 0.1, "warmup_steps": 30}, 60),
+        ({"name": "exponential_decay", "initial_learning_rate": 0.1, "decay_rate": 0.5}, 90),
+        (SCHEDULE, 100),
+        ({"name": "triangle", "peak": 0.1}, 90),
+    ],
+)
+def test_a_schedule_lasts_as_long_as_the_training_unless_it_says_otherwise(
+    schedule: dict[str, Any], steps: int
+) -> None:
+    given = Optimizer.model_validate({"name": "adam", "learning_rate": schedule})
+    built = keras.saving.deserialize_keras_object(optimizer_config.configuration("key", given, steps=90))
+    config = built._learning_rate.get_config()
+    assert config.get("decay_steps", config.get("steps")) == steps
+
+
+@pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
         ("precision", "mixed_bfloat16", "precision is mixed_bfloat16, but here it is float32"),

@@ -134,13 +134,6 @@ def test_the_triangle_is_linear_in_between() -> None:
     assert [float(schedule(step)) for step in range(220)] == pytest.approx(list(expected), rel=1e-5)
 
 
-def test_a_triangle_without_steps_lasts_as_long_as_the_training() -> None:
-    for given, steps in (({}, 8), ({"steps": 3}, 3)):
-        chosen = Optimizer.model_validate(SGD | {"learning_rate": RATE | given})
-        made = keras.saving.deserialize_keras_object(optimizer_config.configuration("key", chosen, steps=8))
-        assert made._learning_rate.config["steps"] == steps
-
-
 def test_sgd_scales_biases_of_normalization_and_decays_all_weights_alike() -> None:
     optimizer = ScaledSGD(0.1, momentum=0.8, nesterov=True, l2=0.03, bias_scale=7.0)
     starts = {name: RNG.normal(size=4) for name in ("kernel", "bias", "beta")}
