@@ -119,7 +119,7 @@ def _tried(uri: str, function: Callable[[str], Any]) -> Any:
         return function(uri)
     except Exception as error:  # what MLflow raises depends on the kind of URI and of model
         hint = _hint(uri) if uri.startswith(TRACKED) else ""  # only then is the store checked
-        raise PipelineError(f"{uri}: cannot be loaded: {in_a_line(error)}{hint}") from error
+        raise PipelineError(f"{uri}: cannot be loaded: {in_a_line(error).rstrip('.')}{hint}") from error
 
 
 def _size(model: PyFuncModel) -> int:
