@@ -40,7 +40,7 @@ def test_nothing_is_trained_or_chosen_on_test_images() -> None:
     assert readers == {"predict", "predict_finetuned", "evaluate", "diagnose", "report"}
     for stage in ("train", "finetune", "select", "promote"):
         read = {path for path in STAGES[stage]["deps"] if path.startswith("data/")}
-        assert read <= {f"data/prepared/{part}" for part in ("split", "train", "validation")}
+        assert read <= {f"data/prepared/{part}" for part in ("split", "ids", "train", "validation")}
 
 
 def test_stages_import_only_the_libraries_that_they_need() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from joblib import cpu_count
 from tqdm import tqdm
 
-from pipeline.shared.content_draw import content_shares, draw
+from pipeline.shared.content_draw import content_numbers, draw
 from pipeline.shared.image_decoding import SUFFIXES, ImageError, decode
 from pipeline.stages.fetch.sources import Part, RawDataset, dataset
 from pipeline.support.errors import PipelineError
@@ -41,26 +41,26 @@ def read(folders: dict[str, Path], size: int, test_fraction: float, unreadable: 
     files = {part: files_in(folder) for part, folder in ordered.items()}
     names = class_names(ordered)
     problems: list[str] = []
-    parts, shares = [], []
+    parts, numbers = [], []
     for part, folder in ordered.items():
         images = [path for path in files[part] if is_image_of_class(path, folder)]
         if not images:
             raise PipelineError(f"{folder}: no image ({', '.join(SUFFIXES)}) in the folder of a class")
         images = [images[row] for row in np.random.default_rng(0).permutation(len(images))]
-        part_images, part_shares = _read_part(images, names, size, problems)
+        part_images, part_numbers = _read_part(images, names, size, problems)
         parts.append(part_images)
-        shares.append(part_shares)
+        numbers.append(part_numbers)
     if problems and unreadable == "error":
         raise PipelineError(f"images that cannot be read: {joined(problems)}")
     if problems:
         print(f"fetch: {len(problems):,} images are left out, since they cannot be read: {joined(problems)}")
     report_ignored(ordered, files)
     if "all" in folders:
-        [(pixels, labels)], [drawn] = parts, shares
+        [(pixels, labels)], [drawn] = parts, numbers
         is_test = draw(drawn[:, 0], labels, test_fraction, least=2)
         parts = [(pixels[rows], labels[rows]) for rows in (~is_test, is_test)]
-        shares = [drawn[~is_test], drawn[is_test]]
-    return replace(dataset(parts, names), train_shares=np.concatenate(shares[:-1])[:, 1])
+        numbers = [drawn[~is_test], drawn[is_test]]
+    return replace(dataset(parts, names), train_ids=np.concatenate(numbers[:-1])[:, 1])
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -137,13 +137,13 @@ def _is_printable(name: str) -> bool:
 def _read_part(
     files: list[Path], names: list[str], size: int, problems: list[str]
 ) -> tuple[Part, np.ndarray]:
-    """Images of class folders that can be read, and their shares (n, 2). Adds the others to `problems`."""
-    images, shares = np.zeros((len(files), size, size, 3), np.uint8), np.zeros((len(files), 2))
+    """Images of class folders that can be read, and their numbers (n, 2). Adds the others to `problems`."""
+    images, numbers = np.zeros((len(files), size, size, 3), np.uint8), np.zeros((len(files), 2), np.uint64)
 
     def read_image(row: int) -> str | None:
         try:
             content = files[row].read_bytes()
-            images[row], shares[row] = decode(content, size, trusted=True), content_shares(content)
+            images[row], numbers[row] = decode(content, size, trusted=True), content_numbers(content)
         except (OSError, ImageError) as error:
             return f"{files[row]} ({error})"
         return None
@@ -153,7 +153,7 @@ def _read_part(
         found = threads.map(read_image, range(len(files)))
         reasons = list(tqdm(found, title, len(files), unit=" images", disable=None, leave=False))
     problems += [reason for reason in reasons if reason]
-    numbers = {name: number for number, name in enumerate(names)}
-    labels = np.array([numbers[composed(path.parent.name)] for path in files], np.int64)
+    label_of = {name: label for label, name in enumerate(names)}
+    labels = np.array([label_of[composed(path.parent.name)] for path in files], np.int64)
     readable = np.array([reason is None for reason in reasons])
-    return (images[readable], labels[readable]), shares[readable]
+    return (images[readable], labels[readable]), numbers[readable]

@@ -14,7 +14,7 @@ class RawDataset:
 
     train_images uint8 (n, size, size, 3); train_labels int64 (n,); train_batches int64 (n,), the batch or
     folder of each image, counted from 0; test_images and test_labels likewise; the names of the classes.
-    train_shares, of images from files, float64 (n,): a number from 0 to 1 that the content of the file gives.
+    train_ids, of images from files, uint64 (n,): what the content of the file gives.
     """
 
     train_images: np.ndarray
@@ -23,7 +23,7 @@ class RawDataset:
     test_images: np.ndarray
     test_labels: np.ndarray
     classes: list[str]
-    train_shares: np.ndarray | None = None
+    train_ids: np.ndarray | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Its arrays by their names."""

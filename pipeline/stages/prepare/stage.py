@@ -4,7 +4,8 @@
 
 Reads params.yaml (split) and data/raw. Writes data/prepared/: `train`, `validation` and `test`, each with
 images and labels; `split`, the indices into the raw training images, with the facts that later stages need;
-class_balance.csv and samples.png for a person to look at.
+`ids`, by which a registered version names the images that it was trained on; class_balance.csv and
+samples.png for a person to look at.
 """
 
 import click
@@ -15,7 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from pipeline.core.arrays import arrays_digest, read_arrays, read_facts, write_arrays
 from pipeline.params import Params, Split
-from pipeline.shared.content_draw import draw
+from pipeline.shared.content_draw import content_numbers, draw
 from pipeline.shared.figure_style import new_figure
 from pipeline.stages.prepare import exact_duplicates
 from pipeline.support.digests import digest_of
@@ -35,7 +36,8 @@ def main() -> None:
     classes = facts["classes"]
     check(raw["train_images"], raw["train_labels"], classes, "training")
     check(raw["test_images"], raw["test_labels"], classes, "test")
-    train, validation = split(raw["train_labels"], raw["train_batches"], strategy, raw.get("train_shares"))
+    ids = raw["train_ids"] if "train_ids" in raw else ids_of(raw["train_images"])
+    train, validation = split(raw["train_labels"], raw["train_batches"], ids, strategy)
     check_parts(raw["train_labels"], train, validation, classes)
     found = exact_duplicates.count(raw["train_images"], raw["test_images"], validation)
     exact_duplicates.check(found, strategy.duplicates)
@@ -55,6 +57,7 @@ def main() -> None:
         "duplicates": found,
     }
     write_arrays(PREPARED / "split", indices, **facts)
+    write_arrays(PREPARED / "ids", {part: ids[rows] for part, rows in indices.items()})
     for part, arrays in parts.items():
         write_arrays(PREPARED / part, arrays)
     balance = {part: np.bincount(arrays["labels"], minlength=len(classes)) for part, arrays in parts.items()}
@@ -86,15 +89,20 @@ def check(images: np.ndarray, labels: np.ndarray, classes: list[str], part: str)
         raise PipelineError(f"{RAW}: {part} data: {'; '.join(problems)}")
 
 
+def ids_of(images: np.ndarray) -> np.ndarray:
+    """The ids of images that are not from files, uint64 (n,), by their pixels."""
+    return np.array([content_numbers(image.tobytes())[1] for image in images], np.uint64)
+
+
 def split(
-    labels: np.ndarray, batches: np.ndarray, chosen: Split, shares: np.ndarray | None = None
+    labels: np.ndarray, batches: np.ndarray, ids: np.ndarray, chosen: Split
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices (int64) of the training and of the validation images: disjoint, and together all images.
 
     By strategy, the validation images are a fraction of each class, drawn at random with a seed
-    (`stratified`) or by the content of their files (`content`), so that added images move none of the others;
-    the first fifth, as in the document of `baseline` (`first`); or the second batch or train folder, as in
-    that of `model_s` (`batch`).
+    (`stratified`) or by their ids (`content`), so that added images move none of the others; the first fifth,
+    as in the document of `baseline` (`first`); or the second batch or train folder, as in that of `model_s`
+    (`batch`).
     """
     everything = np.arange(len(labels))
     if chosen.strategy == "stratified":
@@ -106,9 +114,7 @@ def split(
             raise PipelineError(f"{PARAMS}: split.fraction {chosen.fraction}: {error}") from error
         return train, validation
     if chosen.strategy == "content":
-        if shares is None:
-            raise PipelineError(f"{PARAMS}: split.strategy content: needs data.source: directory")
-        drawn = draw(shares, labels, chosen.fraction, least=1)
+        drawn = draw(ids, labels, chosen.fraction, least=1)
         return everything[~drawn], everything[drawn]
     if chosen.strategy == "first":
         fifth = len(labels) // 5

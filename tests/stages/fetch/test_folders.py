@@ -62,19 +62,19 @@ def test_train_folders_are_put_one_after_another_with_their_labels(root: Path, s
 
 def test_of_one_folder_the_content_of_each_file_decides_where_it_is(tmp_path: Path) -> None:
     """Nothing that was there moves if half as many images are added, and copies stay together."""
-    sides: list[dict[tuple[int, ...], tuple[bool, float]]] = []
+    sides: list[dict[tuple[int, ...], tuple[bool, int]]] = []
     for count in (200, 300):
         for number in range(count):
             save(tmp_path / ("cat", "dog")[number % 2] / f"{number}.png", (number % 256, number // 256, 7))
         save(tmp_path / "cat/copy.png", (0, 0, 7))
         raw = folders.read({"all": tmp_path}, 8, test_fraction=0.3)
-        assert raw.train_shares is not None
+        assert raw.train_ids is not None
         test = [tuple(image[0][0]) for image in raw.test_images.tolist()]
         train = [tuple(image[0][0]) for image in raw.train_images.tolist()]
         assert not set(test) & set(train)
         assert (len(test), len(train)) == pytest.approx((0.3 * count, 0.7 * count), rel=0.2)
-        sides.append(dict.fromkeys(test, (True, 0.0)))
-        sides[-1] |= {image: (False, share) for image, share in zip(train, raw.train_shares, strict=True)}
+        sides.append(dict.fromkeys(test, (True, 0)))
+        sides[-1] |= {image: (False, int(number)) for image, number in zip(train, raw.train_ids, strict=True)}
     before, after = sides
     assert before.items() <= after.items()
 

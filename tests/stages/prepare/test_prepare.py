@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -57,33 +58,31 @@ def chosen(strategy: Any = "stratified", fraction: float = 0.1, seed: int = 0) -
 @pytest.mark.parametrize(("strategy", "size"), [("stratified", 5_000), ("first", 10_000), ("batch", 10_000)])
 def test_parts_are_disjoint_and_of_the_sizes_of_the_documents(strategy: str, size: int) -> None:
     labels, batches = np.random.default_rng(0).permutation(50_000) % 10, np.arange(50_000) // 10_000
-    train, validation = split(labels, batches, chosen(strategy))
+    train, validation = split(labels, batches, labels, chosen(strategy))
     assert sorted([*train, *validation]) == list(range(50_000))
     assert len(validation) == size
     expected = {"first": np.arange(10_000), "batch": np.arange(10_000, 20_000)}
     if strategy == "stratified":
         assert np.bincount(labels[validation]).tolist() == [500] * 10
-        again, other = (split(labels, batches, chosen(seed=seed))[1] for seed in (0, 1))
+        again, other = (split(labels, batches, labels, chosen(seed=seed))[1] for seed in (0, 1))
         assert np.array_equal(validation, again)
         assert not np.array_equal(validation, other)
     else:
         np.testing.assert_array_equal(validation, expected[strategy])
 
 
-def test_the_content_of_each_file_may_choose_the_validation_images() -> None:
-    shares = np.random.default_rng(0).random(1000)
-    train, validation = split(labels := np.zeros(1000, int), labels, chosen("content", 0.3), shares)
+def test_the_content_of_each_image_may_choose_the_validation_images() -> None:
+    ids = np.random.default_rng(0).integers(0, 2**64, 1000, np.uint64)
+    train, validation = split(labels := np.zeros(1000, int), labels, ids, chosen("content", 0.3))
     assert sorted([*train, *validation]) == list(range(1000))
-    assert max(shares[validation]) < 0.3 <= min(shares[train])
+    assert max(ids[validation]) < 0.3 * 2**64 <= min(ids[train])
     few = np.array([0, 0, 1])
-    _, drawn = split(few, labels[:3], chosen("content", 0.01), shares[:3])
+    _, drawn = split(few, labels[:3], ids[:3], chosen("content", 0.01))
     assert sorted(few[drawn]) == [0, 1]  # one of each class, however few
-    line = refusal(split, labels, labels, chosen("content"))
-    assert line == "params.yaml: split.strategy content: needs data.source: directory"
 
 
 def split_and_check(labels: np.ndarray, batches: np.ndarray, strategy: Split) -> None:
-    check_parts(labels, *split(labels, batches, strategy), ["cat", "dog", "eel"][: max(labels) + 1])
+    check_parts(labels, *split(labels, batches, labels, strategy), ["cat", "dog", "eel"][: max(labels) + 1])
 
 
 @pytest.mark.parametrize(
@@ -137,6 +136,12 @@ def test_prepared_images_are_the_raw_ones_of_their_part_and_their_balance_is_tol
         for kind in ("images", "labels"):
             np.testing.assert_array_equal(prepared[kind], raw[f"{source}_{kind}"][rows])
         counts[part] = Counter(prepared["labels"].tolist())
+    ids = read_arrays(made / "prepared/ids")
+    for part, rows in indices.items():
+        assert ids[part].dtype == np.uint64
+        expected = [sha256(raw["train_images"][row].tobytes()).digest()[8:16] for row in rows[:9]]
+        assert [int(number).to_bytes(8) for number in ids[part][:9]] == expected
+        assert len(ids[part]) == len(set(ids[part].tolist())) == counts[part].total()
     assert (made / "prepared/class_balance.csv").read_text().splitlines() == [
         "class,train,validation,test",
         *(f"{n},{counts['train'][n]},{counts['validation'][n]},{counts['test'][n]}" for n in range(10)),
