@@ -13,7 +13,7 @@ OUTS := data/raw data/download data/prepared recipes models predictions metrics 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY ?= true
 .DEFAULT_GOAL := help
-.PHONY: help setup check quickstart photos plan repro train champion promote rollback sync experiments cluster search ui serve demo \
+.PHONY: help setup check quickstart photos plan repro train champion promote rollback sync experiments compare cluster search ui serve demo \
         clean lint format test test-faults test-system test-cluster test-all system-packages audit \
         bench bench-full lock
 
@@ -73,6 +73,9 @@ sync: $(CHECK)  ## log the runs, versions and aliases that MLflow lacks
 experiments: setup  ## compare the experiments of `dvc exp run`: the settings and accuracies that changed
 	dvc exp show --only-changed --drop '^(?!Experiment|variant|seed|split|training|.*accuracy$$)'
 
+compare: given-REV setup  ## compare the results with those of another commit, as Markdown: make compare REV=main
+	@python -m pipeline compare '$(REV)'
+
 cluster: $(VENV)/cluster  ## install Ray, for EXECUTOR=ray, on each node (docs/cluster.md)
 $(addprefix $(VENV)/,cluster demo moto $(REMOTES)): $(VENV)/%: $(VENV)/made requirements-%.lock
 	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-$*.lock
@@ -114,7 +117,10 @@ test-faults: system-packages  ## the long tests of faults: kills, full disks, st
 test-system: system-packages  ## the tests that need a browser, Postgres or nginx, which it installs
 	$(PYTEST) -m "system and not faults and not cluster"
 
-test-cluster: $(VENV)/cluster  ## the tests of Ray: nodes that die, a search
+test-compare: given-REV setup  ## compare the results with those of another commit, as Markdown: make compare REV=main
+	@python -m pipeline compare '$(REV)'
+
+cluster: $(VENV)/cluster  ## the tests of Ray: nodes that die, a search
 	$(PYTEST) tests/running/test_cluster.py tests/commands/test_search.py -m "system or cluster"
 
 test-all: system-packages  ## all tests but the longest of Ray, with one quickstart for all of them

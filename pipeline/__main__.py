@@ -36,6 +36,7 @@ COMMANDS = {
     "check": ("commands.check", "Check params.yaml."),
     "plan": ("commands.plan", "Print which stages would run."),
     "repro": ("commands.repro", "Run all stages, trainings side by side."),
+    "compare": ("commands.compare", "Compare the results with those of another commit."),
     "sync": ("commands.sync", "Log to MLflow what it lacks."),
     "champion": ("commands.champion", "Print which model is champion, since when and why."),
     "rollback": ("commands.rollback", "Make the previous champion champion again."),
