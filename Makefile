@@ -117,10 +117,7 @@ test-faults: system-packages  ## the long tests of faults: kills, full disks, st
 test-system: system-packages  ## the tests that need a browser, Postgres or nginx, which it installs
 	$(PYTEST) -m "system and not faults and not cluster"
 
-test-compare: given-REV setup  ## compare the results with those of another commit, as Markdown: make compare REV=main
-	@python -m pipeline compare '$(REV)'
-
-cluster: $(VENV)/cluster  ## the tests of Ray: nodes that die, a search
+test-cluster: $(VENV)/cluster  ## the tests of Ray: nodes that die, a search
 	$(PYTEST) tests/running/test_cluster.py tests/commands/test_search.py -m "system or cluster"
 
 test-all: system-packages  ## all tests but the longest of Ray, with one quickstart for all of them
