@@ -8,6 +8,7 @@ from pipeline.core.backend import keras, tf
 from pipeline.core.test_time_views import average
 
 BATCH = 500  # images that are predicted at once
+PIXELS = BATCH * 32 * 32  # of larger images, as many as have so many pixels
 
 
 def predictor(model: keras.Model, views: str | None = None) -> Callable[[np.ndarray], np.ndarray]:
@@ -21,10 +22,17 @@ def predictor(model: keras.Model, views: str | None = None) -> Callable[[np.ndar
     )
 
     def predict(images: np.ndarray) -> np.ndarray:
-        batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+        size = batch_size(images)
+        batches = (images[start : start + size] for start in range(0, len(images), size))
         return np.concatenate([forward(tf.constant(batch)).numpy() for batch in batches])
 
     return predict
+
+
+def batch_size(images: np.ndarray) -> int:
+    """How many of these images (n, height, width, channels) a network gets at once, for the memory."""
+    _, height, width, _ = images.shape
+    return max(1, min(BATCH, PIXELS // (height * width)))
 
 
 def probabilities(model: keras.Model, images: np.ndarray, views: str | None = None) -> np.ndarray:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.core.arrays import MANIFEST, read_arrays, read_facts, write_arrays
+from pipeline.core import arrays
+from pipeline.core.arrays import MANIFEST, Rows, read_arrays, read_facts, write_arrays
 from tests.conftest import contents, refusal
 
 ARRAYS: dict[str, np.ndarray] = {
@@ -31,6 +32,20 @@ def test_arrays_and_facts_are_read_as_they_were_written(folder: Path) -> None:
         assert read[name].dtype == array.dtype
         np.testing.assert_array_equal(read[name], array)
     assert read_facts(folder) == FACTS
+
+
+@pytest.mark.parametrize("block", [1, 5_000, arrays.BLOCK])
+def test_rows_are_written_block_by_block_as_the_whole_array_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(arrays, "BLOCK", block)
+    images, rows = np.random.default_rng(0).integers(0, 256, (9, 32, 16, 3), np.uint8), np.array([7, 0, 3, 7])
+    some = Rows(images, rows)
+    assert max(part.nbytes for part in some.blocks()) <= max(block, images[0].nbytes)
+    none = rows[:0]
+    write_arrays(tmp_path / "whole", {"images": images[rows], "none": images[none]})
+    write_arrays(tmp_path / "blocks", {"images": some, "none": Rows(images, none)})
+    assert contents(tmp_path / "blocks") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

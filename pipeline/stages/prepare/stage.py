@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.model_selection import train_test_split
 
-from pipeline.core.arrays import arrays_digest, read_arrays, read_facts, write_arrays
+from pipeline.core.arrays import Rows, arrays_digest, read_arrays, read_facts, write_arrays
 from pipeline.params import Params, Split
 from pipeline.shared.content_draw import content_numbers, draw
 from pipeline.shared.figure_style import new_figure
@@ -44,7 +44,7 @@ def main() -> None:
 
     indices, digest = {"train": train, "validation": validation}, arrays_digest(RAW)
     parts = {
-        part: {"images": raw["train_images"][rows], "labels": raw["train_labels"][rows]}
+        part: {"images": Rows(raw["train_images"], rows), "labels": raw["train_labels"][rows]}
         for part, rows in indices.items()
     }
     parts["test"] = {"images": raw["test_images"], "labels": raw["test_labels"]}
@@ -132,7 +132,7 @@ def check_parts(labels: np.ndarray, train: np.ndarray, validation: np.ndarray, c
             )
 
 
-def sample_grid(images: np.ndarray, labels: np.ndarray, classes: list[str]) -> Figure:
+def sample_grid(images: np.ndarray | Rows, labels: np.ndarray, classes: list[str]) -> Figure:
     """The first eight images of each of the first ten classes, one row for each class."""
     shown = classes[:10]
     figure = new_figure(8, len(shown))

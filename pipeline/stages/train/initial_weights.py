@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.backend import keras
+from pipeline.core.prediction import batch_size
 
 WHITENING = "whitening"  # the name of the convolution that whitens
 # Added to the variances. The paper's 5e-4 amplifies the noise of JPEG (docs/results.md).
@@ -32,8 +33,9 @@ def set_whitening(model: keras.Model, images: np.ndarray) -> None:
     before = model.layers[: model.layers.index(layer)]
     total: Any = 0
     count = 0
-    for start in range(0, len(images), 500):  # the patches of all would take gigabytes
-        features = images[start : start + 500]
+    size = batch_size(images)  # the patches of all would take gigabytes
+    for start in range(0, len(images), size):
+        features = images[start : start + size]
         for earlier in before:
             features = earlier(features)
         rows = patches(np.asarray(features, np.float64), *layer.kernel_size)

@@ -1,6 +1,7 @@
-"""Training on arrays in memory: the order of the data, callbacks, and the same weights every time."""
+"""Training on memory-mapped arrays: the order of the data, callbacks, and the same weights every time."""
 
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.core.arrays import read_arrays, write_arrays
 from pipeline.core.backend import keras, tf
 from pipeline.stages.train import keras_fit
-from pipeline.stages.train.batches import Images, training_batches, validation_batches
+from pipeline.stages.train.batches import Images, flips, training_batches, validation_batches
 from tests.conftest import ROOT
 from tests.keras_models import contrary, images, layers, listed, recipe
 
@@ -56,6 +58,42 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     for number in (0, 1, 0):
         epoch.assign(number)
         assert [int(label) for _, labels in batches for label in labels] == orders[number]
+
+
+@pytest.mark.parametrize("flip", ["random", "alternating"])
+def test_images_are_mirrored_in_the_epochs_that_flips_says(flip: str) -> None:
+    data = images(50, size=5)
+    for number in (0, 1):
+        epoch = tf.Variable(number, dtype=tf.int64)
+        plain, changed = (training_batches(data, 8, 0, epoch, how).unbatch() for how in (None, flip))
+        order = [int(label) for _, label in training_batches(numbered(50), 8, 0, epoch).unbatch()]
+        chosen = np.array(flips(50, 0, epoch, flip))[order]
+        assert 10 < sum(chosen) < 40
+        for (before, _), (after, _), mirrored in zip(plain, changed, chosen, strict=True):
+            np.testing.assert_array_equal(after, before[:, ::-1] if mirrored else before)
+
+
+def anonymous_memory() -> int:
+    """The bytes of this process that are not pages of files."""
+    [kilobytes] = re.findall(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
+    return 1024 * int(kilobytes)
+
+
+def test_a_training_does_not_copy_its_images(tmp_path: Path) -> None:
+    """Neither TensorFlow nor tf.data does, which optimizes a graph that holds them; and none for flips."""
+    size, count = 96, 4_000
+    pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
+    write_arrays(tmp_path / "some", {"images": np.repeat(pixels, count, 0), "labels": np.arange(count) % 2})
+    data, settings = Images(**read_arrays(tmp_path / "some")), {"flip": "random", "batch_size": 100}
+    found: list[int] = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: found.append(anonymous_memory()),  # noqa: ARG005
+        on_test_batch_end=lambda batch, logs: found.append(anonymous_memory()),  # noqa: ARG005
+    )
+    model = listed(layers.GlobalMaxPooling2D(), size=size)
+    before = anonymous_memory()
+    keras_fit.fit(model, recipe(settings), data, data, 0, watch)
+    assert max(found) - before < data.images.nbytes / 2
 
 
 def test_fit_trains_on_the_batches_of_each_epoch() -> None:
