@@ -1,6 +1,7 @@
 """The gate: whether a candidate may become champion, and why. All decisions rest on validation data."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from pipeline.stages.promote import packaging
+from pipeline.support.digests import digest_of
 from pipeline.support.json_and_csv import Accuracy
 
 
@@ -21,6 +23,8 @@ class Candidate:
     model: Path
     images: np.ndarray  # some validation images, uint8 (n, height, width, 3)
     probabilities: np.ndarray  # what the model predicted for them, (n, classes)
+    validation: dict[str, np.ndarray]  # all validation images: `images`, `labels` and `ids`, uint64 (n,)
+    training_ids: np.ndarray  # of the images that it was trained on, uint64 (n,)
     classes: list[str]
     batch_limit: int  # images in one request
     views: str | None  # test-time views, over which `probabilities` are means
@@ -63,6 +67,7 @@ class Candidate:
             "test_accuracy": f"{self.test_accuracy:.6f}",
             "mean_validation_accuracy": f"{self.mean_validation_accuracy:.6f}",
             "seeds": str(self.seeds),
+            "training_ids": digest_of(self.training_ids.tolist()),
         }
 
 
@@ -78,6 +83,11 @@ class Standing(BaseModel, frozen=True):
     data_digest: str | None = None
     mean_validation_accuracy: Accuracy | None = None  # None: promoted before it was recorded
     seeds: int = 1
+    training_ids: str | None = None  # the digest of the ids of its training images; None likewise
+
+
+class IncomparableError(Exception):
+    """Why the champion cannot be scored on a candidate's validation images."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +99,19 @@ class Verdict:
 
 
 def judge(
-    candidate: Candidate, standing: Standing | None, past: str | None, margin: float, force: bool
+    candidate: Candidate,
+    standing: Standing | None,
+    past: str | None,
+    margin: float,
+    force: bool,
+    scored: Callable[[Standing], Standing],
 ) -> Verdict:
     """Decide whether a candidate replaces the champion, which is another model.
 
-    It must be at least `margin` above chance, and better than the champion on the same split. Nor may it have
-    a `past`, a line that says that it was champion before or that its version was deleted: only a person
-    makes such a model champion again. `force` skips all but the first.
+    It must be at least `margin` above chance, and better than the champion on the same validation images. If
+    the champion has another split, `scored` scores it on them or raises IncomparableError. Nor may the
+    candidate have a `past`, a line that says that it was champion before or that its version was deleted:
+    only a person makes such a model champion again. `force` skips all but the first.
     """
     accuracy, least = candidate.validation_accuracy, 1 / len(candidate.classes) + margin
     if not math.isfinite(accuracy):
@@ -112,20 +128,31 @@ def judge(
     if past is not None:
         return Verdict(False, past)
     assert standing is not None
+    where = ""
     if standing.split_digest != candidate.tags["split_digest"]:
-        same_images = standing.data_digest == candidate.tags["data_digest"]
-        others = "another split" if same_images else "other images: some were added, removed or changed since"
-        reason = f"the champion was scored on {others}, so the two cannot be compared"
-        return Verdict(False, f"{reason}; `make promote FORCE=1` promotes it anyway")
+        where = " on the same images"
+        try:
+            standing = scored(standing)
+        except IncomparableError as reason:
+            return Verdict(
+                False,
+                f"the champion cannot be scored on these validation images: {reason}; "
+                "`make promote FORCE=1` promotes the chosen model anyway",
+            )
     what, accuracy, other = comparable(candidate, standing)
     if accuracy <= other:
-        return Verdict(False, f"{what} {accuracy:.4f} is not better than the champion's {other:.4f}")
-    return Verdict(True, f"{candidate.merit}; the champion before it had {other:.4f}")
+        return Verdict(False, f"{what} {accuracy:.4f} is not better than the champion's {other:.4f}{where}")
+    return Verdict(True, f"{candidate.merit}; the champion before it had {other:.4f}{where}")
 
 
 def comparable(candidate: Candidate, standing: Standing) -> tuple[str, float, float]:
-    """What is compared, and its two values: means over seeds if both have several, else the models' own."""
-    if candidate.seeds > 1 and standing.seeds > 1 and standing.mean_validation_accuracy is not None:
-        what = "mean validation accuracy over seeds"
-        return what, candidate.mean_validation_accuracy, standing.mean_validation_accuracy
-    return "validation accuracy", candidate.validation_accuracy, standing.validation_accuracy
+    """What is compared, and its two values.
+
+    The candidate's is the mean over its seeds, since the best of several seeds is partly luck. The champion's
+    is the mean too if both have several seeds, and otherwise the model's own.
+    """
+    if candidate.seeds == 1:
+        return "validation accuracy", candidate.validation_accuracy, standing.validation_accuracy
+    what, own = f"mean validation accuracy of {candidate.seeds} seeds", standing.validation_accuracy
+    mean = standing.mean_validation_accuracy if standing.seeds > 1 else None
+    return what, candidate.mean_validation_accuracy, own if mean is None else mean

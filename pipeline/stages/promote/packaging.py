@@ -19,6 +19,7 @@ from pipeline.support.digests import digest_of, file_digest
 PACKAGE = Path(__file__).parents[2]
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
 MODEL = "artifacts/model.keras"  # in a registered version
+TRAINING_IDS = "training_ids.npy"  # likewise: which images it was trained on
 MODULES = {  # of the pipeline, which the served model carries
     "images": PACKAGE / "shared/image_decoding.py",
     "views": PACKAGE / "core/test_time_views.py",

@@ -7,7 +7,7 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import ValidationError
 
-from pipeline.stages.promote import serving_check
+from pipeline.stages.promote import champion_score, serving_check
 from pipeline.stages.promote.gate import Candidate, Standing, judge
 from pipeline.stages.promote.registration import is_intact, is_version_of, register
 from pipeline.support import mlflow_aliases, mlflow_registry
@@ -34,7 +34,13 @@ def promote(candidate: Candidate, margin: float, force: bool = False) -> list[st
                 lines.append(f"{name}: version {champion.version}, the champion, is lost: run `make sync`")
         standing, complaints = described_by(champion)
         lines += complaints
-        verdict = judge(candidate, standing, past_of(candidate) if champion else None, margin, force)
+        past = past_of(candidate) if champion else None
+
+        def scored(standing: Standing) -> Standing:
+            assert champion is not None  # or there would be none to score
+            return champion_score.scored(champion, standing, candidate)
+
+        verdict = judge(candidate, standing, past, margin, force, scored)
         if not verdict.accepted:
             tag_run(candidate, f"refused: {verdict.reason}")
             return [*lines, f"{name}: not promoted: {verdict.reason}"]

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
+import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -40,6 +41,7 @@ def register(candidate: Candidate) -> str:
             served=packaging.described(
                 Path(model), candidate.classes, candidate.images[0], candidate.batch_limit, candidate.views
             ),
+            training_ids=candidate.training_ids,
             metadata={"classes": candidate.classes, "git_commit": commit} | candidate.tags,
             validate_serving_input=False,
             step=AFTER_TRAINING,
@@ -70,9 +72,16 @@ class ServedModel:
     """
 
     @staticmethod
-    def save_model(served: dict[str, Any], validate_serving_input: bool, **arguments: Any) -> None:  # noqa: ARG004
-        """Save a model; `served` are the arguments that describe it."""
-        mlflow.pyfunc.save_model(**served, **arguments)
+    def save_model(
+        path: str,
+        served: dict[str, Any],
+        training_ids: np.ndarray,
+        validate_serving_input: bool,  # noqa: ARG004
+        **arguments: Any,
+    ) -> None:
+        """Save a model, which the arguments `served` describe, with the ids of its training images."""
+        mlflow.pyfunc.save_model(path, **served, **arguments)
+        np.save(Path(path) / packaging.TRAINING_IDS, training_ids, allow_pickle=False)
 
 
 def is_version_of(version: ModelVersion, candidate: Candidate) -> bool:

@@ -3,9 +3,9 @@
     python -m pipeline promote [--force]
 
 Registers the model that `select` chose and makes it champion, unless the gate refuses it: see gate.py. Reads
-params.yaml (promotion, serving), selection.json, recipes/_index.json, data/prepared/{split,validation}, and
-the models of the chosen variant with their predictions. Describes the version by the model card, if `report`
-has written it. Writes no file: the registry alone says what is served.
+params.yaml (promotion, serving), selection.json, recipes, data/prepared/{split,ids,validation}, and the
+models of the chosen variant with their predictions. Describes the version by the model card, if `report` has
+written it. Writes no file: the registry alone says what is served.
 """
 
 import math
@@ -14,6 +14,7 @@ import click
 import numpy as np
 
 from pipeline.core.arrays import read_arrays, read_facts
+from pipeline.core.recipe import Recipe
 from pipeline.params import Params
 from pipeline.shared.selection import Selection, read_selection
 from pipeline.shared.stored_probabilities import ROUNDING, read_probabilities, read_right, views_of
@@ -78,7 +79,14 @@ def restore(name: str, params: Params) -> list[str]:
 def is_here(standing: Standing) -> bool:
     """Whether the model of a version is still among the trained ones."""
     files = ModelFiles(standing.variant, standing.seed)
-    return files.model.is_file() and files.tags()["model_digest"] == standing.model_digest
+    if not files.model.is_file() or files.tags()["model_digest"] != standing.model_digest:
+        return False
+    return is_of_this_split(files)
+
+
+def is_of_this_split(files: ModelFiles) -> bool:
+    """Whether a model was trained on data/prepared, and not on images that were there before."""
+    return files.record().tags.get("split_digest") == read_facts(PREPARED / "split")["split_digest"]
 
 
 def selection_of(standing: Standing) -> Selection:
@@ -93,20 +101,24 @@ def candidate_of(selection: Selection, params: Params) -> Candidate:
     Raises PipelineError if the files are not of the model that was chosen.
     """
     files = selection.files
-    check_inputs(files.model, files.predictions, PREPARED / "split", PREPARED / "validation")
+    check_inputs(RECIPES, files.folder, files.predictions)
+    check_inputs(*(PREPARED / part for part in ("split", "ids", "validation")))
     if files.tags()["model_digest"] != selection.model_digest:
         raise PipelineError(f"{files.model}: is not the model that was chosen: run `dvc repro select`")
     facts, views = read_facts(PREPARED / "split"), views_of(files)
     run = mlflow_runs.find_run(facts["name"], files.tags())
     logged = mlflow_runs.logged_model(run.info.run_id, files.name) if run else None
+    validation, ids = read_arrays(PREPARED / "validation"), read_arrays(PREPARED / "ids")
     some = slice(min(CHECKED, params.serving.batch_limit))
     return Candidate(
         registered_name=facts["name"],
         run_id=run.info.run_id if run else None,
         model_id=logged.model_id if logged else None,
         model=files.model,
-        images=read_arrays(PREPARED / "validation")["images"][some],
+        images=validation["images"][some],
         probabilities=read_probabilities(files, "validation", views)[some],
+        validation=validation | {"ids": ids["validation"]},
+        training_ids=read_by_training(files, ids["train"]),
         classes=facts["classes"],
         batch_limit=params.serving.batch_limit,
         views=views,
@@ -116,6 +128,18 @@ def candidate_of(selection: Selection, params: Params) -> Candidate:
         mean_validation_accuracy=selection.mean_validation_accuracy,
         seeds=selection.seeds,
     )
+
+
+def read_by_training(files: ModelFiles, ids: np.ndarray) -> np.ndarray:
+    """The ids of the images that a model, and the one that it started from, were trained on.
+
+    `ids` are those of all training images. Raises PipelineError if the model was trained on another split.
+    """
+    if not is_of_this_split(files):
+        raise PipelineError(f"{files.model}: was trained on another split: run `dvc repro select`")
+    recipe = Recipe.read(files.variant)
+    own, base = ids[: recipe.settings.training_images], recipe.base(files.seed)
+    return own if base is None else np.union1d(own, read_by_training(base, ids))
 
 
 def check_accuracies(selection: Selection) -> None:

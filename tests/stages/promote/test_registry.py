@@ -24,10 +24,10 @@ from pipeline.commands.champion import show
 from pipeline.core import keras_file, prediction
 from pipeline.core.backend import keras
 from pipeline.stages.promote import packaging, promotion, serving_check
-from pipeline.stages.promote.gate import Candidate, Standing, judge
+from pipeline.stages.promote.gate import Candidate, IncomparableError, Standing, judge
 from pipeline.stages.promote.registration import is_version_of
 from pipeline.support import mlflow_aliases, mlflow_registry
-from pipeline.support.digests import file_digest
+from pipeline.support.digests import digest_of, file_digest
 from pipeline.support.errors import PipelineError
 from tests.called import call, this_process
 from tests.conftest import ROOT
@@ -41,6 +41,11 @@ COMMIT = "c0ffee"
 ENDED = 4_102_444_800_000  # when every run ended: 2100, in milliseconds
 NEW_PROCESS = serving_check.new_process
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+VALIDATION: dict[str, np.ndarray] = {
+    "images": IMAGES,
+    "labels": np.arange(3),
+    "ids": np.arange(3, dtype=np.uint64),
+}
 
 
 @keras.saving.register_keras_serializable()
@@ -79,6 +84,8 @@ def new_candidate(
         model=file,
         images=IMAGES,
         probabilities=prediction.probabilities(model, IMAGES),
+        validation=VALIDATION,
+        training_ids=np.arange(100, 110, dtype=np.uint64),
         classes=CLASSES,
         batch_limit=4,
         views=None,
@@ -156,12 +163,14 @@ def store(filled: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 BEST = "shallow has the highest validation accuracy, 0.6500"
 BETTER = "is not better than the champion's"
 OTHER_SPLIT = (
-    "the champion was scored on another split, so the two cannot be compared; `make promote FORCE=1`"
-)
-OTHER_IMAGES = (
-    "the champion was scored on other images: some were added, removed or changed since, so the two"
+    "the champion cannot be scored on these validation images: it has other classes; "
+    "`make promote FORCE=1` promotes the chosen model anyway"
 )
 CHANCE = "is below 0.2000, chance plus promotion.margin 0.1"
+
+
+def has_other_classes(_: Standing) -> Standing:
+    raise IncomparableError("it has other classes")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +179,6 @@ CHANCE = "is below 0.2000, chance plus promotion.margin 0.1"
         (0.65, {"validation_accuracy": 0.65}, False, False, f"{BETTER} 0.6500"),
         (0.65, {"validation_accuracy": 0.9}, True, True, f"{BEST}; forced"),
         (0.65, {"split_digest": "another"}, False, False, OTHER_SPLIT),
-        (0.65, {"split_digest": "another", "data_digest": "another"}, False, False, OTHER_IMAGES),
         (0.65, {"split_digest": "another"}, True, True, f"{BEST}; forced"),
         (0.19, None, False, False, CHANCE),
         (0.19, {}, True, False, CHANCE),
@@ -184,7 +192,8 @@ def test_gate(
     """For `better`, with this accuracy, and `first` as the champion, but for these tags."""
     described = filled.first.tags | {"validation_accuracy": 0.6, "test_accuracy": 0.7}
     standing = None if champion is None else Standing.model_validate(described | champion)
-    verdict = judge(replace(filled.better, validation_accuracy=accuracy), standing, None, MARGIN, force)
+    candidate = replace(filled.better, validation_accuracy=accuracy)
+    verdict = judge(candidate, standing, None, MARGIN, force, has_other_classes)
     assert verdict.accepted == accepted
     assert reason in verdict.reason
     assert "\n" not in verdict.reason
@@ -193,22 +202,20 @@ def test_gate(
 @pytest.mark.parametrize(
     ("seeds", "champion", "reason"),
     [
-        (
-            3,
-            {"seeds": 3, "mean_validation_accuracy": 0.64},
-            "mean validation accuracy over seeds 0.6300 is not",
-        ),
+        (3, {"seeds": 3, "mean_validation_accuracy": 0.64}, f"of 3 seeds 0.6300 {BETTER} 0.6400"),
+        (3, {"validation_accuracy": 0.64}, f"of 3 seeds 0.6300 {BETTER} 0.6400"),
         (3, {"seeds": 1, "mean_validation_accuracy": 0.64}, "mean validation accuracy of 3 seeds, 0.6300"),
         (1, {"seeds": 3, "mean_validation_accuracy": 0.64}, BEST),
         (3, {}, "mean validation accuracy of 3 seeds, 0.6300"),
     ],
 )
-def test_means_are_compared_with_means(filled: Registry, seeds: int, champion: Any, reason: str) -> None:
+def test_the_best_of_several_seeds_is_never_compared(
+    filled: Registry, seeds: int, champion: Any, reason: str
+) -> None:
     """`better` has 0.65, and 0.63 in the mean of its seeds; the champion 0.6."""
     tags = filled.first.tags | {"validation_accuracy": 0.6, "test_accuracy": 0.7}
-    verdict = judge(
-        replace(filled.better, seeds=seeds), Standing.model_validate(tags | champion), None, MARGIN, False
-    )
+    standing, candidate = Standing.model_validate(tags | champion), replace(filled.better, seeds=seeds)
+    verdict = judge(candidate, standing, None, MARGIN, False, has_other_classes)
     assert reason in verdict.reason
     assert verdict.accepted == ("not" not in reason)
 
@@ -223,6 +230,7 @@ def test_first_model_becomes_champion_and_has_tags_that_say_why(filled: Registry
         "test_accuracy": "0.590000",
         "mean_validation_accuracy": "0.580000",
         "seeds": "1",
+        "training_ids": digest_of(list(range(100, 110))),
         "promotion": reason,
     }
 
@@ -250,6 +258,53 @@ def test_refusal_is_written_on_the_run_and_changes_nothing(store: Registry) -> N
     assert promote(worse) == f"{NAME}: not promoted: {reason}"
     assert tag_of_run(worse) == f"refused: {reason}"
     assert state() == before
+
+
+def with_other_validation_images(store: Registry, champion_is_right: int, **changes: Any) -> Candidate:
+    """`best` with a run of its own and other validation images, so many of which the champion gets right."""
+    answers = store.better.probabilities.argmax(axis=1)
+    labels = np.where(np.arange(len(answers)) < champion_is_right, answers, (answers + 1) % len(CLASSES))
+    tags = store.best.tags | {"split_digest": "another", "data_digest": "another"}
+    validation = VALIDATION | {"labels": labels}
+    return replace(store.best, **{"run_id": new_run(), "tags": tags, "validation": validation} | changes)
+
+
+def test_the_champion_is_scored_on_other_validation_images(store: Registry) -> None:
+    reason = "validation accuracy 0.7000 is not better than the champion's 1.0000 on the same images"
+    assert promote(with_other_validation_images(store, 3)) == f"{NAME}: not promoted: {reason}"
+    assert aliases() == store.aliases[-1]
+    promoted = promote(with_other_validation_images(store, 2))
+    assert promoted.endswith("the champion before it had 0.6667 on the same images")
+    assert aliases() == {"champion": "3", "previous": "2"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"validation": VALIDATION | {"ids": np.array([99, 105, 109], np.uint64)}}, "2 of 3 were among its "),
+        ({"classes": CLASSES[::-1]}, "it has other classes"),
+        ({"images": np.zeros((3, 48, 48, 3), np.uint8)}, "it takes images of 32 pixels, and these have 48"),
+    ],
+)
+def test_a_champion_that_may_know_the_validation_images_or_takes_others_is_not_scored(
+    store: Registry, changes: Any, reason: str
+) -> None:
+    before = state()
+    line = promote(with_other_validation_images(store, 0, **changes))
+    assert line.startswith(
+        f"{NAME}: not promoted: the champion cannot be scored on these validation images: "
+    )
+    assert reason in line
+    assert state() == before
+
+
+def test_a_champion_whose_training_images_are_unknown_is_not_scored(store: Registry) -> None:
+    client, candidate = mlflow.MlflowClient(), with_other_validation_images(store, 0)
+    client.set_model_version_tag(NAME, "2", "training_ids", "of others")
+    assert "images: the list of its training images is damaged; `make promote FORCE=1`" in promote(candidate)
+    client.delete_model_version_tag(NAME, "2", "training_ids")
+    assert "images: its version does not name its training images; " in promote(candidate)
+    assert "is champion: " in promote(candidate, force=True)
 
 
 @pytest.mark.parametrize(("tag", "value"), [("validation_accuracy", "nan"), ("split_digest", None)])

@@ -1,0 +1,72 @@
+"""Scores the champion on a candidate's validation images, if it was trained on none of them.
+
+Images that stopped the champion's training, or by which it was chosen, may be among them: they favour it no
+more than they favour the candidate, which was chosen by all of them.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from pipeline.stages.promote import packaging
+from pipeline.stages.promote.gate import Candidate, IncomparableError, Standing
+from pipeline.support.digests import digest_of, file_digest
+
+
+def scored(champion: ModelVersion, standing: Standing, candidate: Candidate) -> Standing:
+    """The champion with its accuracy on the candidate's validation images. Raises IncomparableError."""
+    if standing.training_ids is None:
+        raise IncomparableError("its version does not name its training images")
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            mlflow.artifacts.download_artifacts(f"models:/{champion.name}/{champion.version}", dst_path=name)
+            check_answers_alike(folder, candidate)
+            check_unseen(training_ids(folder, standing.training_ids), candidate.validation["ids"])
+            if file_digest(folder / packaging.MODEL) != standing.model_digest:
+                raise IncomparableError("its model is damaged")
+        except (MlflowException, OSError) as error:
+            raise IncomparableError("its files are not intact") from error
+        accuracy = accuracy_of(folder / packaging.MODEL, candidate.validation)
+    return standing.model_copy(
+        update={"validation_accuracy": accuracy, "mean_validation_accuracy": None, "seeds": 1}
+    )
+
+
+def check_answers_alike(folder: Path, candidate: Candidate) -> None:
+    """Raise IncomparableError unless a version has the candidate's classes and images of its size."""
+    served = Model.load(folder).flavors["python_function"]["config"]
+    if served["classes"] != candidate.classes:
+        raise IncomparableError("it has other classes")
+    size = len(candidate.images[0])
+    if served["image_size"] != size:
+        raise IncomparableError(f"it takes images of {served['image_size']} pixels, and these have {size}")
+
+
+def training_ids(folder: Path, digest: str) -> np.ndarray:
+    """The ids of a version's training images, uint64 (n,). Raises IncomparableError if they are others."""
+    try:
+        ids: np.ndarray = np.load(folder / packaging.TRAINING_IDS, allow_pickle=False)
+    except ValueError as error:
+        raise IncomparableError("the list of its training images is damaged") from error
+    if digest_of(ids.tolist()) != digest:
+        raise IncomparableError("the list of its training images is damaged")
+    return ids
+
+
+def check_unseen(trained: np.ndarray, validation: np.ndarray) -> None:
+    """Raise IncomparableError if there are training images, by their ids, among the validation images."""
+    if seen := int(np.isin(validation, trained).sum()):
+        raise IncomparableError(f"{seen:,} of {len(validation):,} were among its training images")
+
+
+def accuracy_of(model: Path, validation: dict[str, np.ndarray]) -> float:
+    """The accuracy of a Keras file on validation images."""
+    from pipeline.core import keras_file, prediction  # TensorFlow, which other promotions do not need
+
+    return prediction.accuracy(keras_file.load(model), validation["images"], validation["labels"])
