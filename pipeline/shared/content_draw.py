@@ -14,7 +14,11 @@ RANGE = 2.0**64  # a number is below it
 
 def content_numbers(content: bytes) -> tuple[int, int]:
     """The two numbers of a file or of pixels, of 64 bits each."""
-    digest = hashlib.sha256(content).digest()
+    return numbers_of(hashlib.sha256(content).digest())
+
+
+def numbers_of(digest: bytes) -> tuple[int, int]:
+    """The two numbers that a SHA-256 gives."""
     return int.from_bytes(digest[:8]), int.from_bytes(digest[8:16])
 
 

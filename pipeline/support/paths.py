@@ -23,6 +23,7 @@ REPORTS = Path("reports")
 # The pipeline's own working files, which are part of no result.
 WORK = Path(".pipeline")
 CHECKPOINTS = WORK / "checkpoints"
+IMAGES = WORK / "images"
 LOCKS = WORK / "locks"
 RESULTS = WORK / "results"
 SEARCHES = WORK / "search"

@@ -6,17 +6,20 @@ compared in Unicode's composed form (NFC), since a Mac writes the accent of an e
 
 import unicodedata
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-from joblib import cpu_count
-from tqdm import tqdm
 
-from pipeline.shared.content_draw import content_numbers, draw
+from pipeline.core.arrays import Rows
+from pipeline.shared.content_draw import draw, numbers_of
 from pipeline.shared.image_decoding import SUFFIXES, ImageError, decode
-from pipeline.stages.fetch.sources import Part, RawDataset, dataset
+from pipeline.stages.fetch import file_digests
+from pipeline.stages.fetch.decoded_images import DecodedImages
+from pipeline.stages.fetch.on_all_cores import on_all_cores
+from pipeline.stages.fetch.sources import RawDataset, dataset
 from pipeline.support.errors import PipelineError
 from pipeline.support.json_and_csv import FORMULA
 from pipeline.support.params_errors import joined, shortened
@@ -28,39 +31,41 @@ UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 JOINER = "\u200d"
 
 
-def read(folders: dict[str, Path], size: int, test_fraction: float, unreadable: str = "error") -> RawDataset:
+def read(
+    folders: dict[str, Path], size: int, test_fraction: float, work: Path, unreadable: str = "error"
+) -> RawDataset:
     """The images of the folders of these parts, `test` and one or more `train*`, as squares of `size` pixels.
 
     Train folders follow one another in the order of their names, each with its classes mixed. Of a folder for
     `all`, the content of each file decides whether it is among the `test_fraction`: images that are added
     move none of the others, and copies stay together. Prints how many files it ignores, by their suffixes,
     and, if `unreadable` is "warn", which it leaves out, since they cannot be read. Otherwise such files raise
-    PipelineError, as do classes that are not in every folder.
+    PipelineError, as do classes that are not in every folder. Keeps in the folder `work` what it decoded, so
+    that it decodes only new and changed files.
     """
     ordered = {part: folders[part] for part in sorted(folders, key=lambda part: (part == "test", part))}
     files = {part: files_in(folder) for part, folder in ordered.items()}
     names = class_names(ordered)
+    images = {part: _images_of(folder, files[part]) for part, folder in ordered.items()}
+    found: dict[str, list[tuple[Path, bytes]]] = {}  # what can be read, and its SHA-256
     problems: list[str] = []
-    parts, numbers = [], []
-    for part, folder in ordered.items():
-        images = [path for path in files[part] if is_image_of_class(path, folder)]
-        if not images:
-            raise PipelineError(f"{folder}: no image ({', '.join(SUFFIXES)}) in the folder of a class")
-        images = [images[row] for row in np.random.default_rng(0).permutation(len(images))]
-        part_images, part_numbers = _read_part(images, names, size, problems)
-        parts.append(part_images)
-        numbers.append(part_numbers)
-    if problems and unreadable == "error":
-        raise PipelineError(f"images that cannot be read: {joined(problems)}")
+    with DecodedImages(work / "decoded", partial(decode, size=size, trusted=True)) as decoded:
+        for part, paths in images.items():
+            found[part], reasons = _decode(paths, file_digests.read(work / f"{part}.json"), decoded)
+            problems += reasons
+        if problems and unreadable == "error":
+            raise PipelineError(f"images that cannot be read: {joined(problems)}")
+        pixels, rows = decoded.keep([digest for part in found.values() for _, digest in part])
     if problems:
         print(f"fetch: {len(problems):,} images are left out, since they cannot be read: {joined(problems)}")
     report_ignored(ordered, files)
-    if "all" in folders:
-        [(pixels, labels)], [drawn] = parts, numbers
-        is_test = draw(drawn[:, 0], labels, test_fraction, least=2)
-        parts = [(pixels[rows], labels[rows]) for rows in (~is_test, is_test)]
-        numbers = [drawn[~is_test], drawn[is_test]]
-    return replace(dataset(parts, names), train_ids=np.concatenate(numbers[:-1])[:, 1])
+    raw, numbers = _arranged(found, names, test_fraction)
+    return replace(
+        raw,
+        train_images=Rows(pixels, rows[np.asarray(raw.train_images)]),
+        test_images=Rows(pixels, rows[np.asarray(raw.test_images)]),
+        train_ids=numbers[np.asarray(raw.train_images), 1],
+    )
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -134,26 +139,49 @@ def _is_printable(name: str) -> bool:
     return all(unicodedata.category(character) not in UNPRINTABLE for character in name.replace(JOINER, ""))
 
 
-def _read_part(
-    files: list[Path], names: list[str], size: int, problems: list[str]
-) -> tuple[Part, np.ndarray]:
-    """Images of class folders that can be read, and their numbers (n, 2). Adds the others to `problems`."""
-    images, numbers = np.zeros((len(files), size, size, 3), np.uint8), np.zeros((len(files), 2), np.uint64)
+def _images_of(folder: Path, files: list[Path]) -> list[Path]:
+    """The images in the class folders of a folder, with the classes mixed."""
+    images = [path for path in files if is_image_of_class(path, folder)]
+    if not images:
+        raise PipelineError(f"{folder}: no image ({', '.join(SUFFIXES)}) in the folder of a class")
+    return [images[row] for row in np.random.default_rng(0).permutation(len(images))]
 
-    def read_image(row: int) -> str | None:
+
+def _decode(
+    files: list[Path], known: file_digests.Table, decoded: DecodedImages
+) -> tuple[list[tuple[Path, bytes]], list[str]]:
+    """Decode the files that are not `decoded` yet. Those that can be read, each with its SHA-256, and what is
+    wrong with the others."""
+
+    def look(path: Path) -> bytes | str:
         try:
-            content = files[row].read_bytes()
-            images[row], numbers[row] = decode(content, size, trusted=True), content_numbers(content)
+            if (digest := bytes.fromhex(file_digests.find(known, path) or "")) in decoded:
+                return digest
+            content = path.read_bytes()
+            digest = sha256(content).digest()
+            pixels = None if digest in decoded else decoded.decode(content)
         except (OSError, ImageError) as error:
-            return f"{files[row]} ({error})"
-        return None
+            return f"{path} ({error})"
+        if pixels is not None:
+            decoded.add(digest, pixels)
+        return digest
 
-    title = f"fetch: {files[0].parent.parent}"
-    with ThreadPoolExecutor(cpu_count()) as threads:  # Pillow decodes without Python's lock
-        found = threads.map(read_image, range(len(files)))
-        reasons = list(tqdm(found, title, len(files), unit=" images", disable=None, leave=False))
-    problems += [reason for reason in reasons if reason]
+    looks = on_all_cores(look, files, f"fetch: {files[0].parent.parent}")
+    readable = [(path, look) for path, look in zip(files, looks, strict=True) if isinstance(look, bytes)]
+    return readable, [look for look in looks if isinstance(look, str)]
+
+
+def _arranged(
+    found: dict[str, list[tuple[Path, bytes]]], names: list[str], test_fraction: float
+) -> tuple[RawDataset, np.ndarray]:
+    """The dataset, with an image's number among all that were found in its place, and the numbers (n, 2) that
+    the content of each gives."""
+    files = [file for part in found.values() for file in part]
     label_of = {name: label for label, name in enumerate(names)}
-    labels = np.array([label_of[composed(path.parent.name)] for path in files], np.int64)
-    readable = np.array([reason is None for reason in reasons])
-    return (images[readable], labels[readable]), numbers[readable]
+    labels = np.array([label_of[composed(path.parent.name)] for path, _ in files], np.int64)
+    numbers = np.array([numbers_of(digest) for _, digest in files], np.uint64).reshape(-1, 2)
+    parts = np.split(np.arange(len(files)), np.cumsum([len(part) for part in found.values()])[:-1])
+    if "all" in found:
+        is_test = draw(numbers[:, 0], labels, test_fraction, least=2)
+        parts = [np.flatnonzero(~is_test), np.flatnonzero(is_test)]
+    return dataset([(rows, labels[rows]) for rows in parts], names), numbers

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from pipeline.core.arrays import Rows
+
 Part = tuple[np.ndarray, np.ndarray]  # uint8 images (n, size, size, 3) and int64 labels (n,)
 
 
@@ -17,17 +19,17 @@ class RawDataset:
     train_ids, of images from files, uint64 (n,): what the content of the file gives.
     """
 
-    train_images: np.ndarray
+    train_images: np.ndarray | Rows
     train_labels: np.ndarray
     train_batches: np.ndarray
-    test_images: np.ndarray
+    test_images: np.ndarray | Rows
     test_labels: np.ndarray
     classes: list[str]
     train_ids: np.ndarray | None = None
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, np.ndarray | Rows]:
         """Its arrays by their names."""
-        return {name: array for name, array in vars(self).items() if isinstance(array, np.ndarray)}
+        return {name: array for name, array in vars(self).items() if isinstance(array, np.ndarray | Rows)}
 
 
 def dataset(parts: list[Part], classes: list[str]) -> RawDataset:

@@ -3,7 +3,8 @@
     python -m pipeline fetch
 
 Reads params.yaml (data) and the source that it names: CIFAR-10's archive, scikit-learn's digits or the user's
-folders. Writes data/raw, the source's images and labels, and keeps a downloaded archive in data/download.
+folders. Writes data/raw, the source's images and labels, and keeps a downloaded archive in data/download,
+and the pixels of decoded files in .pipeline/images.
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ from pipeline.core.arrays import write_arrays
 from pipeline.params import Cifar10, Digits, Directory, Params
 from pipeline.stages.fetch import cifar10, folders, sources
 from pipeline.support.locks import SingleInstance
-from pipeline.support.paths import DOWNLOADS, RAW
+from pipeline.support.paths import DOWNLOADS, IMAGES, RAW
 
 
 @click.command(cls=SingleInstance)
@@ -28,7 +29,7 @@ def main() -> None:
             raw = sources.digits()
         case Directory():
             paths = {part: Path(folder) for part, folder in data.folders.items()}
-            raw = folders.read(paths, data.image_size, data.test_fraction, data.unreadable)
+            raw = folders.read(paths, data.image_size, data.test_fraction, IMAGES, data.unreadable)
     write_arrays(RAW, raw.arrays(), name=data.dataset, source=data.source, classes=raw.classes)
     train, test = len(raw.train_labels), len(raw.test_labels)
     print(f"fetch: {data.dataset}: {train:,} training and {test:,} test images")

@@ -3,7 +3,8 @@
     python -m pipeline watch PART FOLDER
 
 Writes data/images/PART, the SHA-256 of every file by its path. DVC runs it for each entry of data.folders
-in params.yaml, whenever the folder has changed.
+in params.yaml, whenever the folder has changed. Reads only files that have changed: what identifies their
+state is kept in .pipeline/images.
 """
 
 from pathlib import Path
@@ -11,9 +12,9 @@ from pathlib import Path
 import click
 
 from pipeline.core.arrays import write_json
+from pipeline.stages.fetch import file_digests
 from pipeline.stages.fetch.folders import files_in
-from pipeline.support.digests import file_digest
-from pipeline.support.paths import LISTINGS
+from pipeline.support.paths import IMAGES, LISTINGS
 
 
 @click.command()
@@ -21,6 +22,8 @@ from pipeline.support.paths import LISTINGS
 @click.argument("folder", type=click.Path(path_type=Path))
 def main(part: str, folder: Path) -> None:
     """List the files of FOLDER, the value of PART in data.folders of params.yaml."""
-    files = {str(path.relative_to(folder)): path for path in files_in(folder)}
-    write_json(LISTINGS / part, {name: file_digest(path) for name, path in files.items()})
+    files = files_in(folder)
+    digests = file_digests.update(IMAGES / f"{part}.json", files, f"watch: {folder}")
+    names = (str(path.relative_to(folder)) for path in files)
+    write_json(LISTINGS / part, dict(zip(names, digests, strict=True)))
     print(f"watch: {len(files):,} files in {folder}")

@@ -80,10 +80,10 @@ def test_served_pixels_are_prepared_pixels(served: PyFuncModel, tmp_path: Path) 
         for name, image in (("cat/1.jpg", photo), ("dog/1.PNG", photo), ("frog/1.webp", turned)):
             (tmp_path / part / name).parent.mkdir(parents=True)
             image.save(tmp_path / part / name)
-    fetched = folders.read({part: tmp_path / part for part in ("train", "test")}, 32, 0.2)
+    fetched = folders.read({part: tmp_path / part for part in ("train", "test")}, 32, 0.2, tmp_path)
     files = [next((tmp_path / "test" / CLASSES[label]).iterdir()) for label in fetched.test_labels]
     sent = pd.DataFrame({"image": [base64.b64encode(file.read_bytes()).decode() for file in files]})
-    assert served.predict(sent) == answers_of(served, *fetched.test_images)
+    assert served.predict(sent) == answers_of(served, *fetched.test_images[:])
 
 
 def test_the_size_of_images_is_the_models(tmp_path: Path) -> None:
