@@ -33,6 +33,7 @@ QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-back
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+PARAMS = ROOT / "tests/params.yaml"
 MISSING = object()  # in place of a value, for a key that is left out
 SERVE = "mlflow models serve -m models:/digits@champion --env-manager local -p {port}"
 

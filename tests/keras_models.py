@@ -21,6 +21,7 @@ from pipeline.stages.train.training import make_twin, starting_model
 from pipeline.support.digests import digest_of
 
 ROOT = Path(__file__).parents[1]  # conftest, which has it too, imports much
+PARAMS = ROOT / "tests/params.yaml"
 FACTS = {"image_shape": [32, 32, 3], "classes": range(10), "counts": {"train": 1000}}
 
 # What may happen to the bytes of a file.
@@ -111,8 +112,8 @@ def contrary(data: Images) -> Images:
 
 @cache
 def recipe_of(variant: str) -> Recipe:
-    """The recipe of a variant of the repository's params.yaml for one epoch."""
-    params = Params.read(ROOT / "params.yaml")
+    """The recipe of a variant of the tests' params.yaml for one epoch."""
+    params = Params.read(PARAMS)
     key = next(key for key in params.blocks if key.endswith(f".{variant}"))
     block = params.blocks[key].model_copy(update={"epochs": 1, "training_images": None})
     return recipes.recipe(key, block, params, FACTS)

@@ -21,16 +21,16 @@ from pipeline.commands import quickstart
 from pipeline.commands.job_folder import lay_out
 from pipeline.running import worker
 from tests.called import call
-from tests.conftest import BIN, ROOT, Clone, git
+from tests.conftest import BIN, PARAMS, ROOT, Clone, git
 from tests.processes import output_of
 
 NAME = "batchnorm-0"  # the model that most tests train
 
 
 def small_params(**variants: dict[str, Any]) -> dict[str, Any]:
-    """The quickstart's params.yaml with only these variants of the repository's, changed like this."""
+    """The quickstart's params.yaml with only these variants of the tests', changed like this."""
     params: dict[str, Any] = yaml.safe_load(quickstart.PARAMS.read_text())
-    known = yaml.safe_load((ROOT / "params.yaml").read_text())["variants"]
+    known = yaml.safe_load(PARAMS.read_text())["variants"]
     params["variants"] = {name: known[name] | changes for name, changes in variants.items()}
     del params["finetune"]
     return params

@@ -16,9 +16,9 @@ from pipeline.__main__ import main
 from pipeline.params import Params, network_names
 from pipeline.support.errors import PipelineError
 from pipeline.support.model_files import ModelFiles
-from tests.conftest import MISSING, ROOT, change, refusal
+from tests.conftest import MISSING, PARAMS, change, refusal
 
-ORIGINAL = (ROOT / "params.yaml").read_text()
+ORIGINAL = PARAMS.read_text()
 
 
 def tree() -> dict[str, Any]:
@@ -33,7 +33,7 @@ def write(content: Any, folder: Path) -> Path:
 
 
 def altered(folder: Path, key: str, value: Any = MISSING) -> Path:
-    """The repository's params.yaml with one dotted key set to another value, or left out."""
+    """The tests' params.yaml with one dotted key set to another value, or left out."""
     content = tree()
     change(content, key, value)
     return write(content, folder)
@@ -263,7 +263,7 @@ def test_mangled_text_is_taken_as_dvc_takes_it_or_refused_in_one_line(tmp_path: 
 def test_command_says_that_params_are_valid(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tree(), workplace)
     main(["check"])
-    count = len(Params.read(ROOT / "params.yaml").models)
+    count = len(Params.read(PARAMS).models)
     assert capsys.readouterr().out == f"params.yaml: OK: {count} trainings on cifar10\n"
 
 

@@ -30,7 +30,7 @@ from pipeline.support import mlflow_aliases, mlflow_registry
 from pipeline.support.digests import digest_of, file_digest
 from pipeline.support.errors import PipelineError
 from tests.called import call, this_process
-from tests.conftest import ROOT
+from tests.conftest import PARAMS
 from tests.keras_models import network_model
 from tests.processes import wait_for
 
@@ -379,7 +379,7 @@ def test_rollback_without_an_alias_is_an_error(name: str, alias: str) -> None:
 
 
 def test_rollback_to_a_version_that_cannot_be_loaded_is_refused(store: Registry, workplace: Path) -> None:
-    shutil.copy(ROOT / "params.yaml", workplace)
+    shutil.copy(PARAMS, workplace)
     client = mlflow.MlflowClient()
     lost = client.create_model_version(NAME, str(store.better.model.parent))
     client.set_registered_model_alias(NAME, mlflow_registry.PREVIOUS, lost.version)

@@ -18,7 +18,7 @@ from pipeline.params import Params
 from pipeline.stages.recipes import model_config, networks, optimizer_config
 from pipeline.stages.train.augmentation import Cutout, RandomShift
 from tests.called import call
-from tests.conftest import ROOT, contents, refusal
+from tests.conftest import PARAMS, contents, refusal
 from tests.projects import small_params
 
 layers = keras.layers
@@ -40,10 +40,10 @@ def params_of(**variants: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the recipes of the repository's params.yaml."""
+    """A folder with the recipes of the tests' params.yaml."""
     folder = tmp_path_factory.mktemp("recipes")
     with contextlib.chdir(folder):
-        write_inputs((ROOT / "params.yaml").read_text())
+        write_inputs(PARAMS.read_text())
     assert call(folder, "recipes").error is None
     return folder
 
