@@ -8,8 +8,8 @@ import pandas as pd
 
 from pipeline.shared.selection import Selection
 from pipeline.stages.evaluate import metrics, temperature
+from pipeline.stages.report.correctness import Correctness
 from pipeline.stages.report.results import Results, summarize
-from pipeline.stages.report.statistics import Resampled
 from pipeline.stages.select import choose
 from pipeline.support.model_files import ModelFiles
 
@@ -100,8 +100,17 @@ def results_of(
         selection=(chosen := Selection(**choose(scores), model_digest=DIGEST)),
         diverged={},
         diagnosis=diagnosis_of(chosen.files.name),
-        **{part: Resampled(right(scores, part, known["counts"][part])) for part in ("validation", "test")},
+        **{part: Correctness(right(scores, part, known["counts"][part])) for part in ("validation", "test")},
     )
+
+
+def recipe_of(variant: str) -> dict[str, Any]:
+    """A recipe without a model."""
+    optimizer = {"name": "sgd", "learning_rate": 0.1}
+    settings = {"network": "vgg3", "optimizer": optimizer, "batch_size": 32, "epochs": 3}
+    machine = {"threads": 1, "precision": "float32", "precision_setting": "float32", "device": "cpu"}
+    recipe = {"variant": variant, "init_from": None, "model": {}, "optimizer": {}, "settings": settings}
+    return recipe | machine | {"versions": {}}
 
 
 def right(scores: pd.DataFrame, part: str, images: int) -> pd.DataFrame:
@@ -114,7 +123,7 @@ def right(scores: pd.DataFrame, part: str, images: int) -> pd.DataFrame:
     return pd.DataFrame(columns).rename_axis(columns=["variant", "seed"])
 
 
-EXAMPLE = results_of()  # of one seed; its bootstrap is drawn once
+EXAMPLE = results_of()  # of one seed
 
 
 def table_rows(text: str, first: str) -> list[list[str]]:

@@ -81,7 +81,7 @@ def frontier(table: pd.DataFrame) -> Figure:
     ordered = table.sort_values("minutes")
     best = ordered[ordered["test"] > ordered["test"].cummax().shift(fill_value=0)]
     axis.plot(best["minutes"], best["test"], color="tab:blue", linewidth=1, zorder=1)
-    deviation = table["test_sd"].fillna(0)
+    deviation = table["test_sd"]  # NaN, so without a bar, of one seed
     axis.errorbar(table["minutes"], table["test"], deviation, fmt="o", color="tab:blue", capsize=3)
     for name, row in table.iterrows():
         to_the_right = (table["minutes"] / row["minutes"]).between(1, 1.5, inclusive="right")

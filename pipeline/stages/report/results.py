@@ -6,9 +6,11 @@ from typing import Any
 import pandas as pd
 
 from pipeline.core.arrays import read_facts
+from pipeline.core.recipe import Recipe
 from pipeline.shared.selection import Selection, read_scores, read_selection
 from pipeline.shared.stored_probabilities import checked_scores, read_right
-from pipeline.stages.report.statistics import Resampled
+from pipeline.stages.report.controlled import BASE
+from pipeline.stages.report.correctness import Correctness
 from pipeline.support.errors import PipelineError
 from pipeline.support.json_and_csv import Number, read_table
 from pipeline.support.model_files import ModelFiles, all_models
@@ -33,7 +35,7 @@ class Results:
     models: list[ModelFiles]
     balance: pd.DataFrame  # images by class and part
     table: pd.DataFrame  # a row for each variant, see `summarize`
-    settings: dict[str, dict[str, Any]]  # the parameters of each variant
+    settings: dict[str, dict[str, Any]]  # of each variant, in the order of params.yaml
     histories: dict[str, pd.DataFrame]  # by VARIANT-SEED, as is `per_class`
     per_class: dict[str, pd.DataFrame]
     confused: pd.DataFrame  # pairs of classes, of the chosen model
@@ -41,8 +43,8 @@ class Results:
     selection: Selection
     diverged: dict[str, str]  # the reason for each VARIANT-SEED that diverged, which no table has
     diagnosis: dict[str, pd.DataFrame]  # the tables of `diagnose`
-    validation: Resampled
-    test: Resampled
+    validation: Correctness
+    test: Correctness
 
     @property
     def chosen(self) -> ModelFiles:
@@ -76,7 +78,7 @@ def read_results(published: dict[str, float]) -> Results:
         models=models,
         balance=read_table(PREPARED / "class_balance.csv", BALANCE),
         table=summarize(scores, published if facts["source"] == "cifar10" else {}),
-        settings={one.variant: one.record().params for one in models},
+        settings={one.variant: settings_of(one) for one in models},
         histories=histories,
         per_class={
             one.name: read_table(one.evaluation / "per_class.csv", PER_CLASS).set_index("class")
@@ -87,9 +89,15 @@ def read_results(published: dict[str, float]) -> Results:
         selection=selection,
         diverged=diverged,
         diagnosis=read_diagnosis(chosen),
-        validation=Resampled(right_of(models, "validation")),
-        test=Resampled(right_of(models, "test")),
+        validation=Correctness(right_of(models, "validation")),
+        test=Correctness(right_of(models, "test")),
     )
+
+
+def settings_of(files: ModelFiles) -> dict[str, Any]:
+    """The parameters of a training, with the variant that it starts from, if any."""
+    base = Recipe.read(files.variant).init_from
+    return files.record().params | ({} if base is None else {BASE: base})
 
 
 def right_of(models: list[ModelFiles], part: str) -> pd.DataFrame:

@@ -51,16 +51,15 @@ def settings(results: Results) -> pd.DataFrame:
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """The result of `Resampled.compare` as it is printed, in percentage points."""
+    """The result of `Correctness.compare` as it is printed, in percentage points."""
     points = 100 * table[["difference", "low", "high"]]
     return pd.DataFrame(
         {
             "difference": points["difference"].map("{:+.1f}".format),
             "95 % interval": [f"{row.low:+.1f} to {row.high:+.1f}" for row in points.itertuples()],
             "p": ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in table["p"]],
-            "real": ["yes" if real else "no" for real in table["real"]],
-        },
-        index=table.index.rename("compared with"),
+            "real": table["real"].map({True: "yes", False: "no"}),
+        }
     )
 
 
