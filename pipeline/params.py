@@ -33,6 +33,7 @@ class Source(Section):
     sha256: Sha256 | None = None
     folders: dict[PartName, FolderPath] = Field(default_factory=dict)
     image_size: int = 32
+    fit: Literal["crop", "pad"] = "crop"
 
     @property
     def dataset(self) -> str:
@@ -47,6 +48,7 @@ class Cifar10(Source):
     archives: list[str] = Field(min_length=1)
     sha256: Sha256
     image_size: Literal[32] = 32
+    fit: Literal["crop"] = "crop"
 
 
 class Digits(Source):
@@ -54,6 +56,7 @@ class Digits(Source):
 
     source: Literal["digits"]
     image_size: Literal[32] = 32
+    fit: Literal["crop"] = "crop"
 
 
 class Directory(Source):

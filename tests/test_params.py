@@ -129,11 +129,22 @@ def test_what_an_experiment_sets_is_all_that_changes(tmp_path: Path, key: str, v
     assert Params.read(path) == expected
 
 
+def line_of(key: str) -> int:
+    """The number of the first line that begins with a key."""
+    return next(number for number, line in enumerate(ORIGINAL.splitlines(), 1) if line.startswith(key))
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (ORIGINAL.replace("\nseeds:", "\nseeds: [1]\nseeds:"), 'line 27: found duplicate key "seeds"'),
-        (ORIGINAL.replace("  shallow:\n", "  shallow: {}\n  shallow:\n", 1), "line 39: found duplicate key"),
+        (
+            ORIGINAL.replace("\nseeds:", "\nseeds: [1]\nseeds:"),
+            f'line {line_of("seeds:") + 1}: found duplicate key "seeds"',
+        ),
+        (
+            ORIGINAL.replace("  shallow:\n", "  shallow: {}\n  shallow:\n", 1),
+            f"line {line_of('  shallow:') + 1}: found duplicate key",
+        ),
         (b"\xff\xfe", "cannot be read: "),
         (
             "a: 1\nb: &x {c: 1}\n",

@@ -65,7 +65,7 @@ def main(
     if not (images or index):
         raise click.UsageError("give image files, or the number of a test image with --index")
     loaded = loaded_model.load(model or loaded_model.champion_uri())
-    queries, bad = read_files(images, loaded.size)
+    queries, bad = read_files(images, loaded.size, loaded.fit)
     queries += read_test_images(loaded, index)
     if queries:
         probabilities = loaded.probabilities(np.stack([query.pixels for query in queries]))
@@ -94,7 +94,7 @@ def print_answers(answers: list[dict[str, Any]], form: str | None) -> None:
         show(answers)
 
 
-def read_files(patterns: Sequence[str], size: int) -> tuple[list[Query], list[str]]:
+def read_files(patterns: Sequence[str], size: int, fit: str) -> tuple[list[Query], list[str]]:
     """The images that files, folders and patterns name, and a message for each one that cannot be read."""
     queries, bad = [], []
     for pattern in patterns:
@@ -106,7 +106,7 @@ def read_files(patterns: Sequence[str], size: int) -> tuple[list[Query], list[st
             try:
                 if not path.is_file():  # reading a pipe would wait for ever
                     raise ImageError("not a file")
-                queries.append(Query(name, decode(path.read_bytes(), size, trusted=True)))
+                queries.append(Query(name, decode(path.read_bytes(), size, True, fit)))
             except (OSError, ImageError) as error:
                 bad.append(f"{name}: {getattr(error, 'strerror', None) or error}")
     return queries, bad

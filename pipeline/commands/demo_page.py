@@ -81,7 +81,7 @@ def chosen(model: LoadedModel) -> tuple[np.ndarray | None, str | None]:
     st.components.v2.component("paste", html="<small></small>", js=PASTE)()
     if file is not None:
         try:
-            return image_decoding.decode(file.getvalue(), model.size, trusted=True), None
+            return image_decoding.decode(file.getvalue(), model.size, True, model.fit), None
         except image_decoding.ImageError as error:
             st.error(plain(f"{file.name}: {error}"))
             return None, None

@@ -44,6 +44,7 @@ class LoadedModel:
     model: PyFuncModel
     classes: list[str]
     size: int  # images are size x size pixels
+    fit: str  # how image files become such squares
     test: dict[str, np.ndarray] | None
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
@@ -110,7 +111,8 @@ def load(uri: str) -> LoadedModel:
     if classes is None:
         raise PipelineError(f"{uri}: has no class names, and there is no {PREPARED}/split to read them from")
     test = read_arrays(folder / "test") if folder else None
-    return LoadedModel(uri, model, list(classes), config.get("image_size") or _size(model), test)
+    fit = {"fit": "crop"} | facts | metadata | config
+    return LoadedModel(uri, model, list(classes), config.get("image_size") or _size(model), fit["fit"], test)
 
 
 def _tried(uri: str, function: Callable[[str], Any]) -> Any:

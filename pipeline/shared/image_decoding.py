@@ -24,6 +24,7 @@ MAX_SCANS = 20
 # A marker of a JPEG that has a segment, or ends the image. Codes below 0xC0 and restarts have none.
 MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
 SCAN, END = b"\xda", b"\xd9"
+GREY = (128, 128, 128)  # of the bars beside a padded image: the middle, which differs least from any image
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,20 +41,21 @@ class ImageError(ValueError):
     """What is wrong with an image, in words that follow its name or row."""
 
 
-def decode(content: bytes, size: int, trusted: bool = False) -> np.ndarray:
+def decode(content: bytes, size: int, trusted: bool = False, fit: str = "crop") -> np.ndarray:
     """uint8 (size, size, 3) of the first frame of a PNG, JPEG or WebP file.
 
-    The middle square, resized bilinearly and turned as EXIF says, in 8-bit RGB. A transparent pixel has the
-    colour that its file gives it. A `trusted` file, of the person who runs the command and not of a request,
-    may be HEIC too, and larger. Raises ImageError; an image of over MAX_PIXELS, or MAX_TRUSTED_PIXELS, is
-    refused by its header, before its pixels take memory.
+    The middle square, or with the fit `pad` the whole image between grey bars, resized bilinearly and turned
+    as EXIF says, in 8-bit RGB. A transparent pixel has the colour that its file gives it. A `trusted` file,
+    of the person who runs the command and not of a request, may be HEIC too, and larger. Raises ImageError;
+    an image of over MAX_PIXELS, or MAX_TRUSTED_PIXELS, is refused by its header, before its pixels take
+    memory.
     """
     with _opened(content, trusted) as image:
         if isinstance(image, PngImageFile):
             _check_rows(image, *content[24:26])
         image.draft(None, (2 * size, 2 * size))  # a JPEG is decoded at 1/2, 1/4 or 1/8, while that is larger
         image.load()  # which may change the size of a HEIC
-        square = ImageOps.fit(_rgb(image), (size, size), Image.Resampling.BILINEAR)
+        square = _square(_rgb(image), size, fit)
         turn = TURNS.get(_orientation(image))
     return np.asarray(square if turn is None else square.transpose(turn))
 
@@ -138,6 +140,16 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     return image.convert("RGBA").convert("RGB")  # a palette may have transparent colours
+
+
+def _square(image: Image.Image, size: int, fit: str) -> Image.Image:
+    if fit == "crop":
+        return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
+    square = Image.new("RGB", (size, size), GREY)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    square.paste(resized, ((size - width) // 2, (size - height) // 2))
+    return square
 
 
 def _orientation(image: Image.Image) -> int:

@@ -98,7 +98,7 @@ def log_model(files: ModelFiles, model: "keras.Model", example: np.ndarray, fact
             signature=signature,
             input_example=example,
             pip_requirements=[f"{package}=={version(package)}" for package in ("tensorflow", "keras")],
-            metadata={key: facts[key] for key in ("classes", "data_digest")},
+            metadata={key: facts[key] for key in ("classes", "data_digest", "fit")},
             tags={MLFLOW_RUN_NOTE: description(files)},
             step=AFTER_TRAINING,
         )

@@ -204,7 +204,7 @@ def test_a_model_of_another_kind_is_an_error_in_one_line(answers: Any, problem: 
     model: Any = SimpleNamespace(model_config={}, predict=answers)
     images = np.zeros((1, 32, 32, 3), np.uint8)
     with pytest.raises(PipelineError, match=rf"^model: {re.escape(problem)}"):
-        LoadedModel("model", model, ["a", "b"], 32, None).probabilities(images)
+        LoadedModel("model", model, ["a", "b"], 32, "crop", None).probabilities(images)
 
 
 @pytest.mark.parametrize(

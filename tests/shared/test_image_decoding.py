@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pillow_heif
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from pipeline.shared import image_decoding
 from pipeline.shared.image_decoding import ImageError
@@ -18,6 +18,7 @@ from pipeline.shared.image_decoding import ImageError
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
 RED = (200, 30, 10)
+BLUE = (0, 0, 255)
 
 
 def file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -73,6 +74,38 @@ def test_every_format_and_size_gives_the_colour_that_it_shows(kind: str, size: t
     content = file(Image.new("RGB", size, RED), kind)
     assert_shows(content, RED)
     assert image_decoding.decode(content, 48).shape == (48, 48, 3)
+
+
+@pytest.mark.parametrize(("size", "bar"), [((64, 32), 8), ((400, 300), 4), ((300, 400), 4)])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_padded_image_is_whole_between_grey_bars(size: tuple[int, int], bar: int, kind: str) -> None:
+    """Its first quarter is blue, which a crop would cut."""
+    image, (width, height) = Image.new("RGB", size, RED), size
+    image.paste(BLUE, (0, 0, width // 4, height) if width > height else (0, 0, width, height // 4))
+    decoded = image_decoding.decode(file(image, kind), 32, fit="pad").astype(int)
+    if height > width:
+        decoded = decoded.transpose(1, 0, 2)  # so the bars are above and below
+    assert (decoded[:bar] == 128).all()
+    assert (decoded[32 - bar :] == 128).all()
+    shown = decoded[bar : 32 - bar]
+    assert np.abs(shown[:, :6] - BLUE).max() <= 12
+    assert np.abs(shown[:, 11:] - RED).max() <= 12
+
+
+def test_a_very_narrow_image_can_be_padded() -> None:
+    decoded = image_decoding.decode(file(Image.new("RGB", (3000, 9), RED)), 32, fit="pad")
+    assert (decoded[15] == RED).all()
+    assert (np.delete(decoded, 15, axis=0) == 128).all()
+
+
+def test_a_turned_image_is_padded_where_it_is_narrow() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    content = file(Image.new("RGB", (64, 32), RED), "JPEG", exif=exif)
+    decoded = image_decoding.decode(content, 32, fit="pad").astype(int)
+    assert (decoded[:, :8] == 128).all()
+    assert np.abs(decoded[:, 8:24] - RED).max() <= 6
+    assert np.array_equal(image_decoding.decode(file(Image.fromarray(PIXELS)), 32, fit="pad"), PIXELS)
 
 
 def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_and_looks_the_same() -> None:

@@ -32,7 +32,12 @@ JOINER = "\u200d"
 
 
 def read(
-    folders: dict[str, Path], size: int, test_fraction: float, work: Path, unreadable: str = "error"
+    folders: dict[str, Path],
+    size: int,
+    test_fraction: float,
+    work: Path,
+    unreadable: str = "error",
+    fit: str = "crop",
 ) -> RawDataset:
     """The images of the folders of these parts, `test` and one or more `train*`, as squares of `size` pixels.
 
@@ -49,7 +54,7 @@ def read(
     images = {part: _images_of(folder, files[part]) for part, folder in ordered.items()}
     found: dict[str, list[tuple[Path, bytes]]] = {}  # what can be read, and its SHA-256
     problems: list[str] = []
-    with DecodedImages(work / "decoded", partial(decode, size=size, trusted=True)) as decoded:
+    with DecodedImages(work / "decoded", partial(decode, size=size, trusted=True, fit=fit)) as decoded:
         for part, paths in images.items():
             found[part], reasons = _decode(paths, file_digests.read(work / f"{part}.json"), decoded)
             problems += reasons

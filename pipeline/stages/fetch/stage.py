@@ -29,7 +29,8 @@ def main() -> None:
             raw = sources.digits()
         case Directory():
             paths = {part: Path(folder) for part, folder in data.folders.items()}
-            raw = folders.read(paths, data.image_size, data.test_fraction, IMAGES, data.unreadable)
-    write_arrays(RAW, raw.arrays(), name=data.dataset, source=data.source, classes=raw.classes)
+            raw = folders.read(paths, data.image_size, data.test_fraction, IMAGES, data.unreadable, data.fit)
+    facts = {"name": data.dataset, "source": data.source, "classes": raw.classes, "fit": data.fit}
+    write_arrays(RAW, raw.arrays(), **facts)
     train, test = len(raw.train_labels), len(raw.test_labels)
     print(f"fetch: {data.dataset}: {train:,} training and {test:,} test images")

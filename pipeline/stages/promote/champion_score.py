@@ -39,13 +39,14 @@ def scored(champion: ModelVersion, standing: Standing, candidate: Candidate) -> 
 
 
 def check_answers_alike(folder: Path, candidate: Candidate) -> None:
-    """Raise IncomparableError unless a version has the candidate's classes and images of its size."""
+    """Raise IncomparableError unless a version has the candidate's classes and size and fit of images."""
     served = Model.load(folder).flavors["python_function"]["config"]
     if served["classes"] != candidate.classes:
         raise IncomparableError("it has other classes")
-    size = len(candidate.images[0])
-    if served["image_size"] != size:
-        raise IncomparableError(f"it takes images of {served['image_size']} pixels, and these have {size}")
+    taken = f"{served['image_size']} pixels ({served.get('fit', 'crop')})"
+    given = f"{len(candidate.images[0])} pixels ({candidate.fit})"
+    if taken != given:
+        raise IncomparableError(f"it takes images of {taken}, and these have {given}")
 
 
 def training_ids(folder: Path, digest: str) -> np.ndarray:

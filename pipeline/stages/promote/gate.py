@@ -27,6 +27,7 @@ class Candidate:
     training_ids: np.ndarray  # of the images that it was trained on, uint64 (n,)
     classes: list[str]
     batch_limit: int  # images in one request
+    fit: str  # how image files become squares
     views: str | None  # test-time views, over which `probabilities` are means
     tags: dict[str, str]  # variant, seed, model_digest, data_digest, split_digest
     validation_accuracy: float
@@ -44,7 +45,7 @@ class Candidate:
         """The tags that identify its version: the digests of the model and of how it is served."""
         return {
             "model_digest": self.digest,
-            "serving_digest": packaging.digest(self.batch_limit, self.views),
+            "serving_digest": packaging.digest(self.batch_limit, self.views, self.fit),
         }
 
     @property

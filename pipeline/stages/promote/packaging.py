@@ -28,12 +28,17 @@ PACKAGES = ("mlflow", "tensorflow", "keras", "numpy", "pandas", "pillow")
 
 
 def described(
-    model: Path, classes: list[str], example: np.ndarray, batch_limit: int, views: str | None = None
+    model: Path,
+    classes: list[str],
+    example: np.ndarray,
+    batch_limit: int,
+    views: str | None = None,
+    fit: str = "crop",
 ) -> dict[str, Any]:
     """The arguments of `mlflow.pyfunc.log_model` for a `.keras` file, with an image, uint8 (size, size, 3).
 
-    Answers are means over the test-time `views`. The arguments include the digests of everything that answers
-    depend on, which the served model checks on loading.
+    Answers are means over the test-time `views`, and image files become squares by `fit`. The arguments
+    include the digests of everything that answers depend on, which the served model checks on loading.
     """
     artifacts = {"model": model} | MODULES
     digests = {part: file_digest(path) for part, path in (artifacts | {"code": SERVED_MODEL}).items()}
@@ -44,6 +49,7 @@ def described(
             "classes": classes,
             "batch_limit": batch_limit,
             "image_size": len(example),
+            "fit": fit,
             "views": views,
             "sha256": digests | {"classes": digest_of(classes)},
         },
@@ -53,10 +59,10 @@ def described(
     }
 
 
-def digest(batch_limit: int, views: str | None) -> str:
+def digest(batch_limit: int, views: str | None, fit: str) -> str:
     """One digest for all that decides how a model is served."""
     contents = [file_digest(path) for path in (Path(__file__), SERVED_MODEL, *MODULES.values())]
-    return digest_of([*contents, requirements(), batch_limit, views])
+    return digest_of([*contents, requirements(), batch_limit, views, fit])
 
 
 def files(model_digest: str) -> dict[str, str]:

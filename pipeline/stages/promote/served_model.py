@@ -11,6 +11,7 @@ import os
 import runpy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,6 +67,7 @@ class Classifier(PythonModel):
         # Run by their files: by their names, another model's copies could already be loaded in their place.
         run = (runpy.run_path(context.artifacts[part]) for part in ("images", "views"))
         self.images, views = (SimpleNamespace(**names) for names in run)
+        self.fit: str = context.model_config["fit"]
         self.shape = (context.model_config["image_size"], context.model_config["image_size"], 3)
         self.decoder = ThreadPoolExecutor(1)
         chosen = context.model_config["views"]
@@ -112,9 +114,14 @@ class Classifier(PythonModel):
                     raise ValueError(
                         f"a request's files must have at most {PIXEL_LIMIT:,} pixels; received more"
                     )
-                yield self.decoder.submit(self.images.decode, content, self.shape[0]).result()
+                yield self._decoded(content)
             except ValueError as error:
                 raise Refused(f"row {row}: {name}: {error}") from error
+
+    def _decoded(self, content: bytes) -> np.ndarray:
+        decode = partial(self.images.decode, content, self.shape[0], fit=self.fit)
+        pixels: np.ndarray = self.decoder.submit(decode).result()
+        return pixels
 
     def _file(self, value: Any) -> bytes:
         if not isinstance(value, str):

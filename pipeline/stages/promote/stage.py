@@ -121,6 +121,7 @@ def candidate_of(selection: Selection, params: Params) -> Candidate:
         training_ids=read_by_training(files, ids["train"]),
         classes=facts["classes"],
         batch_limit=params.serving.batch_limit,
+        fit=facts["fit"],
         views=views,
         tags=files.tags() | {key: facts[key] for key in ("data_digest", "split_digest")},
         validation_accuracy=selection.validation_accuracy,

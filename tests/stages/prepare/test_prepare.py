@@ -120,6 +120,7 @@ def test_facts_describe_the_dataset_and_the_split(made: Path) -> None:
         "name": "numbers",
         "source": "digits",
         "classes": list("0123456789"),
+        "fit": "crop",
         "image_shape": [32, 32, 3],
         "counts": {"train": 1293, "validation": 144, "test": 360},
         "duplicates": {"training": 0, "training_and_validation": 0, "test": 0},

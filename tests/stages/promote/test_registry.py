@@ -88,6 +88,7 @@ def new_candidate(
         training_ids=np.arange(100, 110, dtype=np.uint64),
         classes=CLASSES,
         batch_limit=4,
+        fit="crop",
         views=None,
         tags=tags | {"data_digest": "data", "split_digest": "split"},
         validation_accuracy=accuracy,
@@ -283,7 +284,11 @@ def test_the_champion_is_scored_on_other_validation_images(store: Registry) -> N
     [
         ({"validation": VALIDATION | {"ids": np.array([99, 105, 109], np.uint64)}}, "2 of 3 were among its "),
         ({"classes": CLASSES[::-1]}, "it has other classes"),
-        ({"images": np.zeros((3, 48, 48, 3), np.uint8)}, "it takes images of 32 pixels, and these have 48"),
+        (
+            {"images": np.zeros((3, 48, 48, 3), np.uint8)},
+            "it takes images of 32 pixels (crop), and these have 48",
+        ),
+        ({"fit": "pad"}, "it takes images of 32 pixels (crop), and these have 32 pixels (pad)"),
     ],
 )
 def test_a_champion_that_may_know_the_validation_images_or_takes_others_is_not_scored(

@@ -25,10 +25,12 @@ BATCH_LIMIT = 6
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 
 
-def save(folder: Path, model: keras.Model, example: np.ndarray, views: str | None = None) -> PyFuncModel:
+def save(
+    folder: Path, model: keras.Model, example: np.ndarray, views: str | None = None, fit: str = "crop"
+) -> PyFuncModel:
     """The model in folder/model.keras, and served in folder/served, as it is loaded."""
     keras_file.save(model, folder / "model.keras")
-    described = packaging.described(folder / "model.keras", CLASSES, example, BATCH_LIMIT, views)
+    described = packaging.described(folder / "model.keras", CLASSES, example, BATCH_LIMIT, views, fit)
     mlflow.pyfunc.save_model(path=folder / "served", **described)
     return mlflow.pyfunc.load_model(str(folder / "served"))
 
@@ -72,15 +74,17 @@ def test_an_image_is_answered_as_its_pixels_are_also_from_parquet(
         assert served.predict(mixed) == answers_of(served, *IMAGES[:2])
 
 
-def test_served_pixels_are_prepared_pixels(served: PyFuncModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_served_pixels_are_prepared_pixels(tmp_path: Path, fit: str) -> None:
     """A photograph of any shape is answered as the pixels that `fetch` makes of the same file."""
+    served = save(tmp_path, listed(keras.layers.Flatten(), classes=3, size=32), IMAGES[0], fit=fit)
     photo = Image.fromarray(np.random.default_rng(1).integers(0, 256, (50, 90, 3), dtype=np.uint8))
     turned = photo.rotate(90, expand=True)
     for part in ("train", "test"):
         for name, image in (("cat/1.jpg", photo), ("dog/1.PNG", photo), ("frog/1.webp", turned)):
             (tmp_path / part / name).parent.mkdir(parents=True)
             image.save(tmp_path / part / name)
-    fetched = folders.read({part: tmp_path / part for part in ("train", "test")}, 32, 0.2, tmp_path)
+    fetched = folders.read({part: tmp_path / part for part in ("train", "test")}, 32, 0.2, tmp_path, fit=fit)
     files = [next((tmp_path / "test" / CLASSES[label]).iterdir()) for label in fetched.test_labels]
     sent = pd.DataFrame({"image": [base64.b64encode(file.read_bytes()).decode() for file in files]})
     assert served.predict(sent) == answers_of(served, *fetched.test_images[:])
