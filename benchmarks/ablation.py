@@ -16,9 +16,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from ruamel.yaml import YAML
+from scipy.stats import dunnett
 
 from benchmarks.measure import run
 from pipeline.commands.job_folder import lay_out
@@ -48,8 +50,10 @@ INTRODUCTION = """\
 # What each part of the speedrun contributes
 
 Validation accuracy of `speedrun` without one part at a time, with half of its epochs ({epochs}) and half of
-its filters ({widths}); the difference from the whole recipe in percentage points, and its standard error
-over n seeds. The images are those of [results.md](results.md). Made by `python -m benchmarks.ablation`.
+its filters ({widths}); the difference from the whole recipe in percentage points. The intervals and
+p-values are Dunnett's: for other seeds, with their standard deviation pooled, and at once for all parts. So
+a part matters if its p-value is below .05; any other may matter by as much as its interval has. The images
+are those of [results.md](results.md). Made by `python -m benchmarks.ablation`.
 
 """
 
@@ -120,24 +124,36 @@ def write(found: dict[str, dict[str, dict[str, Any]]], whole: dict[str, Any]) ->
 
 
 def table(found: dict[str, dict[str, dict[str, Any]]]) -> pd.DataFrame:
-    """A row for each part, the one that contributes most first."""
+    """A row for each part, the one that contributes most first. Parts are compared if the whole is known."""
     accuracies = pd.DataFrame(
         {name: {seed: record["accuracy"] for seed, record in seeds.items()} for name, seeds in found.items()}
     ).T.astype(float)
     rows = accuracies.agg(["mean", "std", "count"], axis=1).rename_axis("variant").sort_values("mean")
-    points = 100 * (rows["mean"] - rows["mean"].get(WHOLE, float("nan")))
-    squares = rows["std"] ** 2 / rows["count"]
-    errors = 100 * (squares + squares.get(WHOLE, float("nan"))) ** 0.5
-    parts = rows.index != WHOLE
-    return pd.DataFrame(
+    shown = pd.DataFrame(
         {
             "validation": rows["mean"].map(in_digits(".4f")),
             "sd": rows["std"].map(in_digits(".4f")),
             "n": rows["count"].map(in_digits(".0f")),
-            "points": points.where(parts).map(in_digits("+.2f")),
-            "error": errors.where(parts).map(in_digits(".2f")),
         }
     )
+    values = {name: row.dropna().to_numpy() for name, row in accuracies.loc[rows.index].iterrows()}
+    control = values.pop(WHOLE, np.empty(0))
+    if len(control) > 1 and values and all(map(len, values.values())):
+        compared = dunnett(*values.values(), control=control, random_state=np.random.default_rng(0))
+        interval = compared.confidence_interval()
+        of_parts = pd.DataFrame(
+            {
+                "points": [f"{100 * (of.mean() - control.mean()):+.2f}" for of in values.values()],
+                "95 % interval": [
+                    f"{100 * low:+.1f} to {100 * high:+.1f}"
+                    for low, high in zip(interval.low, interval.high, strict=True)
+                ],
+                "p": ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in compared.pvalue],
+            },
+            index=list(values),
+        )
+        shown = shown.join(of_parts).fillna("")
+    return shown
 
 
 if __name__ == "__main__":

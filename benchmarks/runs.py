@@ -17,6 +17,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from benchmarks.measure import RESULTS, machine
@@ -86,6 +87,7 @@ def record_of(files: ModelFiles) -> dict[str, Any]:
         "variant": files.variant,
         "seed": files.seed,
         "commit": run.data.tags["git_commit"],
+        "code_digest": run.data.tags["code_digest"],
         "machine": machine(),
         "params": kept.params,
         "parameters": kept.metrics["parameters"],
@@ -127,9 +129,32 @@ def summarize(records: list[dict[str, Any]], epochs: dict[str, Any]) -> pd.DataF
     )
     groups = rows.groupby("variant")
     table = groups.mean()
-    table["test_sd"] = groups["test"].std()
+    for part in ("validation", "test"):
+        table[f"{part}_sd"] = groups[part].std()
     table["n"] = groups.size()
     return table.sort_values("validation", ascending=False)
+
+
+def with_deviation(means: pd.Series, deviations: pd.Series) -> pd.Series:
+    """Means as they are printed, with their standard deviations, if there are any."""
+    known = " ± " + deviations.map(in_digits(".4f"))
+    return means.map(in_digits(".4f")) + known.where(deviations.notna(), "")
+
+
+def noise(table: pd.DataFrame) -> str:
+    """What the standard deviations over seeds say about single trainings."""
+    deviations = table[["test_sd", "n"]].dropna()
+    most = deviations["test_sd"].idxmax()
+    pooled = {
+        name: 100 * float(np.average(of["test_sd"] ** 2, weights=of["n"] - 1)) ** 0.5
+        for name, of in (("all", deviations), ("others", deviations.drop(most)))
+    }
+    return (
+        f"The standard deviation of a test accuracy over seeds, pooled over variants, is {pooled['all']:.1f} "
+        f"points, and {pooled['others']:.2f} without `{most}`, which varies most. So two single trainings of "
+        f"one of the others differ by up to {2.77 * pooled['others']:.1f} points in 95 % of cases, and a "
+        "smaller difference from a published figure, which is that of one training, may be chance."
+    )
 
 
 def text(records: list[dict[str, Any]], table: pd.DataFrame, idle: dict[str, Any]) -> str:
@@ -137,9 +162,7 @@ def text(records: list[dict[str, Any]], table: pd.DataFrame, idle: dict[str, Any
     shown = pd.DataFrame(
         {
             "published": table["published"].map(in_digits(".4f")),
-            "validation": table["validation"].map(in_digits(".4f")),
-            "test": table["test"].map(in_digits(".4f")),
-            "sd": table["test_sd"].map(in_digits(".4f")),
+            **{part: with_deviation(table[part], table[f"{part}_sd"]) for part in ("validation", "test")},
             "n": table["n"],
             "difference": (100 * (table["test"] - table["published"])).map(in_digits("+.1f")),
             "with views": table["test with views"].map(in_digits(".4f")),
@@ -150,13 +173,18 @@ def text(records: list[dict[str, Any]], table: pd.DataFrame, idle: dict[str, Any
     machines = dict.fromkeys(
         f"{record['machine']['cpu']}, {record['machine']['cores']} cores" for record in records
     )
-    commits = dict.fromkeys(record["commit"][:7] for record in records)
+    commits = dict.fromkeys(record["commit"][:7] + record["commit"][40:] for record in records)
+    bfloat16 = sorted(
+        {record["variant"] for record in records if "bfloat16" in record["params"]["precision"]}
+    )
     introduction = (
-        "Accuracies are means over n seeds, with the standard deviation of the test accuracy; the difference "
-        "from the published test accuracy is in percentage points. One thread a training, "
-        f"{'; '.join(machines)}; commit{'s' * (len(commits) > 1)} {', '.join(commits)}. CPU minutes: the "
-        f"epochs, by the CPU seconds of an epoch on an idle {idle['cpu']} "
-        "([benchmarks](../benchmarks/results.md)), and for a fine-tuned variant those of its first training."
+        "Accuracies are means over n seeds and their standard deviations; the difference from the published "
+        f"test accuracy is in percentage points. {noise(table)} One thread a training, "
+        f"{'; '.join(machines)}; commit{'s' * (len(commits) > 1)} {', '.join(commits)} (`-dirty`: with changed "
+        "files, at least the archive in params.yaml; new records have a digest of the code, too). CPU "
+        f"minutes: the epochs, by the CPU seconds of an epoch on an idle {idle['cpu']} "
+        f"([benchmarks](../benchmarks/results.md)), in bfloat16 for {' and '.join(bfloat16)}, in float32 for "
+        "the others, and for a fine-tuned variant with those of its first training."
     )
     figure = f"![Accuracy against CPU minutes](images/{FRONTIER.name})"
     return f"{fill(introduction, 120)}\n\n{markdown_table(shown)}\n\n{figure}\n"
