@@ -181,8 +181,8 @@ def text(records: list[dict[str, Any]], table: pd.DataFrame, idle: dict[str, Any
         "Accuracies are means over n seeds and their standard deviations; the difference from the published "
         f"test accuracy is in percentage points. {noise(table)} One thread a training, "
         f"{'; '.join(machines)}; commit{'s' * (len(commits) > 1)} {', '.join(commits)} (`-dirty`: with "
-        "changed files, at least the archive in params.yaml; new records have a digest of the code, too). CPU "
-        f"minutes: the epochs, by the CPU seconds of an epoch on an idle {idle['cpu']} "
+        "changed files, at least the archive in params.yaml; new records have a digest of the code, too). "
+        f"CPU minutes: the epochs, by the CPU seconds of an epoch on an idle {idle['cpu']} "
         f"([benchmarks](../benchmarks/results.md)), in bfloat16 for {' and '.join(bfloat16)}, in float32 for "
         "the others, and for a fine-tuned variant with those of its first training."
     )
