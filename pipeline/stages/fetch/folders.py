@@ -85,8 +85,8 @@ def files_in(folder: Path) -> list[Path]:
     if unprintable := [shortened(str(path)) for path in found if not _is_printable(path.name)]:
         raise PipelineError(f"names that cannot be printed: {joined(unprintable)}")
     files = [path for path in found if path.is_file()]
-    folders = {path for path in found if path.is_dir() and not path.is_symlink()}
-    if others := [str(path) for path in found if path not in folders.union(files)]:
+    usable = {*files, *(path for path in found if path.is_dir() and not path.is_symlink())}
+    if others := [str(path) for path in found if path not in usable]:
         raise PipelineError(f"neither files nor folders, but links to folders or the like: {joined(others)}")
     return sorted(files, key=lambda path: [composed(name) for name in path.parts])
 
