@@ -123,7 +123,9 @@ def test_test_images_among_the_training_images_are_refused_unless_they_are_wante
         shutil.copy(folder / "photos/train/blue/2.png", folder / f"photos/train/blue/copy{number}.png")
     assert call(folder, "fetch").error is None
     refused = call(folder, "prepare").refusal
-    assert refused.startswith("data/raw: 3 test images are also training images: ")
+    line, pairs = "3 test images are also training images: ", refused.split(": ")[2].split("; ")
+    assert refused.startswith(f"data/raw: {line}")
+    assert set(pairs) == {f"test/blue/copy{number}.png is train/red/0.png" for number in range(3)}
     assert not (folder / "data/prepared").exists()
     params = (folder / "params.yaml").read_text()
     warn = "split: {strategy: stratified, fraction: 0.5, seed: 0, duplicates: warn}"
@@ -131,6 +133,6 @@ def test_test_images_among_the_training_images_are_refused_unless_they_are_wante
     warned, other = call(folder, "prepare").out.splitlines()[:2]
     found = read(Project(folder), "data/prepared/split/manifest.json")["facts"]["duplicates"]
     assert (found["training"], found["test"]) == (3, 3)
-    assert warned == "prepare: warning: 3 test images are also training images"
+    assert warned == f"prepare: warning: {line}{'; '.join(pairs)}"
     both = found["training_and_validation"]
     assert other == f"prepare: warning: {both} validation images are also training images"

@@ -65,11 +65,15 @@ def read(
         print(f"fetch: {len(problems):,} images are left out, since they cannot be read: {joined(problems)}")
     report_ignored(ordered, files)
     raw, numbers = _arranged(found, names, test_fraction)
+    shown = _shown(ordered, found)
+    train, test = np.asarray(raw.train_images), np.asarray(raw.test_images)
     return replace(
         raw,
-        train_images=Rows(pixels, rows[np.asarray(raw.train_images)]),
-        test_images=Rows(pixels, rows[np.asarray(raw.test_images)]),
-        train_ids=numbers[np.asarray(raw.train_images), 1],
+        train_images=Rows(pixels, rows[train]),
+        test_images=Rows(pixels, rows[test]),
+        train_ids=numbers[train, 1],
+        train_names=shown[train],
+        test_names=shown[test],
     )
 
 
@@ -174,6 +178,16 @@ def _decode(
     looks = on_all_cores(look, files, f"fetch: {files[0].parent.parent}")
     readable = [(path, look) for path, look in zip(files, looks, strict=True) if isinstance(look, bytes)]
     return readable, [look for look in looks if isinstance(look, str)]
+
+
+def _shown(folders: dict[str, Path], found: dict[str, list[tuple[Path, bytes]]]) -> np.ndarray:
+    """What each image is called: its path in its folder, after the part if there are several."""
+    names = [
+        path.relative_to(folder) if len(folders) == 1 else part / path.relative_to(folder)
+        for part, folder in folders.items()
+        for path, _ in found[part]
+    ]
+    return np.array([composed(str(name)) for name in names])
 
 
 def _arranged(

@@ -16,7 +16,8 @@ class RawDataset:
 
     train_images uint8 (n, size, size, 3); train_labels int64 (n,); train_batches int64 (n,), the batch or
     folder of each image, counted from 0; test_images and test_labels likewise; the names of the classes.
-    train_ids, of images from files, uint64 (n,): what the content of the file gives.
+    Of images from files: train_ids, uint64 (n,), what the content of the file gives; train_names and
+    test_names, str (n,), its path.
     """
 
     train_images: np.ndarray | Rows
@@ -26,6 +27,8 @@ class RawDataset:
     test_labels: np.ndarray
     classes: list[str]
     train_ids: np.ndarray | None = None
+    train_names: np.ndarray | None = None
+    test_names: np.ndarray | None = None
 
     def arrays(self) -> dict[str, np.ndarray | Rows]:
         """Its arrays by their names."""

@@ -4,8 +4,8 @@
 
 Reads params.yaml (split) and data/raw. Writes data/prepared/: `train`, `validation` and `test`, each with
 images and labels; `split`, the indices into the raw training images, with the facts that later stages need;
-`ids`, by which a registered version names the images that it was trained on; class_balance.csv and
-samples.png for a person to look at.
+`ids`, by which a registered version names the images that it was trained on; `names`, what images are
+called where a person reads of them; class_balance.csv and samples.png for a person to look at.
 """
 
 import click
@@ -24,6 +24,7 @@ from pipeline.support.errors import PipelineError
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.new_files import write_figure, write_table
+from pipeline.support.params_errors import joined
 from pipeline.support.paths import PARAMS, PREPARED, RAW
 
 
@@ -34,13 +35,14 @@ def main() -> None:
     check_inputs(RAW)
     raw, facts = read_arrays(RAW), read_facts(RAW)
     classes = facts["classes"]
-    check(raw["train_images"], raw["train_labels"], classes, "training")
-    check(raw["test_images"], raw["test_labels"], classes, "test")
+    train_names, test_names = (names_of(raw, part) for part in ("train", "test"))
+    check(raw["train_images"], raw["train_labels"], classes, "training", train_names)
+    check(raw["test_images"], raw["test_labels"], classes, "test", test_names)
     ids = raw["train_ids"] if "train_ids" in raw else ids_of(raw["train_images"])
     train, validation = split(raw["train_labels"], raw["train_batches"], ids, strategy)
     check_parts(raw["train_labels"], train, validation, classes)
-    found = exact_duplicates.count(raw["train_images"], raw["test_images"], validation)
-    exact_duplicates.check(found, strategy.duplicates)
+    duplicates, twins = exact_duplicates.find(raw["train_images"], raw["test_images"], validation)
+    exact_duplicates.check(duplicates, twins, (train_names, test_names), strategy.duplicates)
 
     indices, digest = {"train": train, "validation": validation}, arrays_digest(RAW)
     parts = {
@@ -54,10 +56,12 @@ def main() -> None:
         "counts": {part: len(arrays["labels"]) for part, arrays in parts.items()},
         "data_digest": digest,
         "split_digest": digest_of([digest, train.tolist(), validation.tolist()]),
-        "duplicates": found,
+        "duplicates": duplicates,
     }
     write_arrays(PREPARED / "split", indices, **facts)
     write_arrays(PREPARED / "ids", {part: ids[rows] for part, rows in indices.items()})
+    names = {part: train_names[rows] for part, rows in indices.items()} | {"test": test_names}
+    write_arrays(PREPARED / "names", names)
     for part, arrays in parts.items():
         write_arrays(PREPARED / part, arrays)
     balance = {part: np.bincount(arrays["labels"], minlength=len(classes)) for part, arrays in parts.items()}
@@ -68,17 +72,25 @@ def main() -> None:
     print(f"prepare: {len(train):,} training, {len(validation):,} validation images")
 
 
-def check(images: np.ndarray, labels: np.ndarray, classes: list[str], part: str) -> None:
+def names_of(raw: dict[str, np.ndarray], part: str) -> np.ndarray:
+    """What the images of a part are called, str (n,): files by their paths, others by their numbers."""
+    stored = raw.get(f"{part}_names")
+    if stored is not None:
+        return stored
+    return np.array([f"{part} image {row}" for row in range(len(raw[f"{part}_labels"]))])
+
+
+def check(images: np.ndarray, labels: np.ndarray, classes: list[str], part: str, names: np.ndarray) -> None:
     """Raise PipelineError with every problem of the images and labels of a part of the raw data.
 
-    Images must be uint8 (n, size, size, 3), and none of a single colour, as a missing image would be. Labels
-    must be int64 (n,), indices of `classes`, with at least two images of each class.
+    Images, which have `names`, must be uint8 (n, size, size, 3), and none of a single colour, as a missing
+    image would be. Labels must be int64 (n,), indices of `classes`, with at least two images of each class.
     """
     problems = []
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (*images.shape[1:2] * 2, 3):
         problems.append(f"images are {images.dtype} {images.shape}, not uint8 (n, size, size, 3)")
     elif (blank := np.flatnonzero(np.ptp(images, axis=(1, 2, 3)) == 0)).size:
-        problems.append(f"images of a single colour, at {blank[:10].tolist()}")
+        problems.append(f"images of a single colour: {joined(names[blank].tolist())}")
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
         problems.append(f"labels are {labels.dtype} {labels.shape} for {len(images)} images")
     elif (wrong := np.flatnonzero((labels < 0) | (labels >= len(classes)))).size:

@@ -54,6 +54,14 @@ def test_train_folders_are_put_one_after_another_with_their_labels(root: Path, s
     for part, found in enumerate(numbers.tolist()):
         assert sorted(found) == [100 * part + number for number in (0, 1, 2, 3, 10, 11, 12, 13)]
     assert [*raw.train_labels, *raw.test_labels] == (numbers.ravel() // 10 % 10).tolist()
+    parts = [part for part in ("train1", "train2", "test") for _ in range(8)]
+    paths = [
+        f"{part}/{('cat', 'dog')[number // 10 % 10]}/{number % 10}.png"
+        for part, number in zip(parts, numbers.ravel().tolist(), strict=True)
+    ]
+    assert raw.train_names is not None
+    assert raw.test_names is not None
+    assert [*raw.train_names.tolist(), *raw.test_names.tolist()] == paths
     again = directory(root, size).arrays()
     for name, value in raw.arrays().items():
         np.testing.assert_array_equal(value[:], again[name][:])
@@ -69,6 +77,8 @@ def test_of_one_folder_the_content_of_each_file_decides_where_it_is(tmp_path: Pa
         save(tmp_path / "pets/cat/copy.png", (0, 0, 7))
         raw = folders.read({"all": tmp_path / "pets"}, 8, 0.3, tmp_path)
         assert raw.train_ids is not None
+        assert raw.test_names is not None
+        assert {name.split("/")[0] for name in raw.test_names.tolist()} == {"cat", "dog"}
         test = [tuple(image[0][0]) for image in raw.test_images[:].tolist()]
         train = [tuple(image[0][0]) for image in raw.train_images[:].tolist()]
         assert not set(test) & set(train)

@@ -22,7 +22,7 @@ from tests.projects import prepared, small_params
 
 RANDOM = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
 LABELS = np.array([0, 1, 2, 2, 1, 0], np.int64)
-TEN = list(range(10))  # as many as are named
+NAMES = np.array([f"b/{number}.jpg" for number in range(99)])
 
 
 def blank(*rows: int) -> np.ndarray:
@@ -36,16 +36,22 @@ def blank(*rows: int) -> np.ndarray:
     ("images", "labels", "message"),
     [
         (RANDOM / np.float32(255), LABELS, "images are float32 (6, 32, 32, 3), not uint8 (n, size, size, 3)"),
-        (blank(1, 4), LABELS, "images of a single colour, at [1, 4]"),
+        (blank(1, 4), LABELS, "images of a single colour: b/1.jpg; b/4.jpg"),
         (RANDOM, LABELS.astype(np.int32), "labels are int32 (6,) for 6 images"),
         (RANDOM, np.array([0, 1, 2, 3, -1, 0]), "labels outside 0 to 2, at [3, 4]"),
         (RANDOM, np.array([0, 0, 0, 1, 1, 2]), "classes with fewer than two images: c"),
-        (np.tile(blank(0)[:1], (99, 1, 1, 1)), np.arange(99) % 3, f"images of a single colour, at {TEN}"),
+        (
+            np.tile(blank(0)[:1], (99, 1, 1, 1)),
+            np.arange(99) % 3,
+            f"images of a single colour: {'; '.join(NAMES[:10])}; and 89 more",
+        ),
     ],
     ids=range(6),
 )
 def test_bad_data_are_refused(images: np.ndarray, labels: np.ndarray, message: str) -> None:
-    assert refusal(check, images, labels, list("abc"), "test").startswith(f"data/raw: test data: {message}")
+    assert refusal(check, images, labels, list("abc"), "test", NAMES).startswith(
+        f"data/raw: test data: {message}"
+    )
 
 
 # Splitting
