@@ -28,6 +28,7 @@ def diagnosis_of(name: str) -> dict[str, pd.DataFrame]:
     copies = {"part": ["test", "validation"], "image": [3, 4], "of_part": "train", "of_image": [5, 6]}
     falling = {"corruption": ["noise", "noise", "blur", "blur"], "level": [0, 5, 0, 5]}
     return {
+        "training_accuracy": pd.DataFrame({"model": [name], "accuracy": 0.9, "images": 2000}),
         "near_duplicates": pd.DataFrame(copies | {"similarity": 0.95}),
         "label_errors": pd.DataFrame({"image": [5], "label": 0, "predicted": 1, "probability": 0.01}),
         "robustness": pd.DataFrame(

@@ -3,7 +3,8 @@
     python -m pipeline diagnose
 
 Reads params.yaml (published, training.threads), selection.json, data/prepared, models and predictions. Writes
-diagnosis/, a table and a figure each: `near_duplicates` between training, validation and test images;
+diagnosis/: `training_accuracy`, a table of the accuracy of each model's kept weights on as many training
+images; and a table and a figure each: `near_duplicates` between training, validation and test images;
 `label_errors`, test labels that the chosen model contradicts; `robustness` of the chosen model and of the
 best other variant, a published one if there is any, on corrupted test images. Nothing is chosen from its
 results.
@@ -30,7 +31,7 @@ from pipeline.support.new_files import write_figure, write_table
 from pipeline.support.paths import DIAGNOSIS, MODELS, PREDICTIONS, PREPARED, RECIPES, SELECTION
 
 PARTS = ("train", "validation", "test")
-IMAGES = 2_000  # the test images on which robustness is measured
+IMAGES = 2_000  # the test images on which robustness is measured, and the training images for over-fitting
 
 
 @click.command(cls=SingleInstance)
@@ -45,9 +46,12 @@ def main() -> None:
 
     alike = near_duplicates(images)
     suspicious = label_errors(labels, read_probabilities(chosen, "test"))
-    accuracies = try_models(models, images["test"][:IMAGES], labels[:IMAGES], params.training.threads)
+    prepare_backend(params.training.threads)
+    accuracies = try_models(models, images["test"][:IMAGES], labels[:IMAGES])
+    fitted = training_accuracies(images["train"][:IMAGES], data["train"]["labels"][:IMAGES])
 
     shutil.rmtree(DIAGNOSIS, ignore_errors=True)
+    write_table(DIAGNOSIS / "training_accuracy.csv", fitted)
     for name, table, figure in (
         ("near_duplicates", alike, diagnosis_figures.pairs(alike, images)),
         ("label_errors", suspicious, diagnosis_figures.suspicious(suspicious, images["test"], classes)),
@@ -84,14 +88,31 @@ def label_errors(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     )
 
 
-def try_models(
-    models: list[ModelFiles], images: np.ndarray, labels: np.ndarray, threads: int
-) -> pd.DataFrame:
-    """The robustness of each model, one after another."""
-    from pipeline.core import keras_file  # TensorFlow
+def prepare_backend(threads: int) -> None:
+    """Start TensorFlow, with so many threads and the same results in each process."""
     from pipeline.core.hardware import make_deterministic
 
     make_deterministic(0, threads)
+
+
+def try_models(models: list[ModelFiles], images: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """The robustness of each model, one after another."""
+    from pipeline.core import keras_file  # TensorFlow
+
     return pd.concat(
         robustness(keras_file.load(files.model), images, labels).assign(model=files.name) for files in models
+    )
+
+
+def training_accuracies(images: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """For each model that did not diverge, its `accuracy` on these training images and their number.
+
+    It is that of the kept weights without dropout and augmentation, as validation images are scored.
+    """
+    from pipeline.core import keras_file, prediction  # TensorFlow
+
+    models = [one for one in all_models() if one.record().divergence is None]
+    accuracies = [prediction.accuracy(keras_file.load(one.model), images, labels) for one in models]
+    return pd.DataFrame(
+        {"model": [one.name for one in models], "accuracy": accuracies, "images": len(images)}
     )

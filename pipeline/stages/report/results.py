@@ -20,6 +20,7 @@ from pipeline.support.paths import DIAGNOSIS, PREPARED, SELECTION
 DIAGNOSIS_COLUMNS: dict[str, dict[str, Any]] = {
     "near_duplicates": {"part": str, "image": int, "of_part": str},
     "label_errors": {"image": int},
+    "training_accuracy": {"model": str, "accuracy": float, "images": int},
     "robustness": {"corruption": str, "model": str, "strength": Number, "accuracy": float, "images": int},
 }
 BALANCE = {"class": str, "train": int, "validation": int, "test": int}
@@ -71,7 +72,8 @@ def read_results(published: dict[str, float]) -> Results:
     histories = {one.name: one.epochs() for one in models}
     scores["parameters"] = [one.record().metrics["parameters"] for one in models]
     scores["epochs"] = [len(table) for table in histories.values()]
-    scores["training_accuracy"] = [table["accuracy"].iloc[-1] for table in histories.values()]
+    diagnosis = read_diagnosis(chosen)
+    scores["training_accuracy"] = fitted(diagnosis["training_accuracy"], models)
     scores["views_accuracy"] = [accuracy_with_views(one.metrics()) for one in models]
     return Results(
         facts=facts,
@@ -88,7 +90,7 @@ def read_results(published: dict[str, float]) -> Results:
         calibration=read_table(chosen.evaluation / "temperature.csv", {}),
         selection=selection,
         diverged=diverged,
-        diagnosis=read_diagnosis(chosen),
+        diagnosis=diagnosis,
         validation=Correctness(right_of(models, "validation")),
         test=Correctness(right_of(models, "test")),
     )
@@ -115,6 +117,15 @@ def read_diagnosis(chosen: ModelFiles) -> dict[str, pd.DataFrame]:
     if chosen.name not in set(tables["robustness"]["model"]):
         raise PipelineError(f"{DIAGNOSIS}: not of the chosen model {chosen.name}; run `dvc repro diagnose`")
     return tables
+
+
+def fitted(table: pd.DataFrame, models: list[ModelFiles]) -> list[float]:
+    """The accuracy of each model on training images, from the table of `diagnose`."""
+    accuracies = table.set_index("model")["accuracy"]
+    if missing := {one.name for one in models} - set(accuracies.index):
+        path = DIAGNOSIS / "training_accuracy.csv"
+        raise PipelineError(f"{path}: lacks {', '.join(sorted(missing))}; run `dvc repro diagnose`")
+    return [accuracies[one.name] for one in models]
 
 
 def accuracy_with_views(scores: dict[str, Any]) -> float:

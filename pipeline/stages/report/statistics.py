@@ -12,10 +12,20 @@ LEVEL = 0.95
 FREEDOM = np.array([*range(1, 31), 40, 60, 120, 1_000])  # the degrees of freedom of printed tables
 
 
-def wilson(accuracy: float, images: int) -> tuple[float, float]:
-    """The 95 % interval of an accuracy on so many images (Wilson, 1927)."""
-    found = binomtest(round(accuracy * images), images).proportion_ci(LEVEL, method="wilson")
+def wilson(accuracy: float, images: int, level: float = LEVEL) -> tuple[float, float]:
+    """The interval of an accuracy on so many images (Wilson, 1927), by default the 95 % one."""
+    found = binomtest(round(accuracy * images), images).proportion_ci(level, method="wilson")
     return float(found.low), float(found.high)
+
+
+def gap(one: tuple[float, int], other: tuple[float, int], level: float = LEVEL) -> tuple[float, float]:
+    """The interval of the difference of two accuracies on different images (Newcombe, 1998).
+
+    Each is given with its number of images.
+    """
+    (p, _), (q, _) = one, other
+    (p_low, p_high), (q_low, q_high) = (wilson(*each, level) for each in (one, other))
+    return p - q - np.hypot(p - p_low, q_high - q), p - q + np.hypot(p_high - p, q - q_low)
 
 
 @dataclass(frozen=True)

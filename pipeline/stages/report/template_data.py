@@ -8,7 +8,7 @@ import pandas as pd
 from pipeline.stages.report import tables
 from pipeline.stages.report.controlled import apart, controlled_pairs
 from pipeline.stages.report.results import Results
-from pipeline.stages.report.statistics import wilson
+from pipeline.stages.report.statistics import LEVEL, gap, wilson
 
 # What the documents compare: D and B depth, B flips and dropout, C its next step, D normalization.
 SYSTEMS = (
@@ -37,7 +37,7 @@ def report_variables(results: Results) -> dict[str, Any]:
         "diverged": results.diverged,
         "settings": tables.settings(results),
         "comparison": comparison(results),
-        "overfitted": overfitted(table, results.facts["counts"]["validation"]),
+        "overfitted": overfitted(results),
         "controlled": one_by_one(results, controlled_pairs(results.settings), "differ only in"),
         "systems": one_by_one(results, systems(results), "differ in"),
         "size_correlation": size_correlation(table),
@@ -127,18 +127,29 @@ def systems(results: Results) -> dict[tuple[str, str], str]:
     return {pair: ", ".join(apart(*(results.settings[name] for name in pair))) for pair in pairs}
 
 
-def overfitted(table: pd.DataFrame, images: int) -> dict[str, Any]:
-    """How many variants have a training accuracy above the interval of their validation accuracy.
+def overfitted(results: Results) -> dict[str, Any]:
+    """In how many `variants` the training accuracy is higher than the validation accuracy, not by chance.
 
-    Also the variant with the `widest` gap between its `training` and `validation` accuracy.
+    Also the variant with the `widest` gap between its `training` and `validation` accuracy, with the interval
+    of that gap from `low` to `high`, which hold for all variants at once (Bonferroni).
     """
-    highest = [wilson(accuracy, images)[1] for accuracy in table["validation"]]
+    table, images = results.table, int(results.diagnosis["training_accuracy"]["images"].iloc[0])
+    validating = int(results.facts["counts"]["validation"])
+    level = 1 - (1 - LEVEL) / len(table)
+    gaps = {
+        str(name): gap((row["training_accuracy"], images), (row["validation"], validating), level)
+        for name, row in table.iterrows()
+    }
     widest = str((table["training_accuracy"] - table["validation"]).idxmax())
+    low, high = gaps[widest]
     return {
-        "variants": int((table["training_accuracy"] > highest).sum()),
+        "variants": sum(low > 0 for low, _ in gaps.values()),
+        "images": images,
         "widest": widest,
         "training": table.at[widest, "training_accuracy"],
         "validation": table.at[widest, "validation"],
+        "low": 100 * low,
+        "high": 100 * high,
     }
 
 

@@ -1,15 +1,18 @@
 """Near duplicates, wrong labels and corrupted images: what is planted is found, and nothing else."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from pipeline.core import prediction
+from pipeline.core.arrays import write_json
 from pipeline.stages.diagnose import diagnosis_figures
 from pipeline.stages.diagnose.near_duplicates import near_duplicates
 from pipeline.stages.diagnose.robustness import CORRUPTIONS, jpeg, robustness, translation
-from pipeline.stages.diagnose.stage import label_errors
+from pipeline.stages.diagnose.stage import label_errors, training_accuracies
 from tests.keras_models import network_model
 
 CLASSES = ["cat", "dog", "frog"]
@@ -90,3 +93,17 @@ def test_robustness_begins_with_the_accuracy_on_unchanged_images() -> None:
     assert worst["accuracy"].tolist() == [prediction.accuracy(model, noisy, labels)]
     legend = diagnosis_figures.robustness(pd.concat([table.assign(model=one) for one in "ab"])).legends[0]
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+
+
+@pytest.mark.usefixtures("workplace")
+def test_training_accuracy_is_that_of_the_kept_weights_of_all_models_that_did_not_diverge() -> None:
+    images, labels, model = pictures(30, 0), np.arange(30) % 3, network_model("deep_dropout", 3)
+    write_json(Path("recipes/_index.json"), [{"variant": "a", "seed": 0}, {"variant": "lost", "seed": 0}])
+    metrics = {"parameters": 7, "stopped_epoch": 1, "validation/accuracy": 0.5}
+    for name, tags in (("a", {"status": "trained"}), ("lost", {"status": "diverged", "reason": "nan"})):
+        folder = Path("models", f"{name}-0")
+        folder.mkdir(parents=True)
+        write_json(folder / "training.json", {"tags": tags, "params": {}, "metrics": metrics})
+        model.save(folder / "model.keras")
+    [row] = training_accuracies(images, labels).to_dict("records")
+    assert row == {"model": "a-0", "accuracy": prediction.accuracy(model, images, labels), "images": 30}

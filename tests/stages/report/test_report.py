@@ -194,13 +194,14 @@ def test_the_best_of_all_and_the_only_variant_are_called_so(
 
 
 def test_overfitting_is_named_only_where_it_is() -> None:
+    scored = "the kept weights were scored on 2,000 training images, without dropout and augmentation. "
     assert sentence(EXAMPLE, "Overfitting") == (
-        "for 1 of 3 variants, training accuracy exceeds the 95 % interval of validation accuracy. "
-        "The gap is widest for `vgg3`: 0.990 in the last epoch, 0.760 on validation images."
+        f"{scored}For 1 of 3 variants, this accuracy is above the validation accuracy by more than chance. "
+        "The gap is widest for `vgg3`: 0.990 against 0.760, which is 21.4 to 24.5 points (95 % intervals "
+        "that hold for all variants at once)."
     )
-    others = results_of(1, {"a": 0.7, "b": 0.6})
-    expected = "no training accuracy exceeds the 95 % interval of the validation accuracy."
-    assert sentence(others, "Overfitting") == expected
+    none = f"{scored}For no variant is this accuracy above the validation accuracy by more than chance."
+    assert sentence(results_of(1, {"a": 0.7, "b": 0.6}), "Overfitting") == none
 
 
 def test_size_is_a_rank_correlation_of_enough_variants(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import ttest_ind
 
 from pipeline.stages.report.correctness import Correctness
-from pipeline.stages.report.statistics import Differences, differences, moderated, wilson
+from pipeline.stages.report.statistics import Differences, differences, gap, moderated, wilson
 
 TIMES, VARIANTS, IMAGES = 1000, 12, 10_000
 SEED = 0.009  # the standard deviation of an accuracy over seeds, as in docs/results.md
@@ -139,6 +139,10 @@ def test_variances_that_are_alike_are_pooled_and_others_keep_their_own() -> None
 
 def test_interval_is_that_of_newcombes_example() -> None:
     assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+def test_gap_is_that_of_newcombes_example() -> None:
+    assert gap((56 / 70, 70), (48 / 80, 80)) == pytest.approx((0.0524, 0.3339), abs=5e-5)
 
 
 def test_the_best_of_sixteen_equal_models_is_overstated_by_1_77_standard_deviations() -> None:
