@@ -29,7 +29,10 @@ def diagnosis_of(name: str) -> dict[str, pd.DataFrame]:
     falling = {"corruption": ["noise", "noise", "blur", "blur"], "level": [0, 5, 0, 5]}
     return {
         "training_accuracy": pd.DataFrame({"model": [name], "accuracy": 0.9, "images": 2000}),
-        "near_duplicates": pd.DataFrame(copies | {"similarity": 0.95}),
+        "near_duplicates": pd.DataFrame(copies | {"similarity": 0.95, "difference": 4.0}),
+        "resemblance": pd.DataFrame(
+            {"part": ["test", "validation", "train"], "similar": [1, 1, 40], "images": [10000, 5000, 2000]}
+        ),
         "label_errors": pd.DataFrame({"image": [5], "label": 0, "predicted": 1, "probability": 0.01}),
         "robustness": pd.DataFrame(
             falling | {"model": name, "strength": 1.0, "accuracy": [0.75, 0.25, 0.75, 0.5], "images": 2000}

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from sklearn.metrics import pairwise_distances_argmin_min
+from sklearn.neighbors import NearestNeighbors
 
 SIDE, BLOCKS = 16, 4  # of a fingerprint, in pixels; of its blocks in a row
 SIMILAR = 0.9  # of twenty pairs of CIFAR-10 above it, nineteen show the same photograph or object
+SAMPLED = 2_000  # training images that are compared with the other training images
 EARLIER = {"validation": ("train",), "test": ("train", "validation")}
 
 
@@ -17,7 +19,8 @@ def near_duplicates(images: dict[str, np.ndarray]) -> pd.DataFrame:
     """Validation images that resemble a training image, and test images that resemble one of the others.
 
     `images` are uint8 (n, height, width, 3) by part. A row for each image found, the most similar first:
-    `part`, `image`, its number there, `of_part`, `of_image` and `similarity`, at least SIMILAR.
+    `part`, `image`, its number there, `of_part`, `of_image`, `similarity`, at least SIMILAR, and the mean
+    absolute `difference` of the pixels in levels of 255, which is small for a copy.
     """
     prints = {part: fingerprints(these) for part, these in images.items()}
     tables = []
@@ -28,7 +31,31 @@ def near_duplicates(images: dict[str, np.ndarray]) -> pd.DataFrame:
             tables.append(pd.DataFrame(found | {"similarity": (1 - distances.astype(float)).round(4)}))
     table = pd.concat(tables).query("similarity >= @SIMILAR")
     table = table.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
-    return table.drop_duplicates(["part", "image"], ignore_index=True)
+    table = table.drop_duplicates(["part", "image"], ignore_index=True)
+    differences = [
+        np.abs(
+            images[row["part"]][row["image"]].astype(float) - images[row["of_part"]][row["of_image"]]
+        ).mean()
+        for row in table.to_dict("records")
+    ]
+    return table.assign(difference=np.array(differences, float).round(1))
+
+
+def resemblance(found: pd.DataFrame, images: dict[str, np.ndarray]) -> pd.DataFrame:
+    """How many images of each part, of how many, resemble an image of an earlier part.
+
+    `found` are the near duplicates of `images`. For `train` it is how many of evenly chosen training images
+    resemble another training image, which no split can have caused.
+    """
+    prints = fingerprints(images["train"])
+    chosen = np.unique(np.linspace(0, len(prints) - 1, min(SAMPLED, len(prints))).round().astype(int))
+    distances, _ = NearestNeighbors(n_neighbors=2, metric="cosine").fit(prints).kneighbors(prints[chosen])
+    similar = {part: int((found["part"] == part).sum()) for part in EARLIER}
+    similar["train"] = int((1 - distances[:, 1].astype(float) >= SIMILAR).sum())  # the nearest is itself
+    total = {part: len(images[part]) for part in EARLIER} | {"train": len(chosen)}
+    return pd.DataFrame(
+        {"part": list(similar), "similar": similar.values(), "images": [total[part] for part in similar]}
+    )
 
 
 def fingerprints(images: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
     python -m pipeline diagnose
 
 Reads params.yaml (published, training.threads), selection.json, data/prepared, models and predictions. Writes
-diagnosis/: `training_accuracy`, a table of the accuracy of each model's kept weights on as many training
-images; and a table and a figure each: `near_duplicates` between training, validation and test images;
+diagnosis/: the tables `training_accuracy`, of each model's kept weights, and `resemblance`, how many images
+resemble others; a table and a figure each: `near_duplicates` between training, validation and test images;
 `label_errors`, test labels that the chosen model contradicts; `robustness` of the chosen model and of the
 best other variant, a published one if there is any, on corrupted test images. Nothing is chosen from its
 results.
@@ -22,7 +22,7 @@ from pipeline.params import Params
 from pipeline.shared.selection import read_selection
 from pipeline.shared.stored_probabilities import read_probabilities, read_right
 from pipeline.stages.diagnose import diagnosis_figures
-from pipeline.stages.diagnose.near_duplicates import near_duplicates
+from pipeline.stages.diagnose.near_duplicates import near_duplicates, resemblance
 from pipeline.stages.diagnose.robustness import robustness
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
@@ -52,6 +52,7 @@ def main() -> None:
 
     shutil.rmtree(DIAGNOSIS, ignore_errors=True)
     write_table(DIAGNOSIS / "training_accuracy.csv", fitted)
+    write_table(DIAGNOSIS / "resemblance.csv", resemblance(alike, images))
     for name, table, figure in (
         ("near_duplicates", alike, diagnosis_figures.pairs(alike, images)),
         ("label_errors", suspicious, diagnosis_figures.suspicious(suspicious, images["test"], classes)),
@@ -59,7 +60,8 @@ def main() -> None:
     ):
         write_table(DIAGNOSIS / f"{name}.csv", table)
         write_figure(DIAGNOSIS / f"{name}.png", figure)
-    print(f"diagnose: {len(alike):,} near duplicates, {len(suspicious):,} suspicious test labels")
+    count = int((alike["part"] == "test").sum())
+    print(f"diagnose: {count:,} near duplicates and {len(suspicious):,} suspicious labels in the test images")
 
 
 def rival(chosen: ModelFiles, published: dict[str, float]) -> list[ModelFiles]:

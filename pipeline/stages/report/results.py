@@ -18,7 +18,8 @@ from pipeline.support.paths import DIAGNOSIS, PREPARED, SELECTION
 
 # The columns of the tables that are read; others hold numbers.
 DIAGNOSIS_COLUMNS: dict[str, dict[str, Any]] = {
-    "near_duplicates": {"part": str, "image": int, "of_part": str},
+    "near_duplicates": {"part": str, "image": int, "of_part": str, "difference": float},
+    "resemblance": {"part": str, "similar": int, "images": int},
     "label_errors": {"image": int},
     "training_accuracy": {"model": str, "accuracy": float, "images": int},
     "robustness": {"corruption": str, "model": str, "strength": Number, "accuracy": float, "images": int},

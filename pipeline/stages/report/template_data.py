@@ -19,7 +19,6 @@ SYSTEMS = (
     ("augmented", "shallow"),
 )
 CORRELATED = 10  # a rank correlation needs as many variants
-COMMON = 0.1  # of the test images; if more resemble others, they may be alike without being copies
 
 
 def report_variables(results: Results) -> dict[str, Any]:
@@ -183,19 +182,31 @@ def confused(pairs: pd.DataFrame) -> dict[str, Any]:
 
 
 def near_duplicates(results: Results) -> dict[str, Any]:
-    """How many `test` and `validation` images are near duplicates, and the `accuracy` without them.
+    """How many `test` and `validation` images are near duplicates, and their share among `train` images.
 
-    `accuracy_without` is None if there are none, or no others.
+    `difference` is that of a median pair's pixels. `within` and `without` are the chosen model's accuracies
+    on the test images that are near duplicates and on the others, with intervals; None if there are none.
     """
-    table, chosen = results.diagnosis["near_duplicates"], results.chosen
-    found = {part: table.loc[table["part"] == part, "image"] for part in ("test", "validation")}
+    chosen, pairs = results.chosen, results.diagnosis["near_duplicates"]
+    similar, images = (
+        results.diagnosis["resemblance"].set_index("part")[column].to_dict()
+        for column in ("similar", "images")
+    )
+    found = pairs.loc[pairs["part"] == "test", "image"]
     right = results.test.right[chosen.variant, chosen.seed]
-    some = 0 < len(found["test"]) < len(right)
+    parts = {"within": right[right.index.isin(found)], "without": right[~right.index.isin(found)]}
+    both = all(map(len, parts.values()))
+    train = wilson(similar["train"] / images["train"], images["train"])
     return {
-        **{part: len(images) for part, images in found.items()},
-        "many": len(found["test"]) > COMMON * results.facts["counts"]["test"],
-        "accuracy": right.mean(),
-        "accuracy_without": right.drop(found["test"], errors="ignore").mean() if some else None,
+        "test": similar["test"],
+        "validation": similar["validation"],
+        "share": 100 * similar["test"] / images["test"],
+        "train": [100 * end for end in train],
+        "difference": pairs["difference"].median(),
+        **{
+            name: (part.mean(), *wilson(part.mean(), len(part))) if both else None
+            for name, part in parts.items()
+        },
     }
 
 

@@ -36,9 +36,16 @@ def test_what_diagnose_found_is_told_with_its_effect() -> None:
     results = EXAMPLE
     text = documents.report(results)
     assert "1 of 10,000 test images and 1 of 5,000 validation images closely resemble" in text
-    assert "That is many" not in text
+    assert "The pixels of the median pair differ by 4 of 255 levels" in text
+    alike = (
+        "Among the training images alone, 1.5 to 2.7 % resemble another one (95 % interval): as many or more"
+    )
+    assert alike in text
     others = results.test.right["vgg3_early_stop", 0].drop(3)
-    assert f"has an accuracy of {others.mean():.4f} instead of 0.7500" in text
+    assert f"{others.mean():.3f} of the other test images (" in text
+    some = results.diagnosis["resemblance"].assign(similar=[500, 1, 40])
+    leaking = replace(results, diagnosis=results.diagnosis | {"resemblance": some})
+    assert "fewer, which points to pictures that the parts share." in documents.report(leaking)
     assert "for 1 of 10,000 test images, `vgg3_early_stop-0` confidently predicts a class other" in text
     assert "On the first 2,000 test images, `vgg3_early_stop-0` has an accuracy of 0.750." in text
     assert "lowest for noise (0.250) and highest for blur (0.500)." in text
@@ -107,8 +114,8 @@ def test_real_differences_are_told_from_chance() -> None:
     for seeds, noun, end in ((1, "model", "-0"), (3, "variant", "")):
         text = documents.report(results_of(seeds, close))
         chosen, *others = (f"`{name}{end}`" for name in ("vgg3_early_stop", "batchnorm", "same", "vgg3"))
-        verdict = f"On test images, {noun} {chosen} is better than {others[0]}. "
-        unclear = f"Whether {noun} {chosen} differs from {others[1]} and {others[2]} cannot be told."
+        verdict = f"On test images, the {noun} {chosen} is better than {others[0]}. "
+        unclear = f"Whether the {noun} {chosen} differs from {others[1]} and {others[2]} cannot be told."
         assert f"{verdict}{unclear}" in text
         assert ("Each variant was trained once, so this compares the models" in text) == (seeds == 1)
         table = table_rows(text, "compared with")
@@ -183,7 +190,7 @@ def test_the_noise_of_a_published_figure_is_that_of_the_seeds_at_hand() -> None:
 @pytest.mark.parametrize(
     ("validation", "verdict"),
     [
-        ({"a": 0.8, "b": 0.7, "c": 0.6}, "On test images, model `a-0` is better than all others."),
+        ({"a": 0.8, "b": 0.7, "c": 0.6}, "On test images, the model `a-0` is better than all others."),
         ({"a": 0.8}, "There is only one variant, so there is nothing to compare."),
     ],
 )
@@ -197,7 +204,7 @@ def test_overfitting_is_named_only_where_it_is() -> None:
     scored = "the kept weights were scored on 2,000 training images, without dropout and augmentation. "
     assert sentence(EXAMPLE, "Overfitting") == (
         f"{scored}For 1 of 3 variants, this accuracy is above the validation accuracy by more than chance. "
-        "The gap is widest for `vgg3`: 0.990 against 0.760, which is 21.4 to 24.5 points (95 % intervals "
+        "The gap is widest for `vgg3`: 0.990 against 0.760, a gap of 21.4 to 24.5 points (95 % intervals "
         "that hold for all variants at once)."
     )
     none = f"{scored}For no variant is this accuracy above the validation accuracy by more than chance."
