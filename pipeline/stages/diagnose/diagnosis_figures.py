@@ -42,8 +42,8 @@ def suspicious(table: pd.DataFrame, images: np.ndarray, classes: list[str]) -> F
 
 def robustness(table: pd.DataFrame) -> Figure:
     """Accuracy by strength of each corruption, a line for each `model`."""
-    figure = new_figure(10, 6)
-    axes = figure.subplots(2, 3, sharey=True)
+    figure = new_figure(12, 6)
+    axes = figure.subplots(2, -(-len(CORRUPTIONS) // 2), sharey=True)
     for axis, (name, corruption) in zip(axes.flat, CORRUPTIONS.items(), strict=True):
         rows = table[table["corruption"] == name]
         for model, line in rows.groupby("model", sort=False):

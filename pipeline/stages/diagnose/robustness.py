@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +37,22 @@ def contrast(images: np.ndarray, factor: float) -> np.ndarray:
     """Differences to each image's mean, times a factor."""
     mean = images.mean(axis=(1, 2, 3), keepdims=True, dtype=np.float32)
     return _pixels(mean + np.float32(factor) * (images - mean))
+
+
+def grey(images: np.ndarray, removed: float) -> np.ndarray:
+    """Less colour: so much of it is removed, 1 for a grey image of the same lightness."""
+    return _each(images, lambda image: ImageEnhance.Color(image).enhance(1 - removed))
+
+
+def hue(images: np.ndarray, degrees: float) -> np.ndarray:
+    """Other colours: the hue is turned by so many degrees; lightness changes little."""
+
+    def turned(image: Image.Image) -> Image.Image:
+        values = np.array(image.convert("HSV"))
+        values[..., 0] += np.uint8(round(degrees * 256 / 360))  # it wraps, as hues do
+        return Image.frombytes("HSV", image.size, values.tobytes()).convert("RGB")
+
+    return _each(images, turned)
 
 
 def noise(images: np.ndarray, deviation: float) -> np.ndarray:
@@ -71,6 +87,8 @@ def jpeg(images: np.ndarray, quality: float) -> np.ndarray:
 CORRUPTIONS = {
     "brightness": Corruption(brightness, (20, 40, 60, 80, 100), "levels of 255 added"),
     "contrast": Corruption(contrast, (0.8, 0.6, 0.4, 0.3, 0.2), "factor"),
+    "grey": Corruption(grey, (0.2, 0.4, 0.6, 0.8, 1), "fraction of the colour removed"),
+    "hue": Corruption(hue, (15, 30, 60, 120, 180), "degrees turned"),
     "noise": Corruption(noise, (5, 10, 15, 20, 25), "standard deviation in levels of 255"),
     "blur": Corruption(blur, (0.4, 0.7, 1, 1.5, 2), "radius in pixels of 32"),
     "translation": Corruption(translation, (1, 2, 4, 6, 8), "pixels of 32"),

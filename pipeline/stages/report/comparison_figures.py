@@ -11,8 +11,8 @@ from pipeline.stages.report.statistics import wilson
 PER_ROW = 4  # panels
 
 
-def all_curves(histories: dict[str, pd.DataFrame]) -> Figure:
-    """Accuracy by epoch of each VARIANT-SEED: a panel for each variant, with the others in grey."""
+def all_curves(histories: dict[str, pd.DataFrame], score: str) -> Figure:
+    """Accuracy or loss by epoch of each VARIANT-SEED: a panel for each variant, with the others in grey."""
     variants: dict[str, list[pd.DataFrame]] = {}
     for name, history in histories.items():
         variants.setdefault(name.rpartition("-")[0], []).append(history)
@@ -24,10 +24,10 @@ def all_curves(histories: dict[str, pd.DataFrame]) -> Figure:
         axis.set_axis_off()
     for axis, (variant, own) in zip(panels.flat, variants.items(), strict=False):
         for history in histories.values():
-            axis.plot(history["epoch"], history["val_accuracy"], color="lightgrey", linewidth=0.6)
+            axis.plot(history["epoch"], history[f"val_{score}"], color="lightgrey", linewidth=0.6)
         for history in own:
-            axis.plot(history["epoch"], history["accuracy"], color="tab:orange", marker=".", linewidth=1)
-            axis.plot(history["epoch"], history["val_accuracy"], color="tab:blue", marker=".", linewidth=1)
+            axis.plot(history["epoch"], history[score], color="tab:orange", marker=".", linewidth=1)
+            axis.plot(history["epoch"], history[f"val_{score}"], color="tab:blue", marker=".", linewidth=1)
         axis.set_title(variant, fontsize="medium")
         axis.tick_params(labelbottom=True)
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -38,7 +38,7 @@ def all_curves(histories: dict[str, pd.DataFrame]) -> Figure:
         names["validation of the others"] = lines[0]
     figure.legend(names.values(), names, loc="outside upper center", ncols=3, fontsize="small")
     figure.supxlabel("epoch", fontsize="medium")
-    figure.supylabel("accuracy", fontsize="medium")
+    figure.supylabel("loss (nats)" if score == "loss" else score, fontsize="medium")
     return figure
 
 

@@ -49,7 +49,8 @@ def main() -> None:
     mlflow_store.check()
     results = read_results(params.published)
     name, evaluation = results.facts["name"], results.chosen.evaluation
-    write_figure(REPORTS / "curves.png", comparison_figures.all_curves(results.histories))
+    for title, score in (("curves", "accuracy"), ("losses", "loss")):
+        write_figure(REPORTS / f"{title}.png", comparison_figures.all_curves(results.histories, score))
     accuracies = comparison_figures.accuracies(results.table, results.facts["counts"])
     write_figure(REPORTS / "accuracies.png", accuracies)
     figures = [evaluation / f"{figure}.png" for figure in ("confusion", "roc", "reliability", "examples")]

@@ -215,9 +215,11 @@ def corruptions(results: Results) -> dict[str, Any]:
     table = results.diagnosis["robustness"]
     own = table[table["model"] == results.chosen.name]
     last = own[own["level"] == own["level"].max()].set_index("corruption")["accuracy"].sort_values()
+    images = int(own["images"].iloc[0])
     return {
-        "images": own["images"].iloc[0],
+        "images": images,
         "accuracy": own["accuracy"].iloc[0],
         "lowest": (last.index[0], last.iloc[0]),
         "highest": (last.index[-1], last.iloc[-1]),
+        "grey": (last["grey"], *wilson(last["grey"], images)) if "grey" in last else None,
     }

@@ -25,7 +25,9 @@ def drawn(figure: Figure, folder: Path) -> None:
 
 def test_curves_are_drawn(tmp_path: Path) -> None:
     many = {f"v{n}-0": history(1) for n in range(14)} | {"v0-1": history(5)}
-    compared = report_figures.all_curves(many | {"diverged-0": history(2).assign(val_accuracy=np.nan)})
+    compared = report_figures.all_curves(
+        many | {"diverged-0": history(2).assign(val_accuracy=np.nan)}, "accuracy"
+    )
     for figure in (model_figures.training_curves(history(5), "vgg3-0"), compared):
         drawn(figure, tmp_path)
     assert [title for axis in compared.axes if (title := axis.get_title())] == [

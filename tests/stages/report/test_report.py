@@ -49,6 +49,9 @@ def test_what_diagnose_found_is_told_with_its_effect() -> None:
     assert "for 1 of 10,000 test images, `vgg3_early_stop-0` confidently predicts a class other" in text
     assert "On the first 2,000 test images, `vgg3_early_stop-0` has an accuracy of 0.750." in text
     assert "lowest for noise (0.250) and highest for blur (0.500)." in text
+    tried = results.diagnosis["robustness"].replace("blur", "grey")
+    text = documents.report(replace(results, diagnosis=results.diagnosis | {"robustness": tried}))
+    assert "Without colour it is 0.500 (95 % interval 0.478 to 0.522)" in text
 
 
 @pytest.mark.parametrize(
