@@ -11,6 +11,7 @@ from pipeline.support.model_files import ModelFiles
 from pipeline.support.params_errors import load_params, shortened, text
 from pipeline.support.paths import PARAMS, check_apart
 
+METRICS = Path(__file__).with_name("shared") / "metrics.py"
 NETWORKS = Path(__file__).with_name("stages") / "recipes/networks.py"
 
 # Names are parts of the names of files, which have at most 255 bytes, and of MLflow's registered models.
@@ -132,9 +133,17 @@ class Finetune(Section):
 
 
 class Promotion(Section):
-    """A champion's validation accuracy must exceed chance by this much."""
+    """The metric that chooses, on validation images, and by how much accuracy must exceed chance."""
 
     margin: float = Field(ge=0, lt=1)
+    metric: str = "accuracy"
+
+    @field_validator("metric")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        if name not in (known := metric_names()):
+            raise ValueError(f"allowed: {', '.join(known)}")
+        return name
 
 
 class Serving(Section):
@@ -203,3 +212,12 @@ def network_names() -> list[str]:
     """The functions of networks.py, read from its source, since importing it would import Keras."""
     names = [node.name for node in ast.parse(NETWORKS.read_text()).body if isinstance(node, ast.FunctionDef)]
     return [name for name in names if not name.startswith("_")]
+
+
+def metric_names() -> list[str]:
+    """The metrics of metrics.py, read from its source, since importing it would import scikit-learn."""
+    nodes = ast.parse(METRICS.read_text()).body
+    names = [node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.decorator_list]
+    tables = [node.value for node in nodes if isinstance(node, ast.AugAssign)]
+    keys = [key for table in tables if isinstance(table, ast.Dict) for key in table.keys]
+    return names + [str(key.value) for key in keys if isinstance(key, ast.Constant)]

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.shared import metrics
 from pipeline.shared.selection import Selection
-from pipeline.stages.evaluate import metrics, temperature
+from pipeline.stages.evaluate import temperature
 from pipeline.stages.report.correctness import Correctness
 from pipeline.stages.report.results import Results, summarize
 from pipeline.stages.select import choose

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from pipeline.__main__ import main
-from pipeline.params import Params, network_names
+from pipeline.params import Params, metric_names, network_names
+from pipeline.shared.metrics import METRICS
+from pipeline.shared.selection import LOSSES
 from pipeline.support.errors import PipelineError
 from pipeline.support.model_files import ModelFiles
 from tests.conftest import MISSING, PARAMS, change, refusal
@@ -84,6 +86,7 @@ REFUSED = [
     ),
     ("variants", {"two-words": SHALLOW}, "variants.two-words: must be a lower-case letter and "),
     ("variants.shallow", None, "variants.shallow: must be a mapping of keys; received None"),
+    ("promotion.metric", "f1", f"promotion.metric: allowed: {', '.join(metric_names())}; received 'f1'"),
     ("variants.shallow.network", "cnn", f"allowed: {', '.join(network_names())}; received 'cnn'"),
     ("finetune", None, "finetune: must be a mapping of keys; received None"),
     ("published", MISSING, "published: missing"),
@@ -127,6 +130,14 @@ def test_what_an_experiment_sets_is_all_that_changes(tmp_path: Path, key: str, v
     path.write_text(ORIGINAL)
     apply_overrides(path, [f"{key}={json.dumps(value)}"])
     assert Params.read(path) == expected
+
+
+def test_the_metrics_that_may_choose_are_those_that_are_measured(tmp_path: Path) -> None:
+    assert sorted(metric_names()) == sorted(METRICS)
+    assert set(METRICS) > LOSSES
+    chosen = ORIGINAL.replace("promotion:\n", "promotion:\n  metric: balanced_accuracy\n")
+    (tmp_path / "params.yaml").write_text(chosen)
+    assert Params.read(tmp_path / "params.yaml").promotion.metric == "balanced_accuracy"
 
 
 def line_of(key: str) -> int:

@@ -28,8 +28,8 @@ from rich.text import Text
 from pipeline.commands import loaded_model
 from pipeline.commands.loaded_model import LoadedModel
 from pipeline.shared.image_decoding import SUFFIXES, ImageError, decode
+from pipeline.shared.metrics import cross_entropy
 from pipeline.stages.evaluate import model_figures
-from pipeline.stages.evaluate.metrics import cross_entropy
 from pipeline.support.errors import PipelineError
 from pipeline.support.json_and_csv import without_formula
 

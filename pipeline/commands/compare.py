@@ -22,7 +22,7 @@ import pandas as pd
 from scipy.stats import ttest_1samp
 
 from pipeline.core.arrays import read_facts
-from pipeline.shared.selection import Selection, read_scores, read_selection
+from pipeline.shared.selection import Selection, in_words, read_scores, read_selection
 from pipeline.shared.stored_probabilities import read_probabilities
 from pipeline.stages.report.tables import in_digits, markdown_table
 from pipeline.support.errors import PipelineError, in_a_line
@@ -106,11 +106,13 @@ def page(commit: str, other: Results, here: Results) -> Iterator[str]:
 
 def choice(commit: str, other: Selection, here: Selection) -> str:
     """Which model would be chosen, in a sentence."""
-    accuracy = f"mean validation accuracy {here.mean_validation_accuracy:.4f}"
+    score = f"mean validation {in_words(here.metric)} {here.mean_validation_score:.4f}"
     if here.model_digest == other.model_digest:
-        return f"The chosen model is the same: **{here.files.name}**, {accuracy}."
-    before = f"{other.files.name}, {other.mean_validation_accuracy:.4f}"
-    return f"The chosen model is **{here.files.name}**, {accuracy}; at `{commit}` it is {before}."
+        return f"The chosen model is the same: **{here.files.name}**, {score}."
+    before = f"{other.files.name}, {other.mean_validation_score:.4f}"
+    if other.metric != here.metric:
+        before += f" ({in_words(other.metric)})"
+    return f"The chosen model is **{here.files.name}**, {score}; at `{commit}` it is {before}."
 
 
 def variants(commit: str, other: Results, here: Results, names: list[str]) -> pd.DataFrame:

@@ -134,14 +134,15 @@ def params_for(name: str, found: Survey) -> str:
     """A params.yaml for these images."""
     side = np.percentile(found.sides, 10)  # so few images are enlarged
     sizes = (size for size, most in SIZES.items() if size <= side and found.images <= most)
-    counts = found.counts.values()
+    uneven = max(found.counts.values()) > IMBALANCED * min(found.counts.values())
     return Template(TEMPLATE.read_text()).substitute(
         name=name,
         folders=json.dumps(as_text(found.folders), ensure_ascii=False),
         size=next(sizes, SMALLEST),
         strategy="content" if "all" in found.folders else "stratified",
         batch_size=next(size for size, most in BATCHES.items() if found.images <= most),
-        class_weight="balanced" if max(counts) > IMBALANCED * min(counts) else "null",
+        class_weight="balanced" if uneven else "null",
+        metric="balanced_accuracy" if uneven else "accuracy",
         tensorflow=version("tensorflow"),
         keras=version("keras"),
     )

@@ -19,9 +19,9 @@ from pipeline.commands import champion
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
 from pipeline.running.complete_run import complete_run
+from pipeline.shared import metrics
 from pipeline.shared.selection import read_selection
 from pipeline.shared.stored_probabilities import checked_scores
-from pipeline.stages.evaluate import metrics
 from pipeline.stages.promote.stage import promote_selection, restore
 from pipeline.support import mlflow_aliases, mlflow_outputs, mlflow_runs, mlflow_store
 from pipeline.support.errors import PipelineError, printable

@@ -1,19 +1,26 @@
 """The chosen model as `select` stores it in selection.json, and the scores that it is chosen from."""
 
 import pandas as pd
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel, Field, FiniteFloat
 
 from pipeline.support.errors import PipelineError
 from pipeline.support.json_and_csv import Accuracy, read_json
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import METRICS, SELECTION
 
+LOSSES = {"loss", "brier", "calibration_error"}  # the metrics of which lower values are better
+
+
+# The scores, and what they were called when only accuracy could choose.
+SCORE = AliasChoices("validation_score", "validation_accuracy")
+MEAN_SCORE = AliasChoices("mean_validation_score", "mean_validation_accuracy")
+
 
 class RunnerUp(BaseModel, frozen=True, strict=True):
     """The second-best variant."""
 
     variant: str
-    mean_validation_accuracy: Accuracy
+    mean_validation_score: FiniteFloat = Field(validation_alias=MEAN_SCORE)
 
 
 class Selection(BaseModel, frozen=True, strict=True):
@@ -22,9 +29,11 @@ class Selection(BaseModel, frozen=True, strict=True):
     variant: str
     seed: int
     model_digest: str  # SHA-256 of its file
-    validation_accuracy: Accuracy
-    mean_validation_accuracy: Accuracy  # of its variant's seeds
+    metric: str = "accuracy"  # by which it was chosen; the scores are its values
+    validation_score: FiniteFloat = Field(validation_alias=SCORE)
+    mean_validation_score: FiniteFloat = Field(validation_alias=MEAN_SCORE)  # of its variant's seeds
     seeds: int
+    validation_accuracy: Accuracy
     test_accuracy: Accuracy
     runner_up: RunnerUp | None  # None if there is only one variant
 
@@ -33,6 +42,26 @@ class Selection(BaseModel, frozen=True, strict=True):
         """The files of the chosen model."""
         return ModelFiles(self.variant, self.seed)
 
+    @property
+    def reason(self) -> str:
+        """For what it was chosen, in words."""
+        return f"{extreme(self.metric)} mean validation {in_words(self.metric)}"
+
+
+def extreme(metric: str) -> str:
+    """What the best value of a metric is."""
+    return "lowest" if metric in LOSSES else "highest"
+
+
+def merit(metric: str, value: float) -> float:
+    """A metric's value with a sign such that more is better."""
+    return -value if metric in LOSSES else value
+
+
+def in_words(metric: str) -> str:
+    """A metric's name in a sentence."""
+    return metric.replace("_", " ")
+
 
 def read_selection() -> Selection:
     """The content of selection.json. Raises PipelineError if it is missing or damaged."""
@@ -40,7 +69,7 @@ def read_selection() -> Selection:
 
 
 def read_scores(models: list[ModelFiles]) -> pd.DataFrame:
-    """A row for each model: variant, seed, validation_accuracy, test_accuracy.
+    """A row for each model: variant, seed and each score, such as validation_accuracy and test_loss.
 
     Models that diverged have no row. Raises PipelineError if all did.
     """
@@ -48,8 +77,12 @@ def read_scores(models: list[ModelFiles]) -> pd.DataFrame:
     for files in models:
         if files.divergence() is None:
             scores = files.metrics()
-            accuracies = {f"{part}_accuracy": scores[part]["accuracy"] for part in ("validation", "test")}
-            rows.append({"variant": files.variant, "seed": files.seed} | accuracies)
+            values = {
+                f"{part}_{name}": value
+                for part in ("validation", "test")
+                for name, value in scores[part].items()
+            }
+            rows.append({"variant": files.variant, "seed": files.seed} | values)
     if not rows:
         raise PipelineError(f"{METRICS}: every training diverged, so there is no model to choose")
     return pd.DataFrame(rows)

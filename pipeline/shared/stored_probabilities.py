@@ -54,6 +54,18 @@ def accuracy_alone(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, f
     return {"accuracy": float((probabilities.argmax(axis=1) == labels).mean())}
 
 
+def measured_by(metric: str) -> Measured:
+    """The accuracy and this metric, for `checked_scores`."""
+    if metric == "accuracy":
+        return accuracy_alone
+    from pipeline.shared.metrics import METRICS  # scikit-learn, which accuracy does not need
+
+    function = METRICS[metric]
+    return lambda labels, probabilities: (
+        accuracy_alone(labels, probabilities) | {metric: float(function(labels, probabilities))}
+    )
+
+
 def checked_scores(
     files: ModelFiles,
     measured: Measured = accuracy_alone,

@@ -63,6 +63,7 @@ def test_the_settings_suit_the_images_and_every_network_can_be_built(folder: Pat
     )
     assert {block.batch_size for block in params.variants.values()} == {16}
     assert {block.class_weight for block in params.variants.values()} == {None}
+    assert params.promotion.metric == "accuracy"
     job = prepared(tmp_path / "job", yaml.safe_load(written))
     facts = json.loads((job.folder / "data/prepared/split/manifest.json").read_text())["facts"]
     assert sum(facts["counts"].values()) == 4 * 19
@@ -77,6 +78,7 @@ def test_uneven_classes_weigh_the_same_and_large_images_are_larger(tmp_path: Pat
     assert params.data.image_size == 96
     assert params.data.folders == {part: str(tmp_path / "pets" / part) for part in ("train", "test")}
     assert {block.class_weight for block in params.variants.values()} == {"balanced"}
+    assert params.promotion.metric == "balanced_accuracy"
 
 
 def test_what_cannot_become_a_job_is_refused_before_any_work(folder: Path, tmp_path: Path) -> None:

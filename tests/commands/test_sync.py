@@ -93,14 +93,14 @@ def test_an_edited_record_is_not_logged(without_runs: Project, predicted: bool) 
     assert not without_runs.runs()
 
 
-EDITS = {"validation_accuracy": 0.999, "mean_validation_accuracy": 0.999, "seeds": 3}
+EDITS = {"validation_score": 0.999, "mean_validation_score": 0.999, "seeds": 3}
 
 
 @pytest.mark.parametrize(("key", "value"), EDITS.items())
 def test_an_edited_selection_is_not_promoted(job: Project, key: str, value: float) -> None:
     edit(job.folder / "selection.json", key, value)
     refused = call(job.folder, "promote").refusal
-    assert refused.startswith("selection.json: seeds, accuracy and mean accuracy are (")
+    assert refused.startswith("selection.json: seeds, score and mean score are (")
     assert refused.endswith(": run `dvc repro select`")
     assert call(job.folder, "sync").out.startswith(f"sync: not promoted: {refused}\n")
 

@@ -48,7 +48,7 @@ def test_an_edit_reruns_the_stages_that_it_decides(
     assert_outdated_too()
     edit(copy.folder, "stages/promote/served_model")
     assert_outdated_too("promote")
-    edit(copy.folder, "stages/evaluate/metrics", METRIC)
+    edit(copy.folder, "shared/metrics", METRIC)
     assert_outdated_too("evaluate", "select", "diagnose", "report")
 
     params = YAML().load(copy.folder / "params.yaml")

@@ -37,7 +37,7 @@ def test_the_best_seed_of_the_variant_with_the_best_mean_is_champion(job: Projec
     tags = job.client.get_model_version_by_alias("digits", "champion").tags
     assert (tags["variant"], tags["seeds"]) == (means.idxmax(), "2")
     assert tags["seed"] == max(seeds, key=lambda row: (row["accuracy"], -int(row["seed"])))["seed"]
-    assert float(tags["mean_validation_accuracy"]) == pytest.approx(means.max(), abs=1e-6)
+    assert float(tags["mean_validation_score"]) == pytest.approx(means.max(), abs=1e-6)
 
 
 def test_the_version_is_described_by_the_card_and_the_cost(job: Project) -> None:

@@ -41,6 +41,17 @@ def test_choice(validation: dict[str, list[float]], chosen: tuple[str, int], run
     assert (decision["runner_up"] or {}).get("variant") == runner_up
 
 
+@pytest.mark.parametrize(("metric", "chosen"), [("f1_macro", "b"), ("loss", "a"), ("accuracy", "a")])
+def test_the_metric_decides_and_losses_are_better_when_lower(metric: str, chosen: str) -> None:
+    columns = {"accuracy": [0.9, 0.8], "f1_macro": [0.5, 0.6], "loss": [0.3, 0.4]}
+    scores = scores_of({"a": [0.0], "b": [0.0]})
+    decision = choose(scores.assign(**{f"validation_{key}": value for key, value in columns.items()}), metric)
+    assert (decision["variant"], decision["metric"]) == (chosen, metric)
+    [first, second] = columns[metric] if chosen == "a" else columns[metric][::-1]
+    assert (decision["validation_score"], decision["mean_validation_score"]) == (first, first)
+    assert decision["runner_up"]["mean_validation_score"] == second
+
+
 @settings(max_examples=25)
 @given(st.lists(st.tuples(accuracies, accuracies, accuracies), min_size=1, max_size=5), st.data())
 def test_test_accuracies_never_matter(validation: list[tuple[float, ...]], data: st.DataObject) -> None:
@@ -68,6 +79,10 @@ def test_a_selection_is_read_as_it_was_written_and_a_damaged_one_is_a_line() -> 
     write_json(Path("selection.json"), chosen.model_dump())
     assert read_selection() == chosen
     assert read_selection().files == ModelFiles("one", 0)
+    former = chosen.model_dump(exclude={"metric", "validation_score", "mean_validation_score", "runner_up"})
+    second = {"variant": "other", "mean_validation_accuracy": 0.4}
+    write_json(Path("selection.json"), former | {"mean_validation_accuracy": 0.5, "runner_up": second})
+    assert read_selection() == chosen  # as it was written when only accuracy could choose
     write_json(Path("selection.json"), chosen.model_dump() | {"seed": "0"})
     line = "selection.json: cannot be read: seed: must be a whole number; received '0'"
     assert refusal(read_selection).startswith(line)

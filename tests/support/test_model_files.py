@@ -13,7 +13,7 @@ from pipeline.support.model_files import ModelFiles, all_models
 from tests.conftest import MISSING, change, refusal
 
 ONE = ModelFiles("shallow", 0)
-SECOND = {"variant": "translate", "mean_validation_accuracy": 0.6}
+SECOND = {"variant": "translate", "mean_validation_score": 0.6}
 FILES: dict[str, Any] = {
     "metrics/shallow-0.json": {"validation": {"accuracy": 0.7, "loss": 1}, "test": {"accuracy": 1.0}},
     "models/shallow-0/training.json": {
@@ -23,8 +23,8 @@ FILES: dict[str, Any] = {
     },
     "recipes/_index.json": [{"variant": "shallow", "seed": 0}],
     "selection.json": SECOND
-    | {"seed": 0, "seeds": 1, "validation_accuracy": 0.7, "test_accuracy": 0.6, "runner_up": SECOND}
-    | {"model_digest": "0123"},
+    | {"seed": 0, "seeds": 1, "validation_score": 0.7, "validation_accuracy": 0.7, "test_accuracy": 0.6}
+    | {"model_digest": "0123", "runner_up": SECOND},
 }
 HISTORY = "epoch,accuracy,loss,val_accuracy,val_loss\n1,0.1,2.25,0.1,2.5\n2,0.1234567890123456,1e-9,1.0,3\n"
 READERS: dict[str, Callable[[], Any]] = {

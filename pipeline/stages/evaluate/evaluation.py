@@ -8,8 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.core.arrays import read_arrays, read_facts, write_json
+from pipeline.shared import metrics
 from pipeline.shared.stored_probabilities import read_probabilities, views_of
-from pipeline.stages.evaluate import metrics, model_figures, temperature
+from pipeline.stages.evaluate import model_figures, temperature
 from pipeline.support.json_and_csv import read_table
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.new_files import write_figure, write_table, write_text

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from pipeline.shared.figure_style import new_figure
-from pipeline.stages.evaluate.metrics import LOWEST_RATE, cross_entropy
+from pipeline.shared.metrics import LOWEST_RATE, cross_entropy
 
 NAMED = 20
 TICKS = 100  # of an axis with many classes

@@ -18,8 +18,9 @@ import numpy as np
 from joblib import Parallel, cpu_count, delayed
 
 from pipeline.core.arrays import read_arrays, read_facts
+from pipeline.shared import metrics
 from pipeline.shared.stored_probabilities import checked_scores
-from pipeline.stages.evaluate import evaluation, metrics
+from pipeline.stages.evaluate import evaluation
 from pipeline.support import mlflow_server, mlflow_store
 from pipeline.support.errors import PipelineError
 from pipeline.support.integrity import check_inputs

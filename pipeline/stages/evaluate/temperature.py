@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
-from pipeline.stages.evaluate import metrics
+from pipeline.shared import metrics
 
 COLDEST, HOTTEST = 0.05, 20.0
 

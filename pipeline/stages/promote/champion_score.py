@@ -1,4 +1,4 @@
-"""Scores the champion on a candidate's validation images, if it was trained on none of them.
+"""Scores the champion on a candidate's validation images by its metric, if it was trained on none of them.
 
 Images that stopped the champion's training, or by which it was chosen, may be among them: they favour it no
 more than they favour the candidate, which was chosen by all of them.
@@ -13,29 +13,31 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from pipeline.shared.stored_probabilities import measured_by
 from pipeline.stages.promote import packaging
 from pipeline.stages.promote.gate import Candidate, IncomparableError, Standing
 from pipeline.support.digests import digest_of, file_digest
 
 
 def scored(champion: ModelVersion, standing: Standing, candidate: Candidate) -> Standing:
-    """The champion with its accuracy on the candidate's validation images. Raises IncomparableError."""
-    if standing.training_ids is None:
+    """The champion with its score on the candidate's validation images. Raises IncomparableError."""
+    same_images = standing.split_digest == candidate.tags["split_digest"]
+    if standing.training_ids is None and not same_images:
         raise IncomparableError("its version does not name its training images")
     with TemporaryDirectory() as name:
         folder = Path(name)
         try:
             mlflow.artifacts.download_artifacts(f"models:/{champion.name}/{champion.version}", dst_path=name)
             check_answers_alike(folder, candidate)
-            check_unseen(training_ids(folder, standing.training_ids), candidate.validation["ids"])
+            if not same_images:
+                trained = training_ids(folder, str(standing.training_ids))
+                check_unseen(trained, candidate.validation["ids"])
             if file_digest(folder / packaging.MODEL) != standing.model_digest:
                 raise IncomparableError("its model is damaged")
         except (MlflowException, OSError) as error:
             raise IncomparableError("its files are not intact") from error
-        accuracy = accuracy_of(folder / packaging.MODEL, candidate.validation)
-    return standing.model_copy(
-        update={"validation_accuracy": accuracy, "mean_validation_accuracy": None, "seeds": 1}
-    )
+        score = score_of(folder / packaging.MODEL, candidate)
+    return standing.model_copy(update={"validation_score": score, "seeds": 1})
 
 
 def check_answers_alike(folder: Path, candidate: Candidate) -> None:
@@ -66,8 +68,10 @@ def check_unseen(trained: np.ndarray, validation: np.ndarray) -> None:
         raise IncomparableError(f"{seen:,} of {len(validation):,} were among its training images")
 
 
-def accuracy_of(model: Path, validation: dict[str, np.ndarray]) -> float:
-    """The accuracy of a Keras file on validation images."""
+def score_of(model: Path, candidate: Candidate) -> float:
+    """The value of the candidate's metric that a Keras file has on its validation images."""
     from pipeline.core import keras_file, prediction  # TensorFlow, which other promotions do not need
 
-    return prediction.accuracy(keras_file.load(model), validation["images"], validation["labels"])
+    validation = candidate.validation
+    probabilities = prediction.probabilities(keras_file.load(model), validation["images"])
+    return measured_by(candidate.metric)(validation["labels"], probabilities)[candidate.metric]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, FiniteFloat
 
+from pipeline.shared.selection import MEAN_SCORE, SCORE, extreme, in_words, merit
 from pipeline.stages.promote import packaging
 from pipeline.support.digests import digest_of
 from pipeline.support.json_and_csv import Accuracy
@@ -30,10 +31,14 @@ class Candidate:
     fit: str  # how image files become squares
     views: str | None  # test-time views, over which `probabilities` are means
     tags: dict[str, str]  # variant, seed, model_digest, data_digest, split_digest
+    metric: str  # by which models are compared
+    validation_score: float  # its value of the metric
+    mean_validation_score: float  # of its variant's seeds
+    seeds: int
+    margin_metric: str  # accuracy or balanced accuracy, which must exceed chance by promotion.margin
+    margin_score: float
     validation_accuracy: float
     test_accuracy: float
-    mean_validation_accuracy: float  # of its variant's seeds
-    seeds: int
 
     @property
     def digest(self) -> str:
@@ -56,17 +61,23 @@ class Candidate:
     @property
     def merit(self) -> str:
         """Why it is the candidate."""
-        what, accuracy = "validation accuracy", self.validation_accuracy
-        if self.seeds > 1:
-            what, accuracy = f"mean validation accuracy of {self.seeds} seeds", self.mean_validation_accuracy
-        return f"{self.tags['variant']} has the highest {what}, {accuracy:.4f}"
+        best = f"{extreme(self.metric)} {self.measure}, {self.mean_validation_score:.4f}"
+        return f"{self.tags['variant']} has the {best}"
+
+    @property
+    def measure(self) -> str:
+        """What `mean_validation_score` is, in words."""
+        what = f"validation {in_words(self.metric)}"
+        return what if self.seeds == 1 else f"mean {what} of {self.seeds} seeds"
 
     def described(self) -> dict[str, str]:
         """The tags of its version that `Standing` reads when another candidate comes."""
         return self.tags | {
+            "metric": self.metric,
+            "validation_score": f"{self.validation_score:.6f}",
+            "mean_validation_score": f"{self.mean_validation_score:.6f}",
             "validation_accuracy": f"{self.validation_accuracy:.6f}",
             "test_accuracy": f"{self.test_accuracy:.6f}",
-            "mean_validation_accuracy": f"{self.mean_validation_accuracy:.6f}",
             "seeds": str(self.seeds),
             "training_ids": digest_of(self.training_ids.tolist()),
         }
@@ -77,13 +88,16 @@ class Standing(BaseModel, frozen=True):
 
     variant: str
     seed: int
+    metric: str = "accuracy"
+    validation_score: FiniteFloat = Field(validation_alias=SCORE)
+    # None: promoted before it was recorded
+    mean_validation_score: FiniteFloat | None = Field(default=None, validation_alias=MEAN_SCORE)
+    seeds: int = 1
     validation_accuracy: Accuracy
     test_accuracy: Accuracy
     model_digest: str
     split_digest: str
     data_digest: str | None = None
-    mean_validation_accuracy: Accuracy | None = None  # None: promoted before it was recorded
-    seeds: int = 1
     training_ids: str | None = None  # the digest of the ids of its training images; None likewise
 
 
@@ -109,19 +123,17 @@ def judge(
 ) -> Verdict:
     """Decide whether a candidate replaces the champion, which is another model.
 
-    It must be at least `margin` above chance, and better than the champion on the same validation images. If
-    the champion has another split, `scored` scores it on them or raises IncomparableError. Nor may the
-    candidate have a `past`, a line that says that it was champion before or that its version was deleted:
-    only a person makes such a model champion again. `force` skips all but the first.
+    Its accuracy, or balanced accuracy if another metric than accuracy chooses, must be at least `margin`
+    above chance, and its metric better than the champion's on the same validation images. If the champion has
+    another split or metric, `scored` scores it or raises IncomparableError. Nor may the candidate have a
+    `past`, a line that says that it was champion before or that its version was deleted: only a person makes
+    such a model champion again. `force` skips all but the first.
     """
-    accuracy, least = candidate.validation_accuracy, 1 / len(candidate.classes) + margin
-    if not math.isfinite(accuracy):
-        return Verdict(False, f"its validation accuracy is {accuracy}")
-    if accuracy < least:
-        reason = (
-            f"validation accuracy {accuracy:.4f} is below {least:.4f}, chance plus promotion.margin {margin}"
-        )
-        return Verdict(False, reason)
+    if not math.isfinite(candidate.validation_score):
+        return Verdict(False, f"its validation {in_words(candidate.metric)} is {candidate.validation_score}")
+    if candidate.margin_score < (least := 1 / len(candidate.classes) + margin):
+        what = f"validation {in_words(candidate.margin_metric)} {candidate.margin_score:.4f}"
+        return Verdict(False, f"{what} is below {least:.4f}, chance plus promotion.margin {margin}")
     if standing is None and past is None:
         return Verdict(True, f"{candidate.merit}; there was no champion before it")
     if force:
@@ -130,30 +142,29 @@ def judge(
         return Verdict(False, past)
     assert standing is not None
     where = ""
-    if standing.split_digest != candidate.tags["split_digest"]:
+    if (standing.split_digest, standing.metric) != (candidate.tags["split_digest"], candidate.metric):
         where = " on the same images"
         try:
             standing = scored(standing)
-        except IncomparableError as reason:
+        except IncomparableError as error:
             return Verdict(
                 False,
-                f"the champion cannot be scored on these validation images: {reason}; "
+                f"the champion cannot be scored on these validation images: {error}; "
                 "`make promote FORCE=1` promotes the chosen model anyway",
             )
-    what, accuracy, other = comparable(candidate, standing)
-    if accuracy <= other:
-        return Verdict(False, f"{what} {accuracy:.4f} is not better than the champion's {other:.4f}{where}")
+    score, other = candidate.mean_validation_score, comparable(candidate, standing)
+    if merit(candidate.metric, score) <= merit(candidate.metric, other):
+        than = f"than the champion's {other:.4f}{where}"
+        return Verdict(False, f"{candidate.measure} {score:.4f} is not better {than}")
     return Verdict(True, f"{candidate.merit}; the champion before it had {other:.4f}{where}")
 
 
-def comparable(candidate: Candidate, standing: Standing) -> tuple[str, float, float]:
-    """What is compared, and its two values.
+def comparable(candidate: Candidate, standing: Standing) -> float:
+    """The champion's score that is compared with the mean over the candidate's seeds.
 
-    The candidate's is the mean over its seeds, since the best of several seeds is partly luck. The champion's
-    is the mean too if both have several seeds, and otherwise the model's own.
+    The mean too if both have several seeds, and otherwise the model's own. The candidate's best seed is never
+    compared, since the best of several is partly luck.
     """
-    if candidate.seeds == 1:
-        return "validation accuracy", candidate.validation_accuracy, standing.validation_accuracy
-    what, own = f"mean validation accuracy of {candidate.seeds} seeds", standing.validation_accuracy
-    mean = standing.mean_validation_accuracy if standing.seeds > 1 else None
-    return what, candidate.mean_validation_accuracy, own if mean is None else mean
+    mean = standing.mean_validation_score
+    several = candidate.seeds > 1 and standing.seeds > 1
+    return mean if several and mean is not None else standing.validation_score

@@ -17,7 +17,7 @@ from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.core.recipe import Recipe
 from pipeline.params import Params
 from pipeline.shared.selection import Selection, read_selection
-from pipeline.shared.stored_probabilities import ROUNDING, read_probabilities, read_right, views_of
+from pipeline.shared.stored_probabilities import ROUNDING, measured_by, read_probabilities, views_of
 from pipeline.stages.promote.gate import Candidate, Standing
 from pipeline.stages.promote.promotion import described_by, promote, refresh
 from pipeline.stages.promote.registration import is_intact
@@ -49,10 +49,12 @@ def main(force: bool) -> None:
 def promote_selection(selection: Selection, params: Params, force: bool = False) -> list[str]:
     """Make the chosen model champion, if the gate accepts it. Returns what was done, in lines.
 
-    Raises PipelineError if it was chosen by other accuracies than its own.
+    Raises PipelineError if it was chosen by other scores than its own, or by another metric.
     """
     candidate = candidate_of(selection, params)
-    check_accuracies(selection)
+    if selection.metric != params.promotion.metric:
+        raise PipelineError(f"{SELECTION}: was chosen by {selection.metric}: run `dvc repro select`")
+    check_scores(selection)
     return promote(candidate, params.promotion.margin, force)
 
 
@@ -92,7 +94,7 @@ def is_of_this_split(files: ModelFiles) -> bool:
 def selection_of(standing: Standing) -> Selection:
     """The selection from which a version was promoted, without its runner-up."""
     known = standing.model_dump(include=set(Selection.model_fields), exclude_none=True)
-    return Selection(**{"mean_validation_accuracy": standing.validation_accuracy, "runner_up": None} | known)
+    return Selection(**{"mean_validation_score": standing.validation_score, "runner_up": None} | known)
 
 
 def candidate_of(selection: Selection, params: Params) -> Candidate:
@@ -109,6 +111,7 @@ def candidate_of(selection: Selection, params: Params) -> Candidate:
     run = mlflow_runs.find_run(facts["name"], files.tags())
     logged = mlflow_runs.logged_model(run.info.run_id, files.name) if run else None
     validation, ids = read_arrays(PREPARED / "validation"), read_arrays(PREPARED / "ids")
+    margin_metric = "accuracy" if selection.metric == "accuracy" else "balanced_accuracy"
     some = slice(min(CHECKED, params.serving.batch_limit))
     return Candidate(
         registered_name=facts["name"],
@@ -124,10 +127,14 @@ def candidate_of(selection: Selection, params: Params) -> Candidate:
         fit=facts["fit"],
         views=views,
         tags=files.tags() | {key: facts[key] for key in ("data_digest", "split_digest")},
+        metric=selection.metric,
+        validation_score=selection.validation_score,
+        mean_validation_score=selection.mean_validation_score,
+        seeds=selection.seeds,
+        margin_metric=margin_metric,
+        margin_score=validation_score(files, margin_metric),
         validation_accuracy=selection.validation_accuracy,
         test_accuracy=selection.test_accuracy,
-        mean_validation_accuracy=selection.mean_validation_accuracy,
-        seeds=selection.seeds,
     )
 
 
@@ -143,18 +150,24 @@ def read_by_training(files: ModelFiles, ids: np.ndarray) -> np.ndarray:
     return own if base is None else np.union1d(own, read_by_training(base, ids))
 
 
-def check_accuracies(selection: Selection) -> None:
-    """Raise PipelineError if the accuracies that decided are not those of the stored probabilities."""
+def check_scores(selection: Selection) -> None:
+    """Raise PipelineError if the scores that decided are not those of the stored probabilities."""
     check_inputs(RECIPES)
     seeds = [one for one in all_models() if one.variant == selection.variant]
     check_inputs(*(path for one in seeds for path in (one.folder, one.predictions)))
     trained = [one for one in seeds if one.record().divergence is None]
-    right = {one.seed: float(read_right(one, "validation").mean()) for one in trained}
-    mean = sum(right.values()) / len(right) if right else math.nan
-    found = (len(right), right.get(selection.seed, math.nan), mean)
-    stored = (selection.seeds, selection.validation_accuracy, selection.mean_validation_accuracy)
+    scores = {one.seed: validation_score(one, selection.metric) for one in trained}
+    mean = sum(scores.values()) / len(scores) if scores else math.nan
+    found = (len(scores), scores.get(selection.seed, math.nan), mean)
+    stored = (selection.seeds, selection.validation_score, selection.mean_validation_score)
     if not np.allclose(stored, found, rtol=0, atol=ROUNDING):
         raise PipelineError(
-            f"{SELECTION}: seeds, accuracy and mean accuracy are {stored}, but {PREDICTIONS} give {found}: "
+            f"{SELECTION}: seeds, score and mean score are {stored}, but {PREDICTIONS} give {found}: "
             "run `dvc repro select`"
         )
+
+
+def validation_score(files: ModelFiles, metric: str) -> float:
+    """A metric of a model's stored probabilities for validation images."""
+    labels = read_arrays(PREPARED / "validation")["labels"]
+    return measured_by(metric)(labels, read_probabilities(files, "validation"))[metric]

@@ -10,6 +10,7 @@ from pipeline.stages.report.statistics import wilson
 
 COLUMNS, ROWS = 12, 20  # of a table; of more classes, only the hardest are shown
 FEWER = 10
+UNEVEN = 1.5  # times as many test images as the smallest class has
 SETTINGS = ("network", "optimizer", "optimizer.learning_rate", "batch_size", "precision")
 # What Markdown, or GitHub's mathematics, would not show as it is written; `_` is harmless within a word.
 MARKUP = re.compile(r"[\\`*\[\]<>&|~$]|(?<![^\W_])_|_(?![^\W_])")
@@ -27,12 +28,26 @@ def variants(results: Results) -> pd.DataFrame:
             "test": list(_with_spread(table, "test", counts["test"])),
         }
     )
+    if (images := results.balance["test"]).max() > UNEVEN * images.min():
+        means = class_means(results)
+        shown["balanced (test)"] = means["recall"].map("{:.4f}".format)
+        shown["macro F1 (test)"] = means["f1"].map("{:.4f}".format)
     if table["views"].notna().any():
         shown["with views"] = table["views"].map(in_digits(".4f"))
     if table["published"].notna().any():
         shown["published (test)"] = table["published"].map(in_digits(".4f"))
         shown["difference"] = (100 * (table["test"] - table["published"])).map(in_digits("+.1f"))
     return shown
+
+
+def class_means(results: Results) -> pd.DataFrame:
+    """Recall and F1 on test images in the mean over classes, which are balanced accuracy and macro F1.
+
+    A row for each variant, their means over seeds.
+    """
+    means = {name: table[["recall", "f1"]].mean() for name, table in results.per_class.items()}
+    table = pd.DataFrame(means).T
+    return table.groupby([name.rpartition("-")[0] for name in table.index]).mean()
 
 
 def _with_spread(table: pd.DataFrame, part: str, images: int) -> Iterator[str]:

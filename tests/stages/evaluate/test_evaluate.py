@@ -14,8 +14,8 @@ from mlflow.entities import Run
 
 from pipeline.__main__ import main
 from pipeline.core.arrays import read_arrays, write_arrays, write_json
+from pipeline.shared import metrics
 from pipeline.shared.stored_probabilities import checked_scores, read_probabilities
-from pipeline.stages.evaluate import metrics
 from pipeline.stages.evaluate import stage as evaluate
 from pipeline.support import mlflow_runs
 from pipeline.support.model_files import INDEX, ModelFiles

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.stages.evaluate import metrics, temperature
+from pipeline.shared import metrics
+from pipeline.stages.evaluate import temperature
 
 CLASSES = ["cat", "dog", "frog"]
 LABELS = np.array([0, 1, 2, 2], np.int64)
@@ -17,6 +18,7 @@ def test_scores_of_four_images_are_those_by_hand() -> None:
     expected = {
         "loss": -(np.log(0.7) + np.log(0.6) + np.log(0.25) + np.log(0.5)) / 4,
         "accuracy": 3 / 4,
+        "balanced_accuracy": (1 + 1 + 1 / 2) / 3,
         "auc_macro": (1 + 1 + 3 / 4) / 3,
         "precision_macro": (1 / 2 + 1 + 1) / 3,
         "recall_macro": (1 + 1 + 1 / 2) / 3,

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from pipeline.stages.evaluate import metrics, model_figures
+from pipeline.shared import metrics
+from pipeline.stages.evaluate import model_figures
 from pipeline.stages.prepare.stage import sample_grid
 from pipeline.stages.report import comparison_figures as report_figures
 from pipeline.stages.report.results import summarize

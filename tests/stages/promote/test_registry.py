@@ -91,10 +91,14 @@ def new_candidate(
         fit="crop",
         views=None,
         tags=tags | {"data_digest": "data", "split_digest": "split"},
+        metric="accuracy",
+        validation_score=accuracy,
+        mean_validation_score=accuracy,
+        seeds=1,
+        margin_metric="accuracy",
+        margin_score=accuracy,
         validation_accuracy=accuracy,
         test_accuracy=accuracy - 0.01,
-        mean_validation_accuracy=accuracy - 0.02,
-        seeds=1,
     )
 
 
@@ -170,6 +174,14 @@ OTHER_SPLIT = (
 CHANCE = "is below 0.2000, chance plus promotion.margin 0.1"
 
 
+def with_score(candidate: Candidate, score: float) -> Candidate:
+    """The candidate with this validation accuracy."""
+    scores: dict[str, Any] = dict.fromkeys(
+        ("validation_score", "mean_validation_score", "margin_score"), score
+    )
+    return replace(candidate, **scores)
+
+
 def has_other_classes(_: Standing) -> Standing:
     raise IncomparableError("it has other classes")
 
@@ -193,7 +205,7 @@ def test_gate(
     """For `better`, with this accuracy, and `first` as the champion, but for these tags."""
     described = filled.first.tags | {"validation_accuracy": 0.6, "test_accuracy": 0.7}
     standing = None if champion is None else Standing.model_validate(described | champion)
-    candidate = replace(filled.better, validation_accuracy=accuracy)
+    candidate = with_score(filled.better, accuracy)
     verdict = judge(candidate, standing, None, MARGIN, force, has_other_classes)
     assert verdict.accepted == accepted
     assert reason in verdict.reason
@@ -215,7 +227,8 @@ def test_the_best_of_several_seeds_is_never_compared(
 ) -> None:
     """`better` has 0.65, and 0.63 in the mean of its seeds; the champion 0.6."""
     tags = filled.first.tags | {"validation_accuracy": 0.6, "test_accuracy": 0.7}
-    standing, candidate = Standing.model_validate(tags | champion), replace(filled.better, seeds=seeds)
+    standing, mean = Standing.model_validate(tags | champion), 0.63 if seeds > 1 else 0.65
+    candidate = replace(filled.better, seeds=seeds, mean_validation_score=mean)
     verdict = judge(candidate, standing, None, MARGIN, False, has_other_classes)
     assert reason in verdict.reason
     assert verdict.accepted == ("not" not in reason)
@@ -227,9 +240,11 @@ def test_first_model_becomes_champion_and_has_tags_that_say_why(filled: Registry
     assert filled.lines[0] == f"{NAME}: version 1 is champion: {reason}"
     assert tag_of_run(filled.first) == f"version 1: {reason}"
     assert version(1).tags == filled.first.tags | filled.first.identity | {
+        "metric": "accuracy",
+        "validation_score": "0.600000",
+        "mean_validation_score": "0.600000",
         "validation_accuracy": "0.600000",
         "test_accuracy": "0.590000",
-        "mean_validation_accuracy": "0.580000",
         "seeds": "1",
         "training_ids": digest_of(list(range(100, 110))),
         "promotion": reason,
@@ -247,14 +262,14 @@ def test_better_model_takes_its_place_and_the_old_one_becomes_previous(filled: R
 
 
 def test_same_model_again_changes_nothing(store: Registry) -> None:
-    before, again = state(), replace(store.better, run_id=new_run(), validation_accuracy=0.99)
+    before, again = state(), replace(with_score(store.better, 0.99), run_id=new_run())
     assert promote(again) == f"{NAME}: version 2 stays champion: it is the same model"
     assert state() == before
     assert tag_of_run(again) is None
 
 
 def test_refusal_is_written_on_the_run_and_changes_nothing(store: Registry) -> None:
-    before, worse = state(), replace(store.best, run_id=new_run(), validation_accuracy=0.6)
+    before, worse = state(), replace(with_score(store.best, 0.6), run_id=new_run())
     reason = "validation accuracy 0.6000 is not better than the champion's 0.6500"
     assert promote(worse) == f"{NAME}: not promoted: {reason}"
     assert tag_of_run(worse) == f"refused: {reason}"
@@ -303,6 +318,26 @@ def test_a_champion_that_may_know_the_validation_images_or_takes_others_is_not_s
     assert state() == before
 
 
+def test_another_metric_chooses_and_the_champion_is_scored_by_it(store: Registry) -> None:
+    """A loss, of which less is better; the margin is of balanced accuracy then."""
+    images, answers = VALIDATION["images"], store.better.probabilities
+    nats = float(-np.log(answers[:, 0]).mean())
+    by_loss: dict[str, Any] = {"metric": "loss", "margin_metric": "balanced_accuracy"}
+    candidate = replace(store.best, validation={"images": images, "labels": np.zeros(3, int)}, **by_loss)
+
+    def said(loss: float, margin_score: float = 0.7) -> str:
+        changed = replace(with_score(candidate, loss), run_id=new_run(), margin_score=margin_score)
+        return promote(changed)
+
+    worse, better = nats + 0.1, nats - 0.1
+    assert f"validation loss {worse:.4f} is not better than the champion's {nats:.4f}" in said(worse)
+    assert "validation balanced accuracy 0.1900 is below 0.2000" in said(better, 0.19)
+    expected = f"shallow has the lowest validation loss, {better:.4f}; the champion before it had {nats:.4f}"
+    assert f"is champion: {expected} on the same images" in said(better)
+    tags = version(3).tags
+    assert (tags["metric"], tags["validation_score"]) == ("loss", f"{better:.6f}")
+
+
 def test_a_champion_whose_training_images_are_unknown_is_not_scored(store: Registry) -> None:
     client, candidate = mlflow.MlflowClient(), with_other_validation_images(store, 0)
     client.set_model_version_tag(NAME, "2", "training_ids", "of others")
@@ -322,7 +357,7 @@ def test_champion_with_bad_tags_is_reported_and_counts_as_none(
     if value is not None:
         client.set_model_version_tag(NAME, "2", tag, value)
     before = state()
-    reported, waits = promote(replace(store.best, run_id=None, validation_accuracy=0.3)).splitlines()
+    reported, waits = promote(replace(with_score(store.best, 0.3), run_id=None)).splitlines()
     counts = f"{NAME}: version 2, the champion, counts as none: its tags are missing or invalid: {tag}"
     assert reported == counts
     assert waits.endswith("run `make sync`, then `make promote`")

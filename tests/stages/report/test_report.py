@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.stages.report import documents
+from pipeline.stages.report import documents, tables
 from pipeline.stages.report.controlled import apart, controlled_pairs
 from pipeline.stages.report.results import Results
 from pipeline.stages.report.template_data import hardest
@@ -281,3 +281,11 @@ def test_data_says_what_was_checked() -> None:
         "training or validation."
     ) in documents.report(results)
     assert table_rows(documents.report(results).split("## Data")[1], "class")[1] == ["cat", "20", "5", "5"]
+
+
+def test_uneven_classes_have_scores_in_which_each_counts_the_same() -> None:
+    assert "macro F1" not in "".join(tables.variants(EXAMPLE).columns)
+    shown = tables.variants(replace(EXAMPLE, balance=EXAMPLE.balance.assign(test=[5, 20])))
+    for variant, row in shown.iterrows():
+        recall, f1 = EXAMPLE.per_class[f"{variant}-0"][["recall", "f1"]].mean()
+        assert (row["balanced (test)"], row["macro F1 (test)"]) == (f"{recall:.4f}", f"{f1:.4f}")

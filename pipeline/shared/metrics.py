@@ -1,6 +1,7 @@
 """Metrics of predicted probabilities: functions of labels int64 (n,) and probabilities float32 (n, classes).
 
-To add a metric, write a function with the decorator `metric`.
+To add a metric, write a function with the decorator `metric`. `evaluate` stores them all, and
+`promotion.metric` names the one that chooses.
 """
 
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from sklearn.metrics import (
+    balanced_accuracy_score,
     classification_report,
     confusion_matrix,
     f1_score,
@@ -56,6 +58,12 @@ def accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 @metric
+def balanced_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The mean over classes of the fraction of its images whose most probable class is right."""
+    return float(balanced_accuracy_score(labels, probabilities.argmax(axis=1)))
+
+
+@metric
 def auc_macro(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """The mean area under the classes' ROC curves, one against the rest."""
     return float(class_auc(labels, probabilities).mean())
@@ -83,9 +91,12 @@ def _averaged(score: Callable[..., float], average: str) -> Metric:
 
 
 METRICS |= {
-    f"{name}_{average}": _averaged(score, average)
-    for average in ("macro", "weighted")
-    for name, score in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score))
+    "precision_macro": _averaged(precision_score, "macro"),
+    "recall_macro": _averaged(recall_score, "macro"),
+    "f1_macro": _averaged(f1_score, "macro"),
+    "precision_weighted": _averaged(precision_score, "weighted"),
+    "recall_weighted": _averaged(recall_score, "weighted"),
+    "f1_weighted": _averaged(f1_score, "weighted"),
 }
 
 
