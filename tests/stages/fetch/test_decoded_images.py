@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,9 +44,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The contents of the files that are decoded from now on."""
     contents: list[bytes] = []
 
-    def recorded(content: bytes, size: int, trusted: bool) -> np.ndarray:
+    def recorded(content: bytes, **settings: Any) -> np.ndarray:
         contents.append(content)
-        return decode(content, size, trusted)
+        return decode(content, **settings)
 
     monkeypatch.setattr(folders, "decode", recorded)
     return contents
