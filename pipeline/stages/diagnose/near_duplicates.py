@@ -5,6 +5,7 @@ Shifted and mirrored copies are not found.
 
 import numpy as np
 import pandas as pd
+import sklearn
 from PIL import Image
 from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.neighbors import NearestNeighbors
@@ -12,6 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 SIDE, BLOCKS = 16, 4  # of a fingerprint, in pixels; of its blocks in a row
 SIMILAR = 0.9  # of twenty pairs of CIFAR-10 above it, nineteen show the same photograph or object
 SAMPLED = 2_000  # training images that are compared with the other training images
+WORKING_MEMORY = 128  # MiB for distances at a time; scikit-learn takes 1,024
 EARLIER = {"validation": ("train",), "test": ("train", "validation")}
 
 
@@ -26,7 +28,10 @@ def near_duplicates(images: dict[str, np.ndarray]) -> pd.DataFrame:
     tables = []
     for part, others in EARLIER.items():
         for other in others:
-            nearest, distances = pairwise_distances_argmin_min(prints[part], prints[other], metric="cosine")
+            with sklearn.config_context(working_memory=WORKING_MEMORY):
+                nearest, distances = pairwise_distances_argmin_min(
+                    prints[part], prints[other], metric="cosine"
+                )
             found = {"part": part, "image": range(len(nearest)), "of_part": other, "of_image": nearest}
             tables.append(pd.DataFrame(found | {"similarity": (1 - distances.astype(float)).round(4)}))
     table = pd.concat(tables).query("similarity >= @SIMILAR")
@@ -49,7 +54,8 @@ def resemblance(found: pd.DataFrame, images: dict[str, np.ndarray]) -> pd.DataFr
     """
     prints = fingerprints(images["train"])
     chosen = np.unique(np.linspace(0, len(prints) - 1, min(SAMPLED, len(prints))).round().astype(int))
-    distances, _ = NearestNeighbors(n_neighbors=2, metric="cosine").fit(prints).kneighbors(prints[chosen])
+    with sklearn.config_context(working_memory=WORKING_MEMORY):
+        distances, _ = NearestNeighbors(n_neighbors=2, metric="cosine").fit(prints).kneighbors(prints[chosen])
     similar = {part: int((found["part"] == part).sum()) for part in EARLIER}
     similar["train"] = int((1 - distances[:, 1].astype(float) >= SIMILAR).sum())  # the nearest is itself
     total = {part: len(images[part]) for part in EARLIER} | {"train": len(chosen)}
@@ -68,4 +74,5 @@ def fingerprints(images: np.ndarray) -> np.ndarray:
         [np.asarray(Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BOX)) for one in images]
     )
     blocks = small.reshape(len(images), BLOCKS, SIDE // BLOCKS, BLOCKS, SIDE // BLOCKS, 3).astype(np.float32)
-    return (blocks - blocks.mean(axis=(2, 4), keepdims=True)).reshape(len(images), -1)
+    blocks -= blocks.mean(axis=(2, 4), keepdims=True)
+    return blocks.reshape(len(images), -1)
