@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import summary
-from pipeline.core.variant import Variant
-from pipeline.params import Params
+from pipeline.params import Block, Params
 
 if TYPE_CHECKING:
     from pipeline.core.recipe import Recipe
@@ -27,7 +26,7 @@ EPOCHS, LEAST, SECONDS = 8, 2, 12  # counted of each side: so many, or fewer whe
 FLOAT32, BFLOAT16 = ({"threads": 1, "precision": name} for name in ("float32", "mixed_bfloat16"))
 
 
-def compare(folder: Path, variants: dict[str, Variant], sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def compare(folder: Path, variants: dict[str, Block], sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """For each variant, each side's wall and CPU seconds an epoch.
 
     `sides` names each side's settings: {} for the notebook, `threads` and `precision` for the pipeline.
@@ -43,7 +42,7 @@ def compare(folder: Path, variants: dict[str, Variant], sides: dict[str, dict[st
     return found
 
 
-def distinct(params: Params) -> dict[str, Variant]:
+def distinct(params: Params) -> dict[str, Block]:
     """The variants whose epochs differ in network, optimizer or batch size, under their names together."""
     groups: dict[tuple[Any, ...], list[str]] = {}
     for key, variant in params.blocks.items():
@@ -54,7 +53,7 @@ def distinct(params: Params) -> dict[str, Variant]:
     }
 
 
-def plain(params: Params) -> dict[str, Variant]:
+def plain(params: Params) -> dict[str, Block]:
     """Those of the distinct variants that a notebook's plain `fit` can train."""
     return {name: variant for name, variant in distinct(params).items() if variant.whitening is None}
 
@@ -67,7 +66,7 @@ def forward_passes(train: float, validation: float) -> float:
     return 3 * train + validation
 
 
-def counted(variant: Variant, folder: Path, sides: list[dict[str, Any]]) -> list[list[dict[str, float]]]:
+def counted(variant: Block, folder: Path, sides: list[dict[str, Any]]) -> list[list[dict[str, float]]]:
     """The seconds of each turn: EPOCHS turns, or fewer (at least LEAST) once SECONDS have passed."""
     rounds: list[list[dict[str, float]]] = []
     started = time.perf_counter()
@@ -80,7 +79,7 @@ def counted(variant: Variant, folder: Path, sides: list[dict[str, Any]]) -> list
 
 
 def taking_turns(
-    variant: Variant, folder: Path, epochs: int, sides: list[dict[str, Any]]
+    variant: Block, folder: Path, epochs: int, sides: list[dict[str, Any]]
 ) -> Generator[list[dict[str, float]]]:
     """After one epoch each that is not counted, each side's seconds for one epoch, `epochs` times."""
     context = multiprocessing.get_context("spawn")
@@ -96,7 +95,7 @@ def taking_turns(
 
 @contextmanager
 def started(
-    context: Any, variant: Variant, folder: Path, epochs: int, sides: list[dict[str, Any]]
+    context: Any, variant: Block, folder: Path, epochs: int, sides: list[dict[str, Any]]
 ) -> Iterator[list[Connection]]:
     """A waiting process for each side."""
     pipes = [context.Pipe() for _ in sides]
@@ -116,7 +115,7 @@ def started(
             process.join()
 
 
-def make_recipe(variant: Variant, epochs: int, side: dict[str, Any]) -> "Recipe":
+def make_recipe(variant: Block, epochs: int, side: dict[str, Any]) -> "Recipe":
     """The recipe of a variant with a side's threads and precision, which stops after `epochs`."""
     from pipeline.stages.recipes.stage import recipe
 
@@ -127,7 +126,7 @@ def make_recipe(variant: Variant, epochs: int, side: dict[str, Any]) -> "Recipe"
 
 
 def take_turns(
-    connection: Connection, variant: Variant, folder: Path, epochs: int, chosen: "Recipe | None"
+    connection: Connection, variant: Block, folder: Path, epochs: int, chosen: "Recipe | None"
 ) -> None:
     """One side's training, an epoch at each turn, in a process of its own: a notebook's without a recipe."""
     import numpy as np

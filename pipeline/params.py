@@ -1,27 +1,24 @@
 """Read params.yaml as one frozen object, and say what is wrong with it."""
 
-import ast
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from pipeline.core.variant import NAME_ALONE, Network, Section, Variant
+from pipeline.core.variant import NAME_ALONE, Network, Section, Sha256, Start, Variant
+from pipeline.support.known_names import application_names, metric_names, network_names
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.params_errors import load_params, shortened, text
 from pipeline.support.paths import PARAMS, check_apart
-
-METRICS = Path(__file__).with_name("shared") / "metrics.py"
-NETWORKS = Path(__file__).with_name("stages") / "recipes/networks.py"
 
 # Names are parts of the names of files, which have at most 255 bytes, and of MLflow's registered models.
 VariantName = Annotated[str, text("[a-z][a-z0-9_]{,99}", "a lower-case letter and up to 99 a-z, 0-9 or _")]
 DatasetName = Annotated[
     str, text("[A-Za-z0-9][A-Za-z0-9_.-]{,99}", "a letter or digit and at most 99 letters, digits, _, . or -")
 ]
-Sha256 = Annotated[str, text("[0-9a-f]{64}", "64 of the digits 0-9 and a-f")]
 PartName = Annotated[str, text(r"all|test|train(?a:\w){,99}", "all, test, or train and letters, digits or _")]
 FolderPath = Annotated[str, text(r"[^'\n]+", "a path without ' and line breaks"), AfterValidator(check_apart)]
+REGISTERED = r"models:/[^/@]+(/[1-9][0-9]*|@[^/@]+)"  # an alias is refused when its version is known
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -118,11 +115,36 @@ class KnownNetwork(Network):
             raise ValueError(f"allowed: {', '.join(network_names())}")
         return name
 
+    @model_validator(mode="after")
+    def _is_an_application_of_keras(self) -> Self:
+        model = self.arguments.get("model", "MobileNet")
+        if self.name == "application" and model not in application_names():
+            raise ValueError(f"model: allowed: {', '.join(application_names())}")
+        return self
+
+
+class StartSource(Start):
+    """Where the weights of a start are: a file, or the model of a registered version."""
+
+    weights: list[str] | None = Field(default=None, min_length=1)  # URLs or files, tried in this order
+    model: Annotated[str, text(REGISTERED, "models:/NAME/VERSION")] | None = None
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if (self.weights is None) == (self.model is None):
+            raise ValueError("must have exactly one of weights and model")
+        return self
+
 
 class Block(Variant):
     """A variant's block, whose network exists."""
 
     network: Annotated[KnownNetwork, NAME_ALONE]
+    start: StartSource | None = None
+
+    def without_source(self) -> Variant:
+        """The variant as its recipe has it: where its weights are found changes no training."""
+        return Variant.model_validate(self.model_dump(exclude={"start": {"weights", "model"}}))
 
 
 class Finetune(Section):
@@ -200,24 +222,11 @@ class Params(Section):
             raise ValueError(f"finetune.init_from: {'missing' if start is None else allowed}")
         network = self.variants[start].network
         for name, variant in finetuned.items():
+            if variant.start:
+                raise ValueError(f"finetune.variants.{name}.start: not allowed: it starts from {start}")
             if variant.network != network:
                 raise ValueError(
                     f"finetune.variants.{name}.network: must be {network.model_dump()!r}, that of "
                     f"finetune.init_from; received {variant.network.model_dump()!r}"
                 )
         return self
-
-
-def network_names() -> list[str]:
-    """The functions of networks.py, read from its source, since importing it would import Keras."""
-    names = [node.name for node in ast.parse(NETWORKS.read_text()).body if isinstance(node, ast.FunctionDef)]
-    return [name for name in names if not name.startswith("_")]
-
-
-def metric_names() -> list[str]:
-    """The metrics of metrics.py, read from its source, since importing it would import scikit-learn."""
-    nodes = ast.parse(METRICS.read_text()).body
-    names = [node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.decorator_list]
-    tables = [node.value for node in nodes if isinstance(node, ast.AugAssign)]
-    keys = [key for table in tables if isinstance(table, ast.Dict) for key in table.keys]
-    return names + [str(key.value) for key in keys if isinstance(key, ast.Constant)]

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from pipeline.__main__ import main
-from pipeline.params import Params, metric_names, network_names
+from pipeline.params import Params
 from pipeline.shared.metrics import METRICS
 from pipeline.shared.selection import LOSSES
 from pipeline.support.errors import PipelineError
+from pipeline.support.known_names import metric_names, network_names
 from pipeline.support.model_files import ModelFiles
 from tests.conftest import MISSING, PARAMS, change, refusal
 
@@ -62,6 +63,8 @@ def test_every_variant_is_trained_with_every_seed(tmp_path: Path) -> None:
 
 
 SHALLOW = tree()["variants"]["shallow"]
+WEIGHTS = {"weights": ["a.h5"], "sha256": "0" * 64}
+START = "variants.shallow.start"
 BIRDS = {"source": "directory", "name": "birds"}
 WRITTEN = {
     "data/raw/test": "data/raw",
@@ -88,6 +91,23 @@ REFUSED = [
     ("variants.shallow", None, "variants.shallow: must be a mapping of keys; received None"),
     ("promotion.metric", "f1", f"promotion.metric: allowed: {', '.join(metric_names())}; received 'f1'"),
     ("variants.shallow.network", "cnn", f"allowed: {', '.join(network_names())}; received 'cnn'"),
+    (
+        "variants.shallow.network",
+        {"name": "application", "model": "MobileNetV9"},
+        "variants.shallow.network: model: allowed: ConvNeXtBase, ",
+    ),
+    (START, WEIGHTS | {"sha256": "1"}, "start.sha256: must be 64 of the digits 0-9 and a-f; received '1'"),
+    (START, {"sha256": "0" * 64}, "start: must have exactly one of weights and model; received "),
+    (
+        START,
+        {"model": "runs:/1", "sha256": "0" * 64},
+        "start.model: must be models:/NAME/VERSION; received 'runs:/1'",
+    ),
+    (
+        "finetune.variants.batchnorm_subset.start",
+        WEIGHTS,
+        "batchnorm_subset.start: not allowed: it starts from",
+    ),
     ("finetune", None, "finetune: must be a mapping of keys; received None"),
     ("published", MISSING, "published: missing"),
     ("seeds", [0, 1, 0], "seeds: must be distinct; received [0, 1, 0]"),

@@ -82,12 +82,7 @@ def check(uri: str) -> None:
     """Raise PipelineError if MLflow has no such model."""
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     if uri.startswith(TRACKED):
-        tracking = mlflow.get_tracking_uri()
-        if mlflow_store.is_database(tracking) and mlflow_store.revision(tracking) is None:
-            raise PipelineError(
-                f"{uri}: there is no MLflow store yet in this folder; train, or set MLFLOW_TRACKING_URI"
-            )
-        mlflow_store.check()
+        mlflow_store.check_existing(uri)
     _tried(uri, mlflow.models.get_model_info)
 
 

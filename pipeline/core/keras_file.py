@@ -41,6 +41,14 @@ def _canonical(node: Any, seen: dict[int, int]) -> Any:
     return fixed
 
 
+def set_weights(model: keras.Model, weights: list[Any]) -> None:
+    """As the method of Keras (3.15), which leaves Normalization layers with the old mean and variance."""
+    model.set_weights(weights)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+
+
 def load(path: Path) -> keras.Model:
     """Read a model from a `.keras` file. Raises OSError or PipelineError, naming the file."""
     path.open("rb").close()  # Keras reports a file without read permission as missing

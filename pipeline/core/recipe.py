@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +16,7 @@ from pipeline.support.paths import RECIPES
 if TYPE_CHECKING:
     import keras
 
+RECIPE = "recipe.json"  # in the folder of each variant
 REMAKE = "run `dvc repro --force --single-item recipes` to train for this machine"
 
 
@@ -37,9 +39,9 @@ class Recipe(BaseModel):
     @classmethod
     def read(cls, variant: str) -> Self:
         """The recipe of a variant; PipelineError if there is none."""
-        path = RECIPES / f"{variant}.json"
+        path = RECIPES / variant / RECIPE
         if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in RECIPES.glob("[!_]*.json"))) or "none"
+            known = ", ".join(sorted(p.parent.name for p in RECIPES.glob(f"*/{RECIPE}"))) or "none"
             raise PipelineError(f"{path}: no such recipe; there are: {known}")
         recipe: Self = read_json(path, cls)
         return recipe
@@ -47,6 +49,16 @@ class Recipe(BaseModel):
     def content(self) -> dict[str, Any]:
         """The recipe as JSON-like values, without the settings that are not used."""
         return self.model_dump(mode="json", exclude={"settings"}) | {"settings": self.settings.content()}
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return RECIPES / self.variant / RECIPE
+
+    @property
+    def start(self) -> Path | None:
+        """The model file beside it whose weights its trainings start with, if the variant has a `start`."""
+        return self.path.with_name("start.keras") if self.settings.start else None
 
     def base(self, seed: int) -> ModelFiles | None:
         """The model that a fine-tuning begins with; None for other trainings."""
@@ -56,13 +68,11 @@ class Recipe(BaseModel):
         """Raise PipelineError if versions, device or precision here are not those of the recipe."""
         from pipeline.core import hardware
 
-        check_versions(self.versions, f"recipes/{self.variant}.json: versions")
+        check_versions(self.versions, f"{self.path}: versions")
         here = {"device": hardware.device(), "precision": hardware.resolve_precision(self.precision_setting)}
         for key, found in here.items():
             if found != (expected := getattr(self, key)):
-                raise PipelineError(
-                    f"recipes/{self.variant}.json: {key} is {expected}, but here it is {found}: {REMAKE}"
-                )
+                raise PipelineError(f"{self.path}: {key} is {expected}, but here it is {found}: {REMAKE}")
 
     def build(self) -> "keras.Model":
         """A new model with random weights; each call draws others."""

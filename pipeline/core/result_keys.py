@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def training_tags(files: ModelFiles, recipe: Recipe, start: Path | None, code: str) -> dict[str, str]:
     """The tags that identify what decides a training's weights; their digest is its key.
 
-    `start` is the model file that a fine-tuning begins with, `code` the digest of the stage's modules.
+    `start` is the model file whose weights it starts with, `code` the digest of the stage's modules.
     """
     facts = read_facts(PREPARED / "split")
     base = {} if start is None else {"init_from": file_digest(start)}

@@ -17,6 +17,9 @@ from pydantic import (
     model_serializer,
 )
 
+from pipeline.support.params_errors import text
+
+Sha256 = Annotated[str, text("[0-9a-f]{64}", "64 of the digits 0-9 and a-f")]
 # A network without arguments may be given by its name.
 NAME_ALONE = BeforeValidator(lambda network: {"name": network} if isinstance(network, str) else network)
 
@@ -89,6 +92,17 @@ class Lookahead(Section):
     decay: float = Field(gt=0, lt=1)
 
 
+class Start(Section):
+    """Weights that a training starts with, known by the SHA-256 of their file.
+
+    For `frozen_epochs` the last layer trains alone; then all do, at `learning_rate_factor` times the rate.
+    """
+
+    sha256: Sha256
+    frozen_epochs: int = Field(default=0, ge=0)
+    learning_rate_factor: float = Field(default=0.1, gt=0, le=1)
+
+
 class Variant(Section):
     """One system: a network and how it is trained."""
 
@@ -96,6 +110,7 @@ class Variant(Section):
     optimizer: Optimizer
     batch_size: int = Field(gt=0)
     epochs: int = Field(gt=0)
+    start: Start | None = None
     training_images: int | None = Field(default=None, gt=0)
     augmentation: list[Named] | None = Field(default=None, min_length=1)
     class_weight: Literal["balanced"] | None = None
@@ -108,6 +123,12 @@ class Variant(Section):
     flip: Literal["alternating", "random"] | None = None
     lookahead: Lookahead | None = None
     views: Literal["mirror", "mirror_shift"] | None = None
+
+    @property
+    def monitored_from(self) -> int:
+        """The first epoch, counted from 0, in which the best one is looked for: all layers train in it."""
+        frozen = self.start.frozen_epochs if self.start else 0
+        return frozen if frozen < self.epochs else 0
 
     def content(self) -> dict[str, Any]:
         """The block as JSON-like values, without the keys that are not used."""

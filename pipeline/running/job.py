@@ -22,8 +22,8 @@ class Job:
     """A training and the prediction of its model, or one of the two.
 
     `code` is the digest of each stage's modules, `seconds` what the training took before. `start`, set when
-    the job starts, is the model file that a fine-tuning begins with. On a node of a cluster, `origin` are the
-    tags of the folder that asked for the job, and `tracks` says whether it logs to MLflow.
+    the job starts, is the model file whose weights the training starts with. On a node of a cluster, `origin`
+    are the tags of the folder that asked for the job, and `tracks` says whether it logs to MLflow.
     """
 
     files: ModelFiles

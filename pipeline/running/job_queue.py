@@ -83,7 +83,7 @@ def run(jobs: Sequence[Job], executor: Executor, view: View) -> None:
                 ready = [job for job in waiting if job.base not in missing]
                 for job in ready[: executor.slots - len(running)]:
                     waiting.remove(job)
-                    start = models.get(job.base, job.base.model) if job.base else None
+                    start = models.get(job.base, job.base.model) if job.base else job.recipe.start
                     started = replace(job, start=start)
                     running[threads.submit(_run, started, executor, view)] = started
                 if not running:

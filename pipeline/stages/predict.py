@@ -2,7 +2,7 @@
 
     python -m pipeline predict VARIANT SEED
 
-Reads recipes/VARIANT.json, models/VARIANT-SEED and the images of data/prepared/{validation,test}. Writes
+Reads the variant's recipe, models/VARIANT-SEED and the images of data/prepared/{validation,test}. Writes
 predictions/VARIANT-SEED/: `validation` and `test`, each float32 (n, classes). If the variant has test-time
 views, say `mirror`, also `validation_mirror` and `test_mirror`, the mean over the views. Models are compared
 without them. The facts name the model by the digest of its file.

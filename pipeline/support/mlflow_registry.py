@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 CHAMPION, PREVIOUS = "champion", "previous"  # aliases
 DIGEST = "model_digest"  # the tag of a version that names its model
+MODEL = "artifacts/model.keras"  # among the files of a version
 # The tags of the registered model, each with a model's digest at its end.
 HISTORY, REGISTERED = "champion/", "registered/"
 NOTE = (

@@ -54,6 +54,16 @@ def check() -> None:
         _check_uri(registry, "MLFLOW_REGISTRY_URI")
 
 
+def check_existing(where: str) -> None:
+    """As `check`, but refuse a store that does not exist in a line that begins with `where`."""
+    tracking = mlflow.get_tracking_uri()
+    if is_database(tracking) and revision(tracking) is None:
+        raise PipelineError(
+            f"{where}: there is no MLflow store yet in this folder; train, or set MLFLOW_TRACKING_URI"
+        )
+    check()
+
+
 def checkout() -> Path | None:
     """The checkout that started this experiment, if `dvc exp run` runs it in a temporary folder."""
     root = Path(os.environ.get("DVC_ROOT", "")).resolve()

@@ -31,7 +31,7 @@ from pipeline.running.view import View
 from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SEED, SingleInstance
-from pipeline.support.paths import PARAMS, PREPARED, SEARCHES
+from pipeline.support.paths import PARAMS, PREPARED, RECIPES, SEARCHES
 
 
 @click.command(cls=SingleInstance)
@@ -79,13 +79,14 @@ def run(search: Search, slots: int | None, executor: str) -> None:
 def own_folder(variant: str) -> Iterator[None]:
     """Work in a folder in which no other command finds the checkpoints and results of a search's trainings.
 
-    It has a link to the prepared data, and is removed when the search is complete.
+    It has links to the prepared data and the recipes, and is removed when the search is complete.
     """
     folder = SEARCHES / variant
-    link = folder / PREPARED
-    link.parent.mkdir(parents=True, exist_ok=True)
-    link.unlink(missing_ok=True)
-    link.symlink_to(os.path.relpath(PREPARED, link.parent))
+    for path in (PREPARED, RECIPES):
+        link = folder / path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(path, link.parent))
     with chdir(folder):
         yield
     shutil.rmtree(folder)

@@ -54,7 +54,9 @@ class Trainings:
         names = [
             ModelFiles(f"{variant}-trial-{number}", params.seeds[0] + n) for n in range(self.search.seeds)
         ]
-        return [Job(files, recipe, self.code, predicts=False, tracks=False) for files in names]
+        return [
+            Job(files, recipe, self.code, predicts=False, start=recipe.start, tracks=False) for files in names
+        ]
 
 
 @dataclass(frozen=True)

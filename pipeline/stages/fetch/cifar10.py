@@ -8,20 +8,17 @@ paths outside the archive.
 import gzip
 import io
 import pickle  # nosec B403 # for the unpickler below, which knows arrays and nothing else
-import re
 import tarfile
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import pooch
 
 from pipeline.stages.fetch.sources import Part, RawDataset, dataset
-from pipeline.support.digests import file_digest
-from pipeline.support.errors import PipelineError, in_a_line, masked
+from pipeline.support import known_files
+from pipeline.support.errors import PipelineError, in_a_line
 
 LIMIT = 2**28  # bytes of a download and of the unpacked archive; CIFAR-10 has 170 and 186 million
-RETRIES = 3  # of a download, after some seconds
 KEPT = "cifar-10-python.tar.gz"
 FOLDER = "cifar-10-batches-py"  # in the archive
 BATCHES = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
@@ -36,7 +33,10 @@ def read(archives: list[str], sha256: str, downloads: Path) -> RawDataset:
     why it failed. If the content is not CIFAR-10's, also removes it if it was downloaded.
     Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009).
     """
-    path = _find(archives, sha256, downloads)
+    try:
+        path = known_files.find(archives, sha256, downloads / KEPT, LIMIT)
+    except PipelineError as error:
+        raise PipelineError(f"no intact archive: {error}; {SOLUTION}") from error
     try:
         found = _unpickle(path)
         parts = [_part(found[name]) for name in BATCHES]
@@ -45,46 +45,6 @@ def read(archives: list[str], sha256: str, downloads: Path) -> RawDataset:
         if path == downloads / KEPT:
             path.unlink()
         raise PipelineError(f"{path}: not CIFAR-10's archive: {in_a_line(error)}; {SOLUTION}") from error
-
-
-def _find(archives: list[str], sha256: str, downloads: Path) -> Path:
-    failures = []
-    for archive in archives:
-        try:
-            if re.match(r"https?://", archive):
-                return _download(archive, sha256, downloads)
-            if (received := file_digest(Path(archive))) == sha256:
-                return Path(archive)
-            raise ValueError(f"expected SHA-256 {sha256}, received {received}")
-        except (OSError, ValueError) as error:
-            reason = in_a_line(getattr(error, "strerror", None) or error)
-            failures.append(masked(f"{archive} ({reason})"))
-    raise PipelineError(f"no intact archive: tried {'; '.join(failures)}; {SOLUTION}")
-
-
-def _download(url: str, sha256: str, downloads: Path) -> Path:
-    pooch.get_logger().setLevel("WARNING")  # its message has the password of the URL
-    if not (downloads / KEPT).is_file():
-        print(f"downloading {masked(url)}", flush=True)
-    cache = pooch.create(
-        downloads, base_url="", registry={KEPT: sha256}, urls={KEPT: url}, retry_if_failed=RETRIES
-    )
-    return Path(cache.fetch(KEPT, downloader=_get))
-
-
-def _get(url: str, path: str, cache: pooch.Pooch) -> None:
-    with _LimitedFile(path, "wb") as file:
-        pooch.HTTPDownloader(progressbar=True, timeout=30)(url, file, cache)
-
-
-class _LimitedFile(io.FileIO):
-    """Refuses what an endless answer would fill the disk with."""
-
-    def write(self, content: Any) -> int:
-        """Write, unless the file would have more than LIMIT bytes: an OSError, which Pooch does not retry."""
-        if self.tell() + len(content) > LIMIT:
-            raise OSError(f"it has more than {LIMIT:,} bytes")
-        return super().write(content)
 
 
 def _unpickle(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from mlflow.models import Model
 from pipeline.shared.stored_probabilities import measured_by
 from pipeline.stages.promote import packaging
 from pipeline.stages.promote.gate import Candidate, IncomparableError, Standing
+from pipeline.support import mlflow_registry
 from pipeline.support.digests import digest_of, file_digest
 
 
@@ -32,11 +33,11 @@ def scored(champion: ModelVersion, standing: Standing, candidate: Candidate) -> 
             if not same_images:
                 trained = training_ids(folder, str(standing.training_ids))
                 check_unseen(trained, candidate.validation["ids"])
-            if file_digest(folder / packaging.MODEL) != standing.model_digest:
+            if file_digest(folder / mlflow_registry.MODEL) != standing.model_digest:
                 raise IncomparableError("its model is damaged")
         except (MlflowException, OSError) as error:
             raise IncomparableError("its files are not intact") from error
-        score = score_of(folder / packaging.MODEL, candidate)
+        score = score_of(folder / mlflow_registry.MODEL, candidate)
     return standing.model_copy(update={"validation_score": score, "seeds": 1})
 
 

@@ -15,11 +15,11 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, Map, ParamSchema, Pa
 
 from pipeline.shared.image_decoding import encode_base64
 from pipeline.support.digests import digest_of, file_digest
+from pipeline.support.mlflow_registry import MODEL
 
 PACKAGE = Path(__file__).parents[2]
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
-MODEL = "artifacts/model.keras"  # in a registered version
-TRAINING_IDS = "training_ids.npy"  # likewise: which images it was trained on
+TRAINING_IDS = "training_ids.npy"  # in a registered version: which images it was trained on
 MODULES = {  # of the pipeline, which the served model carries
     "images": PACKAGE / "shared/image_decoding.py",
     "views": PACKAGE / "core/test_time_views.py",

@@ -98,7 +98,9 @@ def is_version_of(version: ModelVersion, candidate: Candidate) -> bool:
 def is_intact(version: ModelVersion) -> bool:
     """Whether a version's model is there, and no other: MLflow's pages and `mlflow gc` delete files."""
     digest = version.tags.get(mlflow_registry.DIGEST)
-    return digest is None or _has(version, {packaging.MODEL: digest})  # without one, it is not the pipeline's
+    return digest is None or _has(
+        version, {mlflow_registry.MODEL: digest}
+    )  # without one, it is not the pipeline's
 
 
 def _has(version: ModelVersion, files: dict[str, str]) -> bool:

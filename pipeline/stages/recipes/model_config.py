@@ -58,7 +58,7 @@ def configuration(
     """
     network_key = f"{key}.network"
     check_arguments(network_key, getattr(networks, network.name), network.arguments)
-    configs = []
+    configs, models = [], []
     for seed in (0, 1):
         keras.utils.clear_session()  # or layers would be numbered on from the last model's
         keras.utils.set_random_seed(seed)
@@ -69,6 +69,7 @@ def configuration(
         try:
             model = build(network, image_shape, classes, name, random_layers)
             configs.append(keras.saving.serialize_keras_object(model))
+            models.append(model)
         except Exception as error:  # of networks.py or of Keras
             size = f"for images of {image_shape[0]} pixels (data.image_size)"
             raise PipelineError(f"{network_key}: cannot be built {size}: {in_a_line(error)[:500]}") from error
@@ -76,6 +77,7 @@ def configuration(
         received = f"with the softmax layer, the shape is {model.output_shape}"
         raise PipelineError(f"{network_key}: must return one vector per image; {received}")
     check_layers(network_key, model, configs[0])
+    check_weights(network_key, models[0], models[1], configs[0])
     return _without_drawn_seeds(*configs)
 
 
@@ -120,6 +122,20 @@ def check_layers(key: str, model: keras.Model, config: dict[str, Any]) -> None:
                 f"{key}: {shortened(part.get('registered_name') or name)} is not Keras's own, so the model "
                 "could not be loaded where it is served; a layer that acts in training only may be marked "
                 "with `training_only = True` and used in the outermost network"
+            )
+
+
+def check_weights(key: str, one: keras.Model, other: keras.Model, config: dict[str, Any]) -> None:
+    """Raise PipelineError if a network, built twice, holds weights that its configuration does not give.
+
+    Weights that an initializer draws differ in all three models.
+    """
+    again = keras.saving.deserialize_keras_object(deepcopy(config))
+    for held, built, made in zip(one.weights, other.weights, again.weights, strict=True):
+        if np.array_equal(held, built) and not np.array_equal(held, made):
+            raise PipelineError(
+                f"{key}: holds weights, such as {held.path}, which its recipe would lose: write them to a "
+                "file, and let `start` of the variant name it"
             )
 
 

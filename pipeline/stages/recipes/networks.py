@@ -7,6 +7,7 @@ parameters are keys of `network` in params.yaml. docs/variants.md names the docu
 from collections.abc import Sequence
 
 from pipeline.core.backend import keras
+from pipeline.stages.recipes import applications
 from pipeline.stages.train.augmentation import Cutout, RandomShift
 
 layers = keras.layers
@@ -141,6 +142,17 @@ def speedrun(widths: Sequence[int] = (64, 128, 128), shift: int = 2, cutout: int
         layers.Flatten(),
         layers.Rescaling(1 / 9),
     ]
+
+
+def application(
+    inputs: keras.KerasTensor,
+    model: str = "MobileNetV3Small",
+    dropout: float = 0.2,
+    alpha: float | None = None,
+) -> keras.KerasTensor:
+    """A network of keras.applications, which `start` gives its weights; `alpha` widens a MobileNet."""
+    features = applications.features(inputs, model, alpha)
+    return layers.Dropout(dropout)(layers.GlobalAveragePooling2D()(features))
 
 
 def _speedrun_group(filters: int) -> list[keras.Layer]:

@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from pipeline.core.backend import keras, tf
-from pipeline.core.variant import Named, Optimizer, Variant
+from pipeline.core.variant import Named, Optimizer, Start, Variant
 from pipeline.stages.recipes.keras_objects import by_name, class_of, keras_object
 from pipeline.stages.train.custom_optimizers import ScaledSGD, Triangle
 from pipeline.support.errors import PipelineError, in_a_line
@@ -54,9 +54,28 @@ def check_combination(key: str, variant: Variant) -> None:
             f"{key}.reduce_learning_rate: cannot lower a learning rate that follows a schedule; "
             "remove one of the two"
         )
+    if variant.start:
+        check_start(f"{key}.start", variant, variant.start)
     stopping = variant.early_stopping
     if variant.optimizer.arguments.get("use_ema") and stopping and stopping.restore_best_weights:
         raise PipelineError(
             f"{key}.early_stopping.restore_best_weights: must be false with optimizer.use_ema, since it "
             "would restore weights that are not averaged"
+        )
+
+
+def check_start(key: str, variant: Variant, start: Start) -> None:
+    """Raise PipelineError if other settings contradict a start."""
+    if given := [name for name in ("whitening", "identity_kernels") if getattr(variant, name)]:
+        raise PipelineError(
+            f"{key}: cannot be used with {given[0]}, which sets weights, too; remove one of the two"
+        )
+    if start.frozen_epochs > variant.epochs:
+        limit = f"must be at most epochs, {variant.epochs}"
+        raise PipelineError(f"{key}.frozen_epochs: {limit}; received {start.frozen_epochs}")
+    if start.frozen_epochs and variant.lookahead:
+        raise PipelineError(f"{key}.frozen_epochs: cannot be used with lookahead; remove one of the two")
+    if start.frozen_epochs and isinstance(variant.optimizer.learning_rate, Named):
+        raise PipelineError(
+            f"{key}.frozen_epochs: needs a learning rate that is a number; received a schedule"
         )

@@ -3,8 +3,9 @@
     python -m pipeline recipes
 
 Reads params.yaml, pipeline/stages/recipes/networks.py and the facts of data/prepared/split. Writes
-recipes/VARIANT.json for each variant, and recipes/_index.json, the models that params.yaml asks for.
-A training depends on its own recipe only, so it runs again only if that file changes.
+recipes/VARIANT/recipe.json for each variant, start.keras beside it if the variant starts with weights, and
+recipes/_index.json, the models that params.yaml asks for. A training depends on its own folder only, so it
+runs again only if that changes. Files of weights that were downloaded are kept in data/download.
 """
 
 import shutil
@@ -12,12 +13,13 @@ from typing import Any
 
 import click
 
-from pipeline.core import hardware
+from pipeline.core import hardware, keras_file
 from pipeline.core.arrays import read_facts, write_json
 from pipeline.core.recipe import Recipe, check_versions
 from pipeline.core.variant import Variant
-from pipeline.params import Params
+from pipeline.params import Block, Params
 from pipeline.stages.recipes import model_config, optimizer_config
+from pipeline.stages.recipes.start_model import start_model
 from pipeline.support.errors import PipelineError
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
@@ -32,15 +34,22 @@ def main() -> None:
     check_versions(params.training.versions, f"{PARAMS}: training")
     check_inputs(PREPARED / "split")
     facts = read_facts(PREPARED / "split")
-    recipes = [recipe(key, variant, params, facts) for key, variant in params.blocks.items()]
+    recipes = {key: recipe(key, block, params, facts) for key, block in params.blocks.items()}
+    starts = {
+        key: start_model(f"{PARAMS}: {key}.start", block.start, recipes[key], facts["classes"])
+        for key, block in params.blocks.items()
+        if block.start
+    }
     shutil.rmtree(RECIPES, ignore_errors=True)
-    for each in recipes:
-        write_json(RECIPES / f"{each.variant}.json", each.content())
+    for key, made in recipes.items():
+        write_json(made.path, made.content())
+        if made.start:
+            keras_file.save(starts[key], made.start)
     write_json(INDEX, [{"variant": model.variant, "seed": model.seed} for model in params.models])
     print(f"recipes: {len(recipes)} variants, {len(params.models)} trainings")
 
 
-def recipe(key: str, variant: Variant, params: Params, facts: dict[str, Any]) -> Recipe:
+def recipe(key: str, variant: Block, params: Params, facts: dict[str, Any]) -> Recipe:
     """The recipe of the variant whose block has this key.
 
     Raises PipelineError, naming a key, if Keras cannot build or train it.
@@ -60,7 +69,7 @@ def recipe(key: str, variant: Variant, params: Params, facts: dict[str, Any]) ->
         init_from=params.finetune.init_from if key.startswith("finetune.") else None,
         model=config,
         optimizer=optimizer_config.configuration(f"{where}.optimizer", variant.optimizer, steps),
-        settings=variant,
+        settings=variant.without_source(),
         threads=params.training.threads,
         precision=hardware.resolve_precision(precision),
         precision_setting=precision,

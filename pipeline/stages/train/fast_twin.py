@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.core import keras_file
 from pipeline.core.backend import keras, tf
 
 
@@ -14,15 +15,26 @@ class Twin(keras.Model):
     """A copy of `model` with its weights that computes in `precision`, "float32" or "mixed_bfloat16".
 
     The training loss is smoothed by `label_smoothing`, the validation loss is not. `fuses` replaces layers
-    by those that are faster on a CPU.
+    by those that are faster on a CPU. `keeps_statistics` lets batch normalization keep its moving averages.
     """
 
     def __init__(
-        self, model: keras.Model, precision: str, label_smoothing: float = 0.0, fuses: bool = True
+        self,
+        model: keras.Model,
+        precision: str,
+        label_smoothing: float = 0.0,
+        fuses: bool = True,
+        keeps_statistics: bool = False,
     ) -> None:
         super().__init__(name=model.name)
-        self.network = _copy(model, precision, fused if fuses else type)
-        self.network.set_weights(model.get_weights())
+
+        def kind(layer: keras.Layer) -> type[keras.Layer]:
+            if keeps_statistics and type(layer) is keras.layers.BatchNormalization:
+                return InferenceNormalization
+            return fused(layer) if fuses else type(layer)
+
+        self.network = _copy(model, precision, kind)
+        keras_file.set_weights(self.network, model.get_weights())
         self.label_smoothing = label_smoothing
         self.after_step: list[Callable[[tf.Tensor], None]] = []
         self.build(model.input_shape)
@@ -62,7 +74,7 @@ def _copy(model: keras.Model, precision: str, kind: Callable[[Any], Any]) -> ker
     digits, and cost little.
     """
     leaves = [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
-    first = next(number for number, layer in enumerate(leaves) if layer.weights)
+    first = next(number for number, layer in enumerate(leaves) if layer.trainable_weights)
     exact = {id(layer) for layer in (*leaves[:first], model.layers[-1])}
 
     def copied(layer: keras.Operation) -> keras.Operation:
@@ -100,6 +112,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
         for average, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
             average.assign(average * self.momentum + new * (1 - self.momentum))
         return normalized
+
+
+class InferenceNormalization(keras.layers.BatchNormalization):
+    """Keras's layer in inference mode: the statistics of a few new images would not suit weights that others
+    trained (Keras's guide to transfer learning). Its scale and offset are trained."""
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:  # noqa: ARG002
+        """Features of any shape, normalized by the moving averages."""
+        return super().call(inputs, training=False, mask=mask)
 
 
 class GELU(keras.layers.Activation):

@@ -9,9 +9,9 @@ import numpy as np
 
 from pipeline.core.backend import keras, tf
 from pipeline.core.recipe import Recipe
-from pipeline.core.variant import Variant
 from pipeline.stages.train.batches import Images, training_batches, validation_batches
 from pipeline.stages.train.checkpoint import Checkpoint, Resumable
+from pipeline.stages.train.frozen_start import FrozenStart
 from pipeline.stages.train.initial_weights import WHITENING
 
 STEPS_PER_EXECUTION = 50
@@ -52,7 +52,7 @@ def fit(
     settings = recipe.settings
     compile_model(model, recipe)
     epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-    callbacks = list(_callbacks(settings, model))
+    callbacks = list(_callbacks(recipe, model))
     resumable = Resumable(checkpoint, callbacks)
     in_terminal = sys.stdout.isatty()
     if not in_terminal:
@@ -103,14 +103,17 @@ def balanced_weights(labels: np.ndarray) -> dict[int, float]:
     return {label: len(labels) / (len(counts) * count) for label, count in enumerate(counts) if count}
 
 
-def _callbacks(settings: Variant, model: keras.Model) -> Iterator[keras.callbacks.Callback]:
+def _callbacks(recipe: Recipe, model: keras.Model) -> Iterator[keras.callbacks.Callback]:
     """The callbacks of a variant. The learning rate is lowered before stopping is considered."""
+    settings = recipe.settings
+    if settings.start and settings.start.frozen_epochs:
+        yield FrozenStart(recipe, settings.start)
     if reducing := settings.reduce_learning_rate:
         yield keras.callbacks.ReduceLROnPlateau(**dict(reducing))
     if whitening := settings.whitening:
         yield _freeze(model, WHITENING, whitening.epochs)
     if stopping := settings.early_stopping:
-        yield keras.callbacks.EarlyStopping(**dict(stopping))
+        yield keras.callbacks.EarlyStopping(**dict(stopping), start_from_epoch=settings.monitored_from)
 
 
 def _freeze(model: keras.Model, name: str, epochs: int) -> keras.callbacks.Callback:

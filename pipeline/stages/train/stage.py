@@ -2,8 +2,8 @@
 
     python -m pipeline train VARIANT SEED
 
-Reads recipes/VARIANT.json, data/prepared/{split,train,validation} and, for a fine-tuned variant, the model
-that it starts from. Writes models/VARIANT-SEED/: `model.keras`, which is scored and served; `history.csv`,
+Reads recipes/VARIANT, data/prepared/{split,train,validation} and, for a fine-tuned variant, the model that it
+starts from. Writes models/VARIANT-SEED/: `model.keras`, which is scored and served; `history.csv`,
 a row for each epoch; `training.json`, its tags, parameters and results. If a loss becomes infinite or NaN,
 the training ends normally with the status `diverged`, which is reported and never promoted.
 
@@ -31,9 +31,9 @@ def main(variant: str, seed: int) -> None:
     check_inputs(RECIPES, PREPARED / "split")
     recipe = Recipe.read(files.variant)
     base = recipe.base(files.seed)
-    start = base.model if base else None
-    if start:
-        check_inputs(start)
+    start = base.model if base else recipe.start
+    if base:
+        check_inputs(base.model)
     tags = training_tags(files, recipe, start, code_digest("train"))
     if not job_results.take(digest_of(tags), files.folder):
         from pipeline.stages.train.training import train  # TensorFlow and MLflow

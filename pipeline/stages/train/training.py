@@ -24,6 +24,7 @@ from pipeline.stages.train.initial_weights import WHITENING, set_identity, set_w
 from pipeline.stages.train.keras_fit import Fit
 from pipeline.support import mlflow_runs, mlflow_server, mlflow_store, mlflow_training
 from pipeline.support.digests import digest_of
+from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.integrity import check_inputs
 from pipeline.support.model_files import ACCURACY, ModelFiles, TrainingRecord
 from pipeline.support.new_files import write_table
@@ -44,9 +45,9 @@ def train(
     """Train a model, write it with its history and record, and log all this in an MLflow run if `tracks`.
 
     Begins with the weights of the model file `start`, if there is one. `tags` identify what decides the
-    weights (`core.result_keys`); they are logged, and their digest is the key of the checkpoint.
-    `report` is called after each epoch with its number, the number of all epochs, and the validation
-    accuracy. `origin` are the tags of the folder that asked for the training, by default this one.
+    weights (`core.result_keys`); they are logged, and their digest is the key of the checkpoint. `report`
+    is called after each epoch with its number, the number of all epochs, and the validation accuracy.
+    `origin` are the tags of the folder that asked for the training, by default this one.
     """
     training, validation = begin(recipe, files.seed)
     model = starting_model(recipe, training, start)
@@ -83,10 +84,17 @@ def begin(recipe: Recipe, seed: int) -> tuple[Images, Images]:
 
 
 def starting_model(recipe: Recipe, training: Images, start: Path | None) -> keras.Model:
-    """The model with the weights that its training starts with: those of the file `start`, if given."""
+    """The model with the weights that its training starts with.
+
+    Those of the model file `start`, if given, which may lack the last layer: that one is random then.
+    """
     model = recipe.build()
     if start is not None:
-        model.set_weights(keras_file.load(start).get_weights())
+        given = keras_file.load(start).get_weights()
+        try:
+            keras_file.set_weights(model, [*given, *model.get_weights()[len(given) :]])
+        except ValueError as error:  # a search tried another width
+            raise PipelineError(f"{start}: not of this network: {in_a_line(error)[:300]}") from error
         return model
     if recipe.settings.identity_kernels:
         set_identity(model)
@@ -98,7 +106,13 @@ def starting_model(recipe: Recipe, training: Images, start: Path | None) -> kera
 def make_twin(model: keras.Model, recipe: Recipe, train: Images) -> Twin:
     """The model that trains, with the same weights."""
     settings = recipe.settings
-    twin = Twin(model, recipe.precision, settings.label_smoothing, fuses=recipe.device == "cpu")
+    twin = Twin(
+        model,
+        recipe.precision,
+        settings.label_smoothing,
+        fuses=recipe.device == "cpu",
+        keeps_statistics=settings.start is not None,
+    )
     if lookahead := settings.lookahead:
         total = settings.steps(len(train.labels))
         twin.after_step.append(Lookahead(twin.weights, lookahead.every, lookahead.decay, total))
@@ -124,7 +138,8 @@ def make_record(
     stopping = recipe.settings.early_stopping
     monitor = stopping.monitor if stopping else "val_loss"
     best = np.argmax if monitor == "val_accuracy" else np.argmin
-    metrics["best_epoch"] = int(best(history[monitor])) + 1
+    first = recipe.settings.monitored_from
+    metrics["best_epoch"] = first + int(best(history[monitor][first:])) + 1
     metrics[ACCURACY] = prediction.accuracy(model, validation.images, validation.labels)
     return TrainingRecord(tags=tags | {"status": "trained"}, params=params, metrics=metrics)
 

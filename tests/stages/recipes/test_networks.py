@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.core.backend import keras
-from pipeline.params import Params, network_names
+from pipeline.params import Params
 from pipeline.stages.recipes import networks
+from pipeline.support.known_names import network_names
 from tests.conftest import ROOT
 from tests.keras_models import network_model
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.__main__ import main
@@ -53,7 +54,9 @@ def test_the_repositorys_params_make_a_recipe_for_each_variant(
 ) -> None:
     monkeypatch.chdir(made)
     blocks = Params.read().blocks
-    assert contents(Path("recipes")).keys() - {"_index.json"} == {f"{k.split('.')[-1]}.json" for k in blocks}
+    assert contents(Path("recipes")).keys() - {"_index.json"} == {
+        f"{key.rpartition('.')[2]}/recipe.json" for key in blocks
+    }
     for key, block in blocks.items():
         recipe = Recipe.read(key.rpartition(".")[2])
         assert recipe.init_from == ("batchnorm" if key.startswith("finetune.") else None)
@@ -112,6 +115,12 @@ def test_an_impossible_variant_is_refused_by_its_key(changes: dict[str, Any], re
     assert contents(Path("recipes")) == {"kept.json": b""}
 
 
+def seeded() -> list[keras.Layer]:
+    """Weights that are the same in each model, since their initializer says so."""
+    kernel = keras.initializers.GlorotUniform(seed=3)
+    return [layers.Flatten(), layers.Dense(4, kernel_initializer=kernel, bias_initializer="ones")]
+
+
 def of_tensor(inputs: Any, width: int = 4) -> Any:
     """Two branches that are added."""
     one = layers.Conv2D(width, 3, padding="same")(inputs)
@@ -125,6 +134,19 @@ class Doubled(layers.Layer):  # type: ignore[name-defined]
         return 2 * inputs
 
 
+def with_bias(layer: keras.Layer) -> keras.Layer:
+    layer.build((None, 3072))
+    layer.bias.assign([1, 2, 3, 4])
+    return layer
+
+
+def holding() -> list[keras.Layer]:
+    """A layer whose weights are set, inside a model, as a pretrained one would be."""
+    inner = keras.Sequential([keras.Input((32, 32, 3)), layers.Conv2D(4, 3), layers.Flatten()])
+    inner.set_weights([np.full(weights.shape, 0.5) for weights in inner.get_weights()])
+    return [inner]
+
+
 def raises() -> list[keras.Layer]:
     raise RuntimeError("out of\nideas")
 
@@ -135,6 +157,11 @@ BAD_NETWORKS: dict[str, tuple[Callable[..., Any], str]] = {
     "does not fit": (lambda: [layers.Flatten(), layers.Conv2D(4, 3)], "cannot be built for images of 32 "),
     "ends in an image": (lambda: [layers.Conv2D(4, 3)], "must return one vector per image"),
     "own layer": (lambda: [Doubled(), layers.Flatten()], "'Doubled' is not Keras's own"),
+    "holds weights": (holding, "network: holds weights, such as "),
+    "holds biases": (
+        lambda: [layers.Flatten(), with_bias(layers.Dense(4))],
+        "write them to a file, and let `start` of the variant name it",
+    ),
     "function": (lambda: [layers.Lambda(abs), layers.Flatten()], "is not Keras's own"),
     "hole too large": (
         lambda: [Cutout(33), layers.Flatten()],
@@ -162,8 +189,11 @@ def test_a_network_that_cannot_be_trained_or_served_is_refused(
     assert reason in line
 
 
-def test_a_network_may_be_a_function_of_a_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = configuration(monkeypatch, of_tensor)
+@pytest.mark.parametrize("function", [of_tensor, seeded])
+def test_a_network_may_be_a_function_of_a_tensor_or_have_weights_of_its_own_seed(
+    function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configuration(monkeypatch, function)
     model = keras.saving.deserialize_keras_object(config)
     assert (model.input_shape, model.output_shape) == ((None, 32, 32, 3), (None, 10))
 

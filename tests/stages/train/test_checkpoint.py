@@ -12,10 +12,9 @@ import pytest
 from pipeline.core.backend import keras
 from pipeline.core.recipe import Recipe
 from pipeline.stages.recipes import optimizer_config
-from pipeline.stages.train import keras_fit
+from pipeline.stages.train import keras_fit, training
 from pipeline.stages.train.augmentation import Augmentation
 from pipeline.stages.train.checkpoint import Checkpoint
-from pipeline.stages.train.fast_twin import Twin
 from pipeline.stages.train.keras_fit import Fit
 from pipeline.support.locks import locked
 from pipeline.support.model_files import ModelFiles, remove_leftovers
@@ -33,6 +32,11 @@ Make = Callable[[], keras.Model]
 
 def linear() -> keras.Sequential:
     return listed(layers.Flatten())
+
+
+def normalized() -> keras.Sequential:
+    keras.utils.set_random_seed(0)  # layers draw their seeds when they are made
+    return listed(layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Flatten(), layers.Dropout(0.1))
 
 
 def augmented() -> keras.Sequential:
@@ -55,7 +59,7 @@ class CopyOf(keras.callbacks.Callback):
 def fit(
     make: Make, chosen: Recipe, kept: Checkpoint | None, callback: keras.callbacks.Callback | None = None
 ) -> tuple[Fit, Any]:
-    twin = Twin(make(), "float32", label_smoothing=chosen.settings.label_smoothing)
+    twin = training.make_twin(make(), chosen, LEARNT)
     done = keras_fit.fit(twin, chosen, LEARNT, CONTRARY, 0, callback or Interrupt(), checkpoint=kept)
     return done, twin.get_weights()
 
@@ -67,6 +71,14 @@ CASES: dict[str, tuple[Make, dict[str, Any]]] = {
         {"reduce_learning_rate": REDUCING, "early_stopping": STOPPING},
     ),
     "of branches": (residual, {}),
+    "with frozen layers at first": (
+        normalized,
+        {
+            "start": {"sha256": "0" * 64, "frozen_epochs": 3},
+            "reduce_learning_rate": REDUCING,
+            "early_stopping": STOPPING,
+        },
+    ),
     "of random layers": (augmented, {"class_weight": "balanced", "label_smoothing": 0.1}),
 }
 
@@ -80,7 +92,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not_and_then_trains_no_mor
     whole, expected = fit(make, chosen, None)
     epochs = len(whole.history["loss"])
     assert 3 < epochs < 7 if "early_stopping" in changes else epochs == 7
-    for epoch in (2, 3):
+    for epoch in (2, 3, 4):  # with frozen layers, these are before, at and after the change
         with pytest.raises(KeyboardInterrupt):
             fit(make, chosen, kept, Interrupt(epoch))
     for _ in ("resumed", "finished"):
@@ -90,7 +102,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not_and_then_trains_no_mor
         assert all(np.array_equal(*pair) for pair in zip(weights, expected, strict=True))
     assert [path.name for path in tmp_path.iterdir()] == ["kept.npz"]
     lines = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if "resuming" in line]
-    assert lines == [f"resuming after epoch {number}" for number in (2, 3, epochs)]
+    assert lines == [f"resuming after epoch {number}" for number in (2, 3, 4, epochs)]
 
 
 SCHEDULE = keras.optimizers.schedules.CosineDecay(0.01, 6)

@@ -192,11 +192,12 @@ def test_diverged_training_is_a_result_with_its_reason(trained: TrainedProject) 
 @pytest.mark.parametrize(
     ("variant", "line"),
     [
-        ("shallow", "recipes/shallow.json: device is gpu, but here it is cpu: "),
+        ("shallow", "recipes/shallow/recipe.json: device is gpu, but here it is cpu: "),
         ("shallow_subset", "models/shallow-0/model.keras: No such file or directory"),
         (
             "resnet",
-            "recipes/resnet.json: no such recipe; there are: runaway, shallow, shallow_subset, speedrun",
+            "recipes/resnet/recipe.json: no such recipe; there are: runaway, shallow, shallow_subset, "
+            "speedrun",
         ),
     ],
 )
@@ -204,7 +205,7 @@ def test_what_cannot_be_trained_is_refused_in_one_line_and_leaves_nothing(
     prepared: Path, tmp_path: Path, variant: str, line: str
 ) -> None:
     project = shutil.copytree(prepared, tmp_path / "project")
-    recipe = project / "recipes/shallow.json"
+    recipe = project / "recipes/shallow/recipe.json"
     write_json(recipe, json.loads(recipe.read_text()) | {"device": "gpu"})
     assert call(project, "train", variant, "0").refusal.startswith(line)
     files = sorted(path.name for path in project.iterdir() if path.name != ".pipeline")
