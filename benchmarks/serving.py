@@ -69,7 +69,9 @@ def save_both(network: str, folder: Path) -> keras.Model:
     keras.utils.set_random_seed(0)
     model = model_config.build(Network(name=network), list(IMAGES.shape[1:]), len(CLASSES), network)
     keras_file.save(model, folder / "model.keras")
-    described = packaging.described(folder / "model.keras", CLASSES, IMAGES[0], len(IMAGES))
+    described = packaging.described(
+        folder / "model.keras", CLASSES, IMAGES[0], packaging.Serving(len(IMAGES))
+    )
     mlflow.pyfunc.save_model(path=folder / "served", **described)
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *IMAGES.shape[1:]))]),
@@ -87,7 +89,7 @@ def one_image(model: keras.Model, folder: Path) -> dict[str, Any]:
     encoded = packaging.example_request(IMAGES[0])
     return compared(
         {
-            "served model, forward pass": lambda: classifier.forward(image).numpy(),
+            "served model, forward pass": lambda: classifier.forward(image),
             "pyfunc.predict, pixels": lambda: served.predict(frame),
             "pyfunc.predict, image": lambda: served.predict(encoded),
             "keras, model.predict": lambda: model.predict(IMAGES[:1], verbose=0),

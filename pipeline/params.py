@@ -169,9 +169,11 @@ class Promotion(Section):
 
 
 class Serving(Section):
-    """The largest number of images in one request to the served champion."""
+    """How the champion is served."""
 
-    batch_limit: int = Field(gt=0)
+    batch_limit: int = Field(gt=0)  # images in one request
+    temperature: Literal["auto"] | Annotated[float, Field(ge=0.05, le=20)] = "auto"
+    refuse_below: float | None = Field(default=None, gt=0, le=1)
 
 
 def _distinct(seeds: list[int]) -> list[int]:

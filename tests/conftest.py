@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import Page, expect, sync_playwright
 
 from pipeline.core.arrays import read_arrays
+from pipeline.shared.temperature import scaled
 from pipeline.support.errors import PipelineError
 from tests.ray_nodes import Nodes
 from tests.servers import http_server
@@ -149,7 +151,7 @@ def champion(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The test images of the clone's digits, and the champion's probabilities for them."""
+    """The test images of the clone's digits, and the champion's probabilities for them, as it is served."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -158,12 +160,13 @@ class Evaluated:
 
 @pytest.fixture(scope="session")
 def evaluated(clone: Clone) -> Evaluated:
-    """The probabilities as `predict` stored them."""
+    """The probabilities as `predict` stored them, with the temperature that `evaluate` fitted."""
     folder = clone.folder / "quickstart"
     decision = json.loads((folder / "selection.json").read_text())
     name = f"{decision['variant']}-{decision['seed']}"
-    probabilities = read_arrays(folder / "predictions" / name)["test"]
-    return Evaluated(**read_arrays(folder / "data/prepared/test"), probabilities=probabilities)
+    temperature = pd.read_csv(folder / "evaluation" / name / "temperature.csv")["temperature"][1]
+    served = scaled(read_arrays(folder / "predictions" / name)["test"], temperature)
+    return Evaluated(**read_arrays(folder / "data/prepared/test"), probabilities=served)
 
 
 @pytest.fixture

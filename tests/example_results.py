@@ -8,17 +8,18 @@ import pandas as pd
 
 from pipeline.shared import metrics
 from pipeline.shared.selection import Selection
-from pipeline.stages.evaluate import temperature
+from pipeline.shared.served_predictor import Temperature
 from pipeline.stages.report.correctness import Correctness
 from pipeline.stages.report.results import Results, summarize
 from pipeline.stages.select import choose
-from pipeline.support.model_files import ModelFiles
+from pipeline.support.model_files import SERVED, ModelFiles
 
 CLASSES = ["cat", "dog"]
 COUNTS = {"train": 45000, "validation": 5000, "test": 10000}
 PUBLISHED = {"vgg3": 0.7678, "model_s": 0.8155, "of_nobody": 0.5}
 VALIDATION = {"vgg3": 0.76, "vgg3_early_stop": 0.77, "batchnorm": 0.70}
 PARAMETERS = {"vgg3": 550570, "vgg3_early_stop": 550571}
+SURE = np.eye(2) * 0.8 + 0.1  # probabilities of two images
 DIGEST = "0123" * 16  # of every model
 ODD = r"NA a|b a*b*c _a_ __b__ a__ <b>a a&amp;b `a` [a](b) a\b a\|b $5_to_$10 ~~a~~ ![a](b)"
 ODD_NAMES = [*ODD.split(), "variant", "a\nb", " a "]
@@ -49,6 +50,7 @@ def scores_of(seeds: int, validation: dict[str, float] = VALIDATION) -> pd.DataF
             "seed": seed,
             "validation_accuracy": accuracy + 0.01 * (seed - (seeds - 1) / 2),
             "test_accuracy": accuracy - 0.02 + 0.01 * (seed - (seeds - 1) / 2),
+            "test_served_accuracy": accuracy - 0.02 + 0.01 * (seed - (seeds - 1) / 2),
             "views_accuracy": 0.9 if variant == "vgg3" else float("nan"),
             "parameters": PARAMETERS.get(variant, 359242),
             "epochs": 10 + seed,
@@ -58,6 +60,11 @@ def scores_of(seeds: int, validation: dict[str, float] = VALIDATION) -> pd.DataF
         for seed in range(seeds)
     ]
     return pd.DataFrame(rows)
+
+
+def with_served(scores: dict[str, Any]) -> dict[str, Any]:
+    """Scores with one view, and the same ones as a model without views and temperature is served."""
+    return scores | {f"{part}{SERVED}": values for part, values in scores.items()}
 
 
 def history(epochs: int) -> pd.DataFrame:
@@ -92,6 +99,7 @@ def results_of(
         "image_shape": [32, 32, 3],
         "counts": {"train": 45000, "validation": 5000, "test": 10000},
     } | facts
+    chosen, table = Selection(**choose(scores), model_digest=DIGEST), per_class(classes)
     return Results(
         facts=known,
         models=models,
@@ -99,10 +107,14 @@ def results_of(
         table=summarize(scores, PUBLISHED),
         settings={variant: {"optimizer": "adam", "batch_size": 32} for variant in validation},
         histories={name: history(3) for name in names},
-        per_class={name: per_class(classes) for name in names},
+        f1=pd.DataFrame([table["f1"]] * len(validation), index=pd.Index(validation)),
+        per_class=table,
         confused=pairs_of(12).assign(one=classes[1], other=classes[0]),
-        calibration=temperature.effect(0.5, np.arange(2), np.eye(2) * 0.8 + 0.1),
-        selection=(chosen := Selection(**choose(scores), model_digest=DIGEST)),
+        calibration=metrics.temperature_effect(np.arange(2), SURE, Temperature(0.5, 0.4, 0.6)),
+        coverage=metrics.coverage(np.array([1, 0]), SURE, None),
+        right=right(scores, "test", known["counts"]["test"])[chosen.variant, chosen.seed].to_numpy(),
+        served_validation=0.78,
+        selection=chosen,
         diverged={},
         diagnosis=diagnosis_of(chosen.files.name),
         **{part: Correctness(right(scores, part, known["counts"][part])) for part in ("validation", "test")},

@@ -69,14 +69,14 @@ def main(
     queries += read_test_images(loaded, index)
     if queries:
         probabilities = loaded.probabilities(np.stack([query.pixels for query in queries]))
-        answers = list(answered(queries, probabilities, loaded.classes, top or (None if form else 5)))
+        answers = list(answered(queries, probabilities, loaded, top or (None if form else 5)))
         try:
             print_answers(answers, form)
             sys.stdout.flush()
         except BrokenPipeError:  # `| head` has closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if plot:
-            save_figure(queries, probabilities, loaded.classes, plot)
+            save_figure(queries, probabilities, loaded, plot)
     if bad:
         raise PipelineError("; ".join(bad))
 
@@ -136,17 +136,19 @@ def read_test_images(model: LoadedModel, indices: Sequence[int]) -> list[Query]:
 
 
 def answered(
-    queries: list[Query], probabilities: np.ndarray, classes: list[str], top: int | None
+    queries: list[Query], probabilities: np.ndarray, model: LoadedModel, top: int | None
 ) -> Iterator[dict[str, Any]]:
     """Each prediction as JSON-like data, with all classes in their order or the `top` most probable ones.
 
-    For a test image with its class, and the prediction's cross-entropy in nats.
+    Without a label if the model refuses to name one. For a test image with its class, and the prediction's
+    cross-entropy in nats.
     """
+    classes = model.classes
     for query, row in zip(queries, probabilities, strict=True):
         shown = range(len(row)) if top is None else (-row).argsort(kind="stable")[:top]
         answer: dict[str, Any] = {
             "image": query.name,
-            "label": classes[int(row.argmax())],
+            "label": model.label(row),
             "confidence": float(row.max()),
             "probabilities": {classes[number]: float(row[number]) for number in shown},
         }
@@ -167,6 +169,8 @@ def show(answers: list[dict[str, Any]]) -> None:
                 title.append(
                     f" is {answer['actual']}, cross-entropy {answer['cross_entropy']:.3f} nats", "not bold"
                 )
+            if answer["label"] is None:
+                title.append(" has no label: the model is not sure enough", "not bold")
             console.print(title, soft_wrap=True)
             table = Table.grid(padding=(0, 1))
             for name, value in answer["probabilities"].items():
@@ -177,10 +181,14 @@ def show(answers: list[dict[str, Any]]) -> None:
     print(bars.get() if utf else bars.get().translate(IN_ASCII), end="")
 
 
-def save_figure(queries: list[Query], probabilities: np.ndarray, classes: list[str], path: Path) -> None:
+def save_figure(queries: list[Query], probabilities: np.ndarray, model: LoadedModel, path: Path) -> None:
     """Draw images and their probabilities. Raises PipelineError if the path or its suffix is not usable."""
-    pixels, names, labels = zip(*((query.pixels, query.name, query.label) for query in queries), strict=True)
-    figure = model_figures.predictions(np.stack(pixels), probabilities, classes, list(names), list(labels))
+    pixels, labels = zip(*((query.pixels, query.label) for query in queries), strict=True)
+    names = [
+        query.name if model.label(row) else f"{query.name} (no label)"
+        for query, row in zip(queries, probabilities, strict=True)
+    ]
+    figure = model_figures.predictions(np.stack(pixels), probabilities, model.classes, names, list(labels))
     try:
         figure.savefig(path, dpi=100)
     except (OSError, ValueError) as error:

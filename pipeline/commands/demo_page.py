@@ -46,16 +46,17 @@ def show_page() -> None:
     if pixels is None:
         return
     probabilities = model.probabilities(pixels[None])[0]
-    label = model.classes[int(probabilities.argmax())]
+    likeliest = model.classes[int(probabilities.argmax())]
+    answer = likeliest if model.label(probabilities) else f"No label: most likely {likeliest}"
     with middle:
         st.subheader("The network sees")
         st.image(enlarged(pixels), caption=f"{model.size} x {model.size} pixels")
     with right:
-        st.subheader(plain(f"{label}, {probabilities.max():.1%}"))
+        st.subheader(plain(f"{answer}, {probabilities.max():.1%}"))
         if actual is not None:
             st.markdown(f"It is: **{plain(actual)}**")
         show_distribution(model.classes, probabilities)
-        show_confusions(model, label)
+        show_confusions(model, likeliest)
 
 
 @st.cache_resource(show_spinner="Loading the model")

@@ -65,6 +65,12 @@ class LoadedModel:
             )
         return found
 
+    def label(self, row: np.ndarray) -> str | None:
+        """The most probable class by these probabilities; None if the model refuses to name one."""
+        if row.max() < ((self.model.model_config or {}).get("refuse_below") or 0):
+            return None
+        return self.classes[int(row.argmax())]
+
     def _of_batch(self, images: np.ndarray) -> np.ndarray:
         if "classes" not in (self.model.model_config or {}):  # which the served model has
             with contextlib.redirect_stdout(io.StringIO()):  # Keras draws a progress bar

@@ -20,8 +20,8 @@ from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
 from pipeline.running.complete_run import complete_run
 from pipeline.shared import metrics
+from pipeline.shared.checked_scores import checked_scores
 from pipeline.shared.selection import read_selection
-from pipeline.shared.stored_probabilities import checked_scores
 from pipeline.stages.promote.stage import promote_selection, restore
 from pipeline.support import mlflow_aliases, mlflow_outputs, mlflow_runs, mlflow_store
 from pipeline.support.errors import PipelineError, printable
@@ -54,7 +54,7 @@ def synchronize() -> None:
     mlflow_store.check()
     facts = read_facts(PREPARED / "split")
     experiment = facts["name"]
-    done = [line for files in all_models() for line in sync_run(files, facts)]
+    done = [line for files in all_models() for line in sync_run(files, facts, params)]
     done += [f"{name}: ended its run, which was killed" for name in mlflow_runs.end_killed(experiment)]
     removed = remove_leftovers(all_models(), params.variants)
     done += [f"{path}: removed, since params.yaml does not name it" for path in removed]
@@ -82,18 +82,18 @@ def promoted(name: str, params: Params) -> list[str]:
     return done
 
 
-def sync_run(files: ModelFiles, facts: dict[str, Any]) -> Iterator[str]:
+def sync_run(files: ModelFiles, facts: dict[str, Any], params: Params) -> Iterator[str]:
     """Log a trained model's run and evaluation if they are missing, and say why not if it is skipped."""
     if not is_free(f"train-{files.name}"):
         yield f"{files.name}: skipped, since it is being trained"
     elif files.model.is_file():
         try:
-            yield from log_run(files, facts)
+            yield from log_run(files, facts, params)
         except PipelineError as error:
             yield f"{files.name}: skipped: {error}"
 
 
-def log_run(files: ModelFiles, facts: dict[str, Any]) -> Iterator[str]:
+def log_run(files: ModelFiles, facts: dict[str, Any], params: Params) -> Iterator[str]:
     """Log a trained model's run and evaluation if they are missing.
 
     Raises PipelineError if its record or its scores are not those of the model.
@@ -105,6 +105,6 @@ def log_run(files: ModelFiles, facts: dict[str, Any]) -> Iterator[str]:
         yield f"{files.name}: logged its run"
     if files.scores.is_file() and files.divergence() is None:
         images = {part: read_arrays(PREPARED / part)["images"] for part in ("validation", "test")}
-        checked = partial(checked_scores, files, metrics.scores)
+        checked = partial(checked_scores, files, params.serving.temperature, metrics.scores)
         if mlflow_outputs.log_evaluation(files, checked, facts, images):
             yield f"{files.name}: logged its evaluation"

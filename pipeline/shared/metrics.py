@@ -20,18 +20,21 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from pipeline.shared.served_predictor import Temperature
+from pipeline.shared.temperature import log, scaled
+
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 METRICS: dict[str, Metric] = {}
 BINS = 15  # of a calibration error, as in Guo et al. (2017)
 LOWEST_RATE = 1e-3  # of false positives, at which a ROC curve begins
-SMALLEST = np.finfo(np.float32).tiny  # keeps the logarithm of a probability finite
+THRESHOLDS = (0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of confidence
 
 
 def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """The cross-entropy of each prediction in nats, float64 (n,)."""
-    of_the_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return -np.log(np.maximum(of_the_label, SMALLEST))
+    of_the_label = probabilities[np.arange(len(labels)), labels]
+    return -log(of_the_label)
 
 
 def metric(function: Metric) -> Metric:
@@ -107,6 +110,33 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     ordered = values.sort_values("confidence", kind="stable", ignore_index=True)
     groups = ordered.groupby(ordered.index * BINS // len(ordered))
     return groups.mean().assign(images=groups.size())
+
+
+def temperature_effect(
+    labels: np.ndarray, probabilities: np.ndarray, temperature: Temperature
+) -> pd.DataFrame:
+    """The scores that a temperature changes: without it in the first row, with it in the second."""
+    functions = (loss, brier, calibration_error)
+    both = (probabilities, scaled(probabilities, temperature.best))
+    rows = [{one.__name__: one(labels, changed) for one in functions} for changed in both]
+    table = pd.DataFrame(rows).assign(temperature=[1.0, temperature.best])
+    return table.assign(low=temperature.low, high=temperature.high)
+
+
+def coverage(
+    labels: np.ndarray, probabilities: np.ndarray, refuse_below: float | None = None
+) -> pd.DataFrame:
+    """What would be answered if less confidence than a threshold were refused: a row for each threshold.
+
+    `threshold`, the share of images that are answered, `coverage`, the `accuracy` on these, and whether it
+    is `served`. The thresholds are THRESHOLDS and `refuse_below`, as long as an image is answered.
+    """
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    thresholds = sorted({*THRESHOLDS, refuse_below or 0})
+    answered = [(threshold, confidence >= threshold) for threshold in thresholds]
+    rows = [(float(one), these.mean(), right[these].mean()) for one, these in answered if these.any()]
+    table = pd.DataFrame(rows, columns=["threshold", "coverage", "accuracy"])
+    return table.assign(served=table["threshold"] == (refuse_below or 0))
 
 
 def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:

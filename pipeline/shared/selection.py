@@ -24,7 +24,7 @@ class RunnerUp(BaseModel, frozen=True, strict=True):
 
 
 class Selection(BaseModel, frozen=True, strict=True):
-    """The chosen model. Its test accuracy is only reported; nothing is chosen by it."""
+    """The chosen model. Its test accuracy, as it is served, is only reported; nothing is chosen by it."""
 
     variant: str
     seed: int
@@ -69,7 +69,7 @@ def read_selection() -> Selection:
 
 
 def read_scores(models: list[ModelFiles]) -> pd.DataFrame:
-    """A row for each model: variant, seed and each score, such as validation_accuracy and test_loss.
+    """A row for each model: variant, seed and each score, such as validation_accuracy and test_served_loss.
 
     Models that diverged have no row. Raises PipelineError if all did.
     """
@@ -79,8 +79,8 @@ def read_scores(models: list[ModelFiles]) -> pd.DataFrame:
             scores = files.metrics()
             values = {
                 f"{part}_{name}": value
-                for part in ("validation", "test")
-                for name, value in scores[part].items()
+                for part, of in scores.items()
+                for name, value in of.items()
             }
             rows.append({"variant": files.variant, "seed": files.seed} | values)
     if not rows:

@@ -1,7 +1,4 @@
-"""Reads stored probabilities, and checks that they are of the model and that the stored scores are theirs."""
-
-import math
-from collections.abc import Callable, Collection
+"""Reads stored probabilities, and checks that they are of the model."""
 
 import numpy as np
 
@@ -10,8 +7,6 @@ from pipeline.support.digests import file_digest
 from pipeline.support.errors import PipelineError
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import PREPARED
-
-Measured = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 ROUNDING = 1e-6  # by which another processor's sums may differ
 
@@ -47,48 +42,3 @@ def read_right(files: ModelFiles, part: str) -> np.ndarray:
 def views_of(files: ModelFiles) -> str | None:
     """The test-time views that a model was predicted with, beside the image alone; None if there are none."""
     return next((name.partition("_")[2] for name in read_arrays(files.predictions) if "_" in name), None)
-
-
-def accuracy_alone(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """The accuracy, for `checked_scores`."""
-    return {"accuracy": float((probabilities.argmax(axis=1) == labels).mean())}
-
-
-def measured_by(metric: str) -> Measured:
-    """The accuracy and this metric, for `checked_scores`."""
-    if metric == "accuracy":
-        return accuracy_alone
-    from pipeline.shared.metrics import METRICS  # scikit-learn, which accuracy does not need
-
-    function = METRICS[metric]
-    return lambda labels, probabilities: (
-        accuracy_alone(labels, probabilities) | {metric: float(function(labels, probabilities))}
-    )
-
-
-def checked_scores(
-    files: ModelFiles,
-    measured: Measured = accuracy_alone,
-    model_digest: str | None = None,
-    images: Collection[str] = ("validation", "test"),
-) -> dict[str, dict[str, float]]:
-    """A model's stored scores of these parts of the images, as far as `measured` finds the same.
-
-    `measured` takes labels (n,) and probabilities (n, classes). Empty if the training diverged. Raises
-    PipelineError if a score is not that of the stored probabilities, or these are not of the model with this
-    digest, by default the one in its file. Reads nothing of other images.
-    """
-    stored = files.metrics()  # first, so an evaluation that ends meanwhile cannot mix two models
-    checked = {}
-    for part in [part for part in stored if part.partition("_")[0] in images]:
-        name, _, views = part.partition("_")
-        probabilities = read_probabilities(files, name, views or None, model_digest)
-        found = measured(read_arrays(PREPARED / name)["labels"], probabilities)
-        checked[part] = {key: stored[part].get(key, math.nan) for key in found}
-        for key, value in checked[part].items():
-            if not math.isclose(value, found[key], rel_tol=ROUNDING, abs_tol=ROUNDING):
-                raise PipelineError(
-                    f"{files.scores}: {part} {key} {value}, but {files.predictions} gives {found[key]}: "
-                    "run `dvc repro evaluate`"
-                )
-    return checked

@@ -15,8 +15,8 @@ import pandas as pd
 
 from pipeline.core.arrays import write_json
 from pipeline.params import Params
+from pipeline.shared.checked_scores import checked_scores, measured_by
 from pipeline.shared.selection import Selection, in_words, merit, read_scores
-from pipeline.shared.stored_probabilities import checked_scores, measured_by
 from pipeline.support.digests import file_digest
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
@@ -30,7 +30,7 @@ def main() -> None:
     check_inputs(METRICS, MODELS, PREDICTIONS, RECIPES, PREPARED / "split", PREPARED / "validation")
     models, metric = all_models(), Params.read().promotion.metric
     for files in models:
-        checked_scores(files, measured_by(metric), images=["validation"])
+        checked_scores(files, measured=measured_by(metric), names=["validation"])
     chosen = choose(read_scores(models), metric)
     digest = file_digest(ModelFiles(chosen["variant"], chosen["seed"]).model)
     selection = Selection(**chosen, model_digest=digest)
@@ -61,6 +61,6 @@ def choose(scores: pd.DataFrame, metric: str = "accuracy") -> dict[str, Any]:
         "mean_validation_score": merit(metric, float(merits.max())),
         "seeds": len(seeds),
         "validation_accuracy": float(best["validation_accuracy"]),
-        "test_accuracy": float(best["test_accuracy"]),
+        "test_accuracy": float(best["test_served_accuracy"]),
         "runner_up": second,
     }

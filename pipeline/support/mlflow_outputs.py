@@ -15,7 +15,7 @@ from mlflow.entities import Run
 from pipeline.support import mlflow_registry, mlflow_runs
 from pipeline.support.digests import digest_of, file_digest
 from pipeline.support.errors import printable
-from pipeline.support.model_files import ModelFiles
+from pipeline.support.model_files import SERVED, ModelFiles
 from pipeline.support.origin import git_commit
 from pipeline.support.paths import REPORTS
 
@@ -80,7 +80,7 @@ def log_scores(
     """Log what changed of a model's scores, each with the model and the images that it belongs to."""
     model = mlflow_runs.logged_model(run.info.run_id, name)
     for part, values in scores.items():
-        of_images = part.partition("_")[0]  # `test_mirror` is of the same images as `test`
+        of_images = part.removesuffix(SERVED)
         dataset = mlflow_runs.dataset(facts, of_images, images[of_images])
         named = {f"{part}/{key}": value for key, value in values.items()}
         changed = {key: value for key, value in named.items() if run.data.metrics.get(key) != value}

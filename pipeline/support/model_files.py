@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 AFTER_TRAINING = 1_000_000  # MLflow's step of a model; the metrics of an epoch's step would be its scores
 INDEX = RECIPES / "_index.json"  # no variant's name starts with an underscore
 ACCURACY = "validation/accuracy"
+SERVED = "_served"  # the end of the names of scores of a model as it is served
+SCORED = ("validation", "test", f"validation{SERVED}", f"test{SERVED}")
 
 
 class TrainingRecord(BaseModel):
@@ -65,13 +67,14 @@ class Part(BaseModel):
 
 
 class Scored(BaseModel):
-    """What metrics/VARIANT-SEED.json holds; with test-time views also `validation_VIEWS` and `test_VIEWS`."""
+    """What metrics/VARIANT-SEED.json holds: scores with one view, and of the model as it is served."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
-    __pydantic_extra__: dict[str, Part]
     validation: Part
     test: Part
+    validation_served: Part
+    test_served: Part
 
 
 class Diverged(BaseModel):

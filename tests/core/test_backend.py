@@ -68,7 +68,9 @@ def test_no_byte_of_a_training_or_a_prediction_changes(tmp_path: Path, home: dic
 def test_a_served_model_answers_as_its_predictions(tmp_path: Path, home: dict[str, str]) -> None:
     model = network_model("translate", 3)
     keras_file.save(model, tmp_path / "model.keras")
-    described = packaging.described(tmp_path / "model.keras", ["a", "b", "c"], IMAGES[0], 2)
+    described = packaging.described(
+        tmp_path / "model.keras", ["a", "b", "c"], IMAGES[0], packaging.Serving(2)
+    )
     mlflow.pyfunc.save_model(path=tmp_path / "served", **described)
     environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"} | home
     command = [sys.executable, "-c", ANSWER, str(tmp_path / "served"), json.dumps(IMAGES.tolist())]

@@ -96,15 +96,19 @@ CORRUPTIONS = {
 }
 
 
-def robustness(model: "keras.Model", images: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+def robustness(
+    model: "keras.Model", images: np.ndarray, labels: np.ndarray, views: str | None = None
+) -> pd.DataFrame:
     """The accuracy on uint8 images (n, height, width, 3) with each corruption at each strength.
+
+    That is the accuracy with the test-time `views`; no temperature changes it.
 
     A row each: `corruption`, `level` from 0, unchanged, to 5, `strength` in the corruption's own unit,
     `accuracy`, and the number of `images`.
     """
     from pipeline.core.prediction import predictor  # TensorFlow
 
-    predict = predictor(model)
+    predict = predictor(model, views)
 
     def accuracy(corruption: Corruption | None = None, strength: float = 0) -> float:
         chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))

@@ -2,12 +2,12 @@
 
     python -m pipeline diagnose
 
-Reads params.yaml (published, training.threads), selection.json, data/prepared, models and predictions. Writes
-diagnosis/: the tables `training_accuracy`, of each model's kept weights, and `resemblance`, how many images
-resemble others; a table and a figure each: `near_duplicates` between training, validation and test images;
-`label_errors`, test labels that the chosen model contradicts; `robustness` of the chosen model and of the
-best other variant, a published one if there is any, on corrupted test images. Nothing is chosen from its
-results.
+Reads params.yaml (published, serving, training.threads), selection.json, data/prepared, models and
+predictions. Writes diagnosis/: the tables `training_accuracy`, of each model's kept weights, and
+`resemblance`, how many images resemble others; a table and a figure each: `near_duplicates` between training,
+validation and test images; `label_errors`, test labels that the chosen model contradicts; `robustness` of the
+chosen model and of the best other variant, a published one if there is any, on corrupted test images. The
+last two are of models as they are served. Nothing is chosen from its results.
 """
 
 import shutil
@@ -20,7 +20,8 @@ from cleanlab.filter import find_label_issues
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
 from pipeline.shared.selection import read_selection
-from pipeline.shared.stored_probabilities import read_probabilities, read_right
+from pipeline.shared.served_predictor import ServedPredictor, served_predictor
+from pipeline.shared.stored_probabilities import read_right
 from pipeline.stages.diagnose import diagnosis_figures
 from pipeline.stages.diagnose.near_duplicates import near_duplicates, resemblance
 from pipeline.stages.diagnose.robustness import robustness
@@ -32,6 +33,7 @@ from pipeline.support.paths import DIAGNOSIS, MODELS, PREDICTIONS, PREPARED, REC
 
 PARTS = ("train", "validation", "test")
 IMAGES = 2_000  # the test images on which robustness is measured, and the training images for over-fitting
+WITH_VIEWS = 500  # if a model has test-time views: it predicts each image and corruption up to six times
 
 
 @click.command(cls=SingleInstance)
@@ -40,14 +42,16 @@ def main() -> None:
     params = Params.read()
     check_inputs(SELECTION, MODELS, PREDICTIONS, RECIPES, *(PREPARED / part for part in ("split", *PARTS)))
     chosen, data = read_selection().files, {part: read_arrays(PREPARED / part) for part in PARTS}
-    models = [chosen, *rival(chosen, params.published)]
+    shown = [chosen, *rival(chosen, params.published)]
+    models = [served_predictor(one, params.serving.temperature) for one in shown]
+    some = WITH_VIEWS if any(one.views for one in models) else IMAGES
     images, labels = {part: arrays["images"] for part, arrays in data.items()}, data["test"]["labels"]
     classes = read_facts(PREPARED / "split")["classes"]
 
     alike = near_duplicates(images)
-    suspicious = label_errors(labels, read_probabilities(chosen, "test"))
+    suspicious = label_errors(labels, models[0].probabilities("test"))
     prepare_backend(params.training.threads)
-    accuracies = try_models(models, images["test"][:IMAGES], labels[:IMAGES])
+    accuracies = try_models(models, images["test"][:some], labels[:some])
     fitted = training_accuracies(images["train"][:IMAGES], data["train"]["labels"][:IMAGES])
 
     shutil.rmtree(DIAGNOSIS, ignore_errors=True)
@@ -97,12 +101,13 @@ def prepare_backend(threads: int) -> None:
     make_deterministic(0, threads)
 
 
-def try_models(models: list[ModelFiles], images: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+def try_models(models: list[ServedPredictor], images: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     """The robustness of each model, one after another."""
     from pipeline.core import keras_file  # TensorFlow
 
     return pd.concat(
-        robustness(keras_file.load(files.model), images, labels).assign(model=files.name) for files in models
+        robustness(keras_file.load(one.files.model), images, labels, one.views).assign(model=one.files.name)
+        for one in models
     )
 
 

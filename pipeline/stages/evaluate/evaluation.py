@@ -3,24 +3,28 @@
 A process that evaluates imports neither TensorFlow nor MLflow, so many can work side by side.
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.core.arrays import read_arrays, read_facts, write_json
+from pipeline.params import Serving
 from pipeline.shared import metrics
+from pipeline.shared.served_predictor import served_predictor
 from pipeline.shared.stored_probabilities import read_probabilities, views_of
-from pipeline.stages.evaluate import model_figures, temperature
+from pipeline.stages.evaluate import model_figures
 from pipeline.support.json_and_csv import read_table
-from pipeline.support.model_files import ModelFiles
+from pipeline.support.model_files import SERVED, ModelFiles
 from pipeline.support.new_files import write_figure, write_table, write_text
 from pipeline.support.paths import EVALUATION, PREPARED
 
 PARTS = ("validation", "test")
 
 
-def evaluate(files: ModelFiles) -> str:
-    """Write metrics/VARIANT-SEED.json and the files of evaluation/VARIANT-SEED.
+def evaluate(files: ModelFiles, serving: Serving) -> str:
+    """Write metrics/VARIANT-SEED.json and the files of evaluation/VARIANT-SEED, of the model as it is served.
 
     For a training that diverged, writes only its status, reason and curves. Returns the result in one line.
     """
@@ -34,15 +38,15 @@ def evaluate(files: ModelFiles) -> str:
 
     classes = read_facts(PREPARED / "split")["classes"]
     data = {part: read_arrays(PREPARED / part) for part in PARTS}
-    predicted = {part: read_probabilities(files, part) for part in PARTS}
-    if views := views_of(files):
-        predicted |= {f"{part}_{views}": read_probabilities(files, part, views) for part in PARTS}
+    served = served_predictor(files, serving.temperature)
     scores = {
-        name: metrics.scores(data[name.partition("_")[0]]["labels"], rows) for name, rows in predicted.items()
+        part + kind: metrics.scores(data[part]["labels"], predicted(part))
+        for kind, predicted in (("", partial(read_probabilities, files)), (SERVED, served.probabilities))
+        for part in PARTS
     }
-    best = temperature.fit(data["validation"]["labels"], predicted["validation"])
-    labels, probabilities = data["test"]["labels"], predicted["test"]
-    tables = make_tables(labels, probabilities, classes, best)
+    labels, probabilities = data["test"]["labels"], served.probabilities("test")
+    tables = make_tables(labels, probabilities, classes, serving.refuse_below)
+    tables["temperature"] = metrics.temperature_effect(labels, served.unscaled("test"), served.temperature)
     for title, table in tables.items():
         write_table(files.evaluation / f"{title}.csv", table, index=table.index.name is not None)
     for title, figure in make_figures(
@@ -57,9 +61,9 @@ def evaluate(files: ModelFiles) -> str:
 
 
 def make_tables(
-    labels: np.ndarray, predicted: np.ndarray, classes: list[str], best: float
+    labels: np.ndarray, predicted: np.ndarray, classes: list[str], refuse_below: float | None
 ) -> dict[str, pd.DataFrame]:
-    """The tables of the test images: labels (n,), predicted probabilities (n, classes), best temperature."""
+    """The tables of the test images: labels (n,), predicted probabilities (n, classes)."""
     confusion = metrics.confusion(labels, predicted, classes)
     return {
         "per_class": metrics.per_class(labels, predicted, classes),
@@ -67,7 +71,7 @@ def make_tables(
         "most_confused": metrics.most_confused(confusion),
         "roc": metrics.roc_points(labels, predicted, classes),
         "reliability": metrics.reliability(labels, predicted),
-        "temperature": temperature.effect(best, labels, predicted),
+        "coverage": metrics.coverage(labels, predicted, refuse_below),
     }
 
 
@@ -89,6 +93,7 @@ def make_figures(
         "confusion": model_figures.confusion_heat_map(tables["confusion"], title),
         "roc": model_figures.roc_curves(tables["roc"], tables["per_class"]["auc"], title),
         "reliability": model_figures.reliability(tables["reliability"], tables["temperature"], title),
+        "coverage": model_figures.coverage(tables["coverage"], title),
         "examples": model_figures.predictions(
             test["images"][shown],
             predicted[shown],
@@ -126,7 +131,7 @@ def mean_roc(files: ModelFiles) -> pd.DataFrame:
 def confusion(files: ModelFiles) -> pd.DataFrame:
     """The number of test images for each pair of an actual and a predicted class that occurs."""
     classes = np.array(read_facts(PREPARED / "split")["classes"])
-    predicted = read_probabilities(files, "test").argmax(axis=1)
+    predicted = read_probabilities(files, "test", views_of(files)).argmax(axis=1)
     labels = {"actual": read_arrays(PREPARED / "test")["labels"], "predicted": predicted}
     images = pd.DataFrame({name: classes[values] for name, values in labels.items()})
     return images.groupby(["actual", "predicted"], as_index=False).size().rename(columns={"size": "images"})

@@ -77,10 +77,27 @@ def roc_curves(points: pd.DataFrame, areas: pd.Series, title: str) -> Figure:
     return figure
 
 
-def reliability(bins: pd.DataFrame, effect: pd.DataFrame, title: str) -> Figure:
-    """Accuracy against confidence in bins of equally many test images, and what a temperature would change.
+def coverage(table: pd.DataFrame, title: str) -> Figure:
+    """Accuracy on the images that are answered against their share: `table` is that of `metrics.coverage`."""
+    figure = new_figure(6, 4)
+    axis = figure.subplots()
+    axis.plot(table["coverage"], table["accuracy"], marker="o", clip_on=False)
+    for threshold, *place in table[["threshold", "coverage", "accuracy"]].to_numpy():
+        if threshold:
+            name, (x, y) = f"{threshold:g}", place
+            axis.annotate(name, (x, y), (0, 6), textcoords="offset points", ha="center", size=8)
+    axis.set(title=title, xlabel="share of images that are answered", ylabel="accuracy on these")
+    axis.margins(y=0.15)
+    axis.invert_xaxis()
+    axis.text(0.97, 0.03, "numbers: the least confidence", transform=axis.transAxes, ha="right")
+    axis.grid(alpha=0.3)
+    return figure
 
-    `bins` and `effect` are the tables of `metrics.reliability` and `temperature.effect`.
+
+def reliability(bins: pd.DataFrame, effect: pd.DataFrame, title: str) -> Figure:
+    """Accuracy against confidence in bins of equally many test images, and what the temperature changed.
+
+    `bins` and `effect` are the tables of `metrics.reliability` and `metrics.temperature_effect`.
     """
     figure = new_figure(6, 6)
     axis = figure.subplots()
@@ -94,8 +111,8 @@ def reliability(bins: pd.DataFrame, effect: pd.DataFrame, title: str) -> Figure:
         0.03 if over else 0.97,
         0.97 if over else 0.03,
         f"{len(bins)} bins of some {bins['images'].median():,.0f} images\n"
-        f"calibration error {before}: {'over' if over else 'under'}-confident\n"
-        f"{after} with a temperature of {effect['temperature'].iloc[1]:.2f},\nfitted on validation images",
+        f"calibration error {after}: {'over' if over else 'under'}-confident\n"
+        f"temperature {effect['temperature'].iloc[1]:.2f}, without it {before}",
         ha="left" if over else "right",
         va="top" if over else "bottom",
     )

@@ -2,9 +2,10 @@
 
     python -m pipeline evaluate [VARIANT SEED]
 
-Reads recipes/_index.json, data/prepared/{split,validation,test}, predictions and models (their history and
-record). Writes metrics/VARIANT-SEED.json, from which models are selected, the tables and figures of
-evaluation/VARIANT-SEED, and the tables that `dvc plots show` draws. Logs the first two to the model's run,
+Reads params.yaml (serving), recipes/_index.json, data/prepared/{split,validation,test}, predictions and
+models (their history and record). Writes metrics/VARIANT-SEED.json, the scores with one view, by which models
+are selected, and those of the model as it would be served; evaluation/VARIANT-SEED, its tables and figures as
+it would be served; and the tables that `dvc plots show` draws. Logs the first two to the model's run,
 unless the run has them. With VARIANT and SEED it scores that model only, so models can be scored although
 another training failed. For a training that diverged, the metrics hold its status and reason.
 """
@@ -18,8 +19,9 @@ import numpy as np
 from joblib import Parallel, cpu_count, delayed
 
 from pipeline.core.arrays import read_arrays, read_facts
+from pipeline.params import Params, Serving
 from pipeline.shared import metrics
-from pipeline.shared.stored_probabilities import checked_scores
+from pipeline.shared.checked_scores import checked_scores
 from pipeline.stages.evaluate import evaluation
 from pipeline.support import mlflow_server, mlflow_store
 from pipeline.support.errors import PipelineError
@@ -37,10 +39,10 @@ MODELS_PER_PROCESS = 4  # starting a process takes as long as scoring so many
 def main(model: tuple[str, int] | None) -> None:
     """Score all models, or one, and log the scores."""
     with locked("evaluate"):  # with or without a model, since each run writes the same tables
-        score(model)
+        score(model, Params.read().serving)
 
 
-def score(model: tuple[str, int] | None) -> None:
+def score(model: tuple[str, int] | None, serving: Serving) -> None:
     """Score the chosen models, and write and log their scores."""
     check_inputs(RECIPES, MODELS, PREDICTIONS, *(PREPARED / part for part in ("split", "validation", "test")))
     mlflow_store.check()
@@ -54,7 +56,9 @@ def score(model: tuple[str, int] | None) -> None:
         known = ", ".join(f"{files.variant} {files.seed}" for files in models)
         raise PipelineError(f"VARIANT SEED: allowed: {known}; received {one.variant} {one.seed}")
     jobs = min(cpu_count(), -(-len(models) // MODELS_PER_PROCESS))
-    for line in Parallel(jobs, return_as="generator")(delayed(evaluation.evaluate)(one) for one in models):
+    for line in Parallel(jobs, return_as="generator")(
+        delayed(evaluation.evaluate)(one, serving) for one in models
+    ):
         print(line, flush=True)
     evaluation.write_comparison(all_models())
     facts = read_facts(PREPARED / "split")
@@ -62,12 +66,14 @@ def score(model: tuple[str, int] | None) -> None:
     for files in models:
         if files.divergence() is None:
             with mlflow_server.best_effort(files.name):
-                log(files, facts, images)
+                log(files, serving, facts, images)
 
 
-def log(files: ModelFiles, facts: dict[str, Any], images: dict[str, np.ndarray]) -> None:
+def log(files: ModelFiles, serving: Serving, facts: dict[str, Any], images: dict[str, np.ndarray]) -> None:
     """Log a model's scores, unless its file has just been replaced by another model."""
     try:
-        log_evaluation(files, partial(checked_scores, files, metrics.scores), facts, images)
+        log_evaluation(
+            files, partial(checked_scores, files, serving.temperature, metrics.scores), facts, images
+        )
     except PipelineError as error:
         print(f"{files.name}: its scores are not logged: {error}")

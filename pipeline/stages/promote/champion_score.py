@@ -47,7 +47,7 @@ def check_answers_alike(folder: Path, candidate: Candidate) -> None:
     if served["classes"] != candidate.classes:
         raise IncomparableError("it has other classes")
     taken = f"{served['image_size']} pixels ({served.get('fit', 'crop')})"
-    given = f"{len(candidate.images[0])} pixels ({candidate.fit})"
+    given = f"{len(candidate.images[0])} pixels ({candidate.serving.fit})"
     if taken != given:
         raise IncomparableError(f"it takes images of {taken}, and these have {given}")
 

@@ -23,13 +23,11 @@ class Candidate:
     model_id: str | None  # of the model that its run logged
     model: Path
     images: np.ndarray  # some validation images, uint8 (n, height, width, 3)
-    probabilities: np.ndarray  # what the model predicted for them, (n, classes)
+    probabilities: np.ndarray  # what is to be served for them, (n, classes)
     validation: dict[str, np.ndarray]  # all validation images: `images`, `labels` and `ids`, uint64 (n,)
     training_ids: np.ndarray  # of the images that it was trained on, uint64 (n,)
     classes: list[str]
-    batch_limit: int  # images in one request
-    fit: str  # how image files become squares
-    views: str | None  # test-time views, over which `probabilities` are means
+    serving: packaging.Serving
     tags: dict[str, str]  # variant, seed, model_digest, data_digest, split_digest
     metric: str  # by which models are compared
     validation_score: float  # its value of the metric
@@ -50,7 +48,7 @@ class Candidate:
         """The tags that identify its version: the digests of the model and of how it is served."""
         return {
             "model_digest": self.digest,
-            "serving_digest": packaging.digest(self.batch_limit, self.views, self.fit),
+            "serving_digest": packaging.digest(self.serving),
         }
 
     @property

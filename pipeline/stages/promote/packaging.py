@@ -4,6 +4,7 @@ A change here, in `served_model.py` or in `image_decoding.py` retrains nothing: 
 model again, served in the new way.
 """
 
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,26 @@ TRAINING_IDS = "training_ids.npy"  # in a registered version: which images it wa
 MODULES = {  # of the pipeline, which the served model carries
     "images": PACKAGE / "shared/image_decoding.py",
     "views": PACKAGE / "core/test_time_views.py",
+    "temperature": PACKAGE / "shared/temperature.py",
 }
 PACKAGES = ("mlflow", "tensorflow", "keras", "numpy", "pandas", "pillow")
 
 
-def described(
-    model: Path,
-    classes: list[str],
-    example: np.ndarray,
-    batch_limit: int,
-    views: str | None = None,
-    fit: str = "crop",
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Serving:
+    """How a model is served."""
+
+    batch_limit: int  # images in one request
+    fit: str = "crop"  # how image files become squares
+    views: str | None = None  # test-time views, over which answers are means
+    temperature: float = 1.0  # by which they are scaled
+    refuse_below: float | None = None  # the confidence that a label needs
+
+
+def described(model: Path, classes: list[str], example: np.ndarray, serving: Serving) -> dict[str, Any]:
     """The arguments of `mlflow.pyfunc.log_model` for a `.keras` file, with an image, uint8 (size, size, 3).
 
-    Answers are means over the test-time `views`, and image files become squares by `fit`. The arguments
-    include the digests of everything that answers depend on, which the served model checks on loading.
+    They include the digests of everything that answers depend on, which the served model checks on loading.
     """
     artifacts = {"model": model} | MODULES
     digests = {part: file_digest(path) for part, path in (artifacts | {"code": SERVED_MODEL}).items()}
@@ -47,22 +52,20 @@ def described(
         "artifacts": {part: str(path) for part, path in artifacts.items()},
         "model_config": {
             "classes": classes,
-            "batch_limit": batch_limit,
             "image_size": len(example),
-            "fit": fit,
-            "views": views,
             "sha256": digests | {"classes": digest_of(classes)},
-        },
+        }
+        | asdict(serving),
         "signature": signature(),
         "input_example": example_request(example),
         "pip_requirements": requirements(),
     }
 
 
-def digest(batch_limit: int, views: str | None, fit: str) -> str:
+def digest(serving: Serving) -> str:
     """One digest for all that decides how a model is served."""
     contents = [file_digest(path) for path in (Path(__file__), SERVED_MODEL, *MODULES.values())]
-    return digest_of([*contents, requirements(), batch_limit, views, fit])
+    return digest_of([*contents, requirements(), asdict(serving)])
 
 
 def files(model_digest: str) -> dict[str, str]:
@@ -91,7 +94,7 @@ def signature() -> ModelSignature:
         ),
         outputs=Schema(
             [
-                ColSpec(DataType.string, "label"),
+                ColSpec(DataType.string, "label", required=False),  # null if it is refused
                 ColSpec(DataType.double, "confidence"),
                 ColSpec(Map(DataType.double), "probabilities"),
             ]

@@ -39,12 +39,7 @@ def register(candidate: Candidate) -> str:
             flavor=ServedModel,
             run_id=candidate.run_id,  # which keeps its status and its end
             served=packaging.described(
-                Path(model),
-                candidate.classes,
-                candidate.images[0],
-                candidate.batch_limit,
-                candidate.views,
-                candidate.fit,
+                Path(model), candidate.classes, candidate.images[0], candidate.serving
             ),
             training_ids=candidate.training_ids,
             metadata={"classes": candidate.classes, "git_commit": commit} | candidate.tags,

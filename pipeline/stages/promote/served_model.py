@@ -1,8 +1,9 @@
 """The model that is served: an image or its pixels in, a class's name and probabilities out.
 
 MLflow stores this file with the model and runs it to load the model ("models from code"). It imports
-nothing of the pipeline: `image_decoding.py` and `test_time_views.py`, which it needs, are stored beside the
-Keras model. Nothing is unpickled, and a file that differs from the registered one is not loaded.
+nothing of the pipeline: `image_decoding.py`, `test_time_views.py` and `temperature.py`, which it needs, are
+stored beside the Keras model. Nothing is unpickled, and a file that differs from the registered one is not
+loaded.
 """
 
 import hashlib
@@ -64,16 +65,17 @@ class Classifier(PythonModel):
         model = keras.saving.load_model(context.artifacts["model"], compile=False)
         self.classes: list[str] = context.model_config["classes"]
         self.batch_limit: int = context.model_config["batch_limit"]
+        self.refuse_below: float = context.model_config["refuse_below"] or 0
         # Run by their files: by their names, another model's copies could already be loaded in their place.
-        run = (runpy.run_path(context.artifacts[part]) for part in ("images", "views"))
-        self.images, views = (SimpleNamespace(**names) for names in run)
+        run = (runpy.run_path(context.artifacts[part]) for part in ("images", "views", "temperature"))
+        self.images, views, scaling = (SimpleNamespace(**names) for names in run)
         self.fit: str = context.model_config["fit"]
         self.shape = (context.model_config["image_size"], context.model_config["image_size"], 3)
         self.decoder = ThreadPoolExecutor(1)
-        chosen = context.model_config["views"]
+        chosen, temperature = context.model_config["views"], context.model_config["temperature"]
         function = tf.function(lambda images: views.average(model, images, chosen))
         forward = function.get_concrete_function(tf.TensorSpec((None, *self.shape), tf.uint8))
-        self.forward = lambda images: forward(tf.constant(images)).numpy()
+        self.forward = lambda images: scaling.scaled(forward(tf.constant(images)).numpy(), temperature)
         self.forward(np.zeros((1, *self.shape), np.uint8))
 
     def predict(
@@ -81,7 +83,8 @@ class Classifier(PythonModel):
     ) -> list[dict[str, Any]]:
         """One answer a row: `label`, `confidence` and `probabilities` by class name.
 
-        All classes in their order; with `top_k` so many, the most probable first.
+        The label is None if the confidence is below `refuse_below`. All classes in their order; with `top_k`
+        so many, the most probable first.
         """
         del context
         top_k = (params or {}).get("top_k")
@@ -132,9 +135,10 @@ class Classifier(PythonModel):
     def _answer(self, row: np.ndarray, top_k: int | None) -> dict[str, Any]:
         shown = range(len(row)) if top_k is None else (-row).argsort(stable=True)[:top_k]
         likeliest = int(row.argmax())
+        confidence = float(row[likeliest])
         return {
-            "label": self.classes[likeliest],
-            "confidence": float(row[likeliest]),
+            "label": self.classes[likeliest] if confidence >= self.refuse_below else None,
+            "confidence": confidence,
             "probabilities": {self.classes[i]: float(row[i]) for i in shown},
         }
 

@@ -17,7 +17,10 @@ from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.core.recipe import Recipe
 from pipeline.params import Params
 from pipeline.shared.selection import Selection, read_selection
-from pipeline.shared.stored_probabilities import ROUNDING, measured_by, read_probabilities, views_of
+from pipeline.shared.checked_scores import measured_by
+from pipeline.shared.served_predictor import served_predictor
+from pipeline.shared.stored_probabilities import ROUNDING, read_probabilities
+from pipeline.stages.promote import packaging
 from pipeline.stages.promote.gate import Candidate, Standing
 from pipeline.stages.promote.promotion import described_by, promote, refresh
 from pipeline.stages.promote.registration import is_intact
@@ -107,7 +110,7 @@ def candidate_of(selection: Selection, params: Params) -> Candidate:
     check_inputs(*(PREPARED / part for part in ("split", "ids", "validation")))
     if files.tags()["model_digest"] != selection.model_digest:
         raise PipelineError(f"{files.model}: is not the model that was chosen: run `dvc repro select`")
-    facts, views = read_facts(PREPARED / "split"), views_of(files)
+    facts, served = read_facts(PREPARED / "split"), served_predictor(files, params.serving.temperature)
     run = mlflow_runs.find_run(facts["name"], files.tags())
     logged = mlflow_runs.logged_model(run.info.run_id, files.name) if run else None
     validation, ids = read_arrays(PREPARED / "validation"), read_arrays(PREPARED / "ids")
@@ -119,13 +122,17 @@ def candidate_of(selection: Selection, params: Params) -> Candidate:
         model_id=logged.model_id if logged else None,
         model=files.model,
         images=validation["images"][some],
-        probabilities=read_probabilities(files, "validation", views)[some],
+        probabilities=served.probabilities("validation")[some],
         validation=validation | {"ids": ids["validation"]},
         training_ids=read_by_training(files, ids["train"]),
         classes=facts["classes"],
-        batch_limit=params.serving.batch_limit,
-        fit=facts["fit"],
-        views=views,
+        serving=packaging.Serving(
+            batch_limit=params.serving.batch_limit,
+            fit=facts["fit"],
+            views=served.views,
+            temperature=served.temperature.best,
+            refuse_below=params.serving.refuse_below,
+        ),
         tags=files.tags() | {key: facts[key] for key in ("data_digest", "split_digest")},
         metric=selection.metric,
         validation_score=selection.validation_score,

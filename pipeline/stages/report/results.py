@@ -3,17 +3,20 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from pipeline.core.arrays import read_facts
+from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.core.recipe import Recipe
+from pipeline.shared.checked_scores import checked_scores
 from pipeline.shared.selection import Selection, read_scores, read_selection
-from pipeline.shared.stored_probabilities import checked_scores, read_right
+from pipeline.shared.served_predictor import served_predictor
+from pipeline.shared.stored_probabilities import read_probabilities, read_right, views_of
 from pipeline.stages.report.controlled import BASE
 from pipeline.stages.report.correctness import Correctness
 from pipeline.support.errors import PipelineError
 from pipeline.support.json_and_csv import Number, read_table
-from pipeline.support.model_files import ModelFiles, all_models
+from pipeline.support.model_files import SERVED, ModelFiles, all_models
 from pipeline.support.paths import DIAGNOSIS, PREPARED, SELECTION
 
 # The columns of the tables that are read; others hold numbers.
@@ -26,6 +29,9 @@ DIAGNOSIS_COLUMNS: dict[str, dict[str, Any]] = {
 }
 BALANCE = {"class": str, "train": int, "validation": int, "test": int}
 CONFUSED = {"one": str, "other": str, "images": int, "one_as_other": int, "other_as_one": int}
+CALIBRATION = dict.fromkeys(("temperature", "loss", "brier", "calibration_error"), float)
+CALIBRATION |= {"low": Number, "high": Number}  # missing if the temperature is set
+COVERAGE = {"threshold": float, "coverage": float, "accuracy": float, "served": bool}
 PER_CLASS = {"class": str} | dict.fromkeys(("precision", "recall", "f1", "auc", "support"), float)
 
 
@@ -38,10 +44,14 @@ class Results:
     balance: pd.DataFrame  # images by class and part
     table: pd.DataFrame  # a row for each variant, see `summarize`
     settings: dict[str, dict[str, Any]]  # of each variant, in the order of params.yaml
-    histories: dict[str, pd.DataFrame]  # by VARIANT-SEED, as is `per_class`
-    per_class: dict[str, pd.DataFrame]
+    histories: dict[str, pd.DataFrame]  # by VARIANT-SEED
+    f1: pd.DataFrame  # of each class (columns) for each variant (rows), its mean over seeds
+    per_class: pd.DataFrame  # of the chosen model
     confused: pd.DataFrame  # pairs of classes, of the chosen model
-    calibration: pd.DataFrame  # the scores of the chosen model without and with temperature scaling
+    calibration: pd.DataFrame  # the scores of the chosen model without and with its temperature
+    coverage: pd.DataFrame  # its accuracy on the images that it would answer, by the least confidence
+    right: np.ndarray  # whether it is right about each test image, as it is served
+    served_validation: float  # its validation accuracy as it is served
     selection: Selection
     diverged: dict[str, str]  # the reason for each VARIANT-SEED that diverged, which no table has
     diagnosis: dict[str, pd.DataFrame]  # the tables of `diagnose`
@@ -52,12 +62,6 @@ class Results:
     def chosen(self) -> ModelFiles:
         """The model that was chosen."""
         return self.selection.files
-
-    @property
-    def f1(self) -> pd.DataFrame:
-        """F1 of each class (columns) for each variant (rows), its mean over seeds."""
-        f1 = pd.DataFrame({name: table["f1"] for name, table in self.per_class.items()}).T
-        return f1.groupby([name.rpartition("-")[0] for name in f1.index], sort=False).mean()
 
 
 def read_results(published: dict[str, float]) -> Results:
@@ -75,7 +79,10 @@ def read_results(published: dict[str, float]) -> Results:
     scores["epochs"] = [len(table) for table in histories.values()]
     diagnosis = read_diagnosis(chosen)
     scores["training_accuracy"] = fitted(diagnosis["training_accuracy"], models)
-    scores["views_accuracy"] = [accuracy_with_views(one.metrics()) for one in models]
+    scores["views_accuracy"] = [
+        score if views_of(one) else np.nan
+        for one, score in zip(models, scores["test_served_accuracy"], strict=True)
+    ]
     return Results(
         facts=facts,
         models=models,
@@ -83,12 +90,13 @@ def read_results(published: dict[str, float]) -> Results:
         table=summarize(scores, published if facts["source"] == "cifar10" else {}),
         settings={one.variant: settings_of(one) for one in models},
         histories=histories,
-        per_class={
-            one.name: read_table(one.evaluation / "per_class.csv", PER_CLASS).set_index("class")
-            for one in models
-        },
+        f1=f1_of(models, facts["classes"]),
+        per_class=read_table(chosen.evaluation / "per_class.csv", PER_CLASS).set_index("class"),
         confused=read_table(chosen.evaluation / "most_confused.csv", CONFUSED),
-        calibration=read_table(chosen.evaluation / "temperature.csv", {}),
+        calibration=read_table(chosen.evaluation / "temperature.csv", CALIBRATION),
+        coverage=read_table(chosen.evaluation / "coverage.csv", COVERAGE),
+        right=served_predictor(chosen, 1.0).right("test"),  # at any temperature
+        served_validation=chosen.metrics()[f"validation{SERVED}"]["accuracy"],
         selection=selection,
         diverged=diverged,
         diagnosis=diagnosis,
@@ -109,6 +117,19 @@ def right_of(models: list[ModelFiles], part: str) -> pd.DataFrame:
     return pd.DataFrame(right).rename_axis(columns=["variant", "seed"])
 
 
+def f1_of(models: list[ModelFiles], classes: list[str]) -> pd.DataFrame:
+    """F1 of each class (columns) for each variant (rows) on test images, its mean over seeds."""
+    labels = read_arrays(PREPARED / "test")["labels"]
+    rows = []
+    for one in models:
+        predicted = read_probabilities(one, "test").argmax(axis=1)
+        counted = (labels[labels == predicted], labels, predicted)
+        right, actual, found = (np.bincount(these, minlength=len(classes)) for these in counted)
+        rows.append(2 * right / np.maximum(actual + found, 1))
+    table = pd.DataFrame(rows, columns=pd.Index(classes, name="class"))
+    return table.groupby([one.variant for one in models], sort=False).mean()
+
+
 def read_diagnosis(chosen: ModelFiles) -> dict[str, pd.DataFrame]:
     """The tables of `diagnose`. Raises PipelineError if they are of another model."""
     tables = {
@@ -127,11 +148,6 @@ def fitted(table: pd.DataFrame, models: list[ModelFiles]) -> list[float]:
         path = DIAGNOSIS / "training_accuracy.csv"
         raise PipelineError(f"{path}: lacks {', '.join(sorted(missing))}; run `dvc repro diagnose`")
     return [accuracies[one.name] for one in models]
-
-
-def accuracy_with_views(scores: dict[str, Any]) -> float:
-    """The test accuracy with test-time views, of a model's scores; NaN if it has no views."""
-    return next((of["accuracy"] for part, of in scores.items() if part.startswith("test_")), float("nan"))
 
 
 def summarize(scores: pd.DataFrame, published: dict[str, float]) -> pd.DataFrame:

@@ -35,6 +35,7 @@ from pipeline.support.paths import (
     SELECTION,
 )
 
+FIGURES = ("confusion", "roc", "reliability", "coverage", "examples")  # of the chosen model, as it is served
 SHOWN = ("split", "validation", "test", "class_balance.csv", "samples.png")  # of the prepared data
 
 
@@ -53,7 +54,7 @@ def main() -> None:
         write_figure(REPORTS / f"{title}.png", comparison_figures.all_curves(results.histories, score))
     accuracies = comparison_figures.accuracies(results.table, results.facts["counts"])
     write_figure(REPORTS / "accuracies.png", accuracies)
-    figures = [evaluation / f"{figure}.png" for figure in ("confusion", "roc", "reliability", "examples")]
+    figures = (evaluation / f"{figure}.png" for figure in FIGURES)
     for path in (*figures, *DIAGNOSIS.glob("*.png"), PREPARED / "samples.png"):
         with replacing(REPORTS / path.name) as new:
             shutil.copyfile(path, new)

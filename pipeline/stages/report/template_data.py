@@ -19,11 +19,12 @@ SYSTEMS = (
     ("augmented", "shallow"),
 )
 CORRELATED = 10  # a rank correlation needs as many variants
+SHOWN = (0.7, 0.9)  # thresholds of confidence
 
 
 def report_variables(results: Results) -> dict[str, Any]:
     """The variables of report.md.jinja."""
-    table, own = results.table, results.per_class[results.chosen.name]
+    table, own = results.table, results.per_class
     f1 = results.f1.loc[table.index]
     return {
         **_shared_variables(results),
@@ -54,7 +55,7 @@ def card_variables(results: Results) -> dict[str, Any]:
     """The variables of model-card.md.jinja."""
     selection, facts, chosen = results.selection, results.facts, results.chosen
     low, high = wilson(selection.test_accuracy, facts["counts"]["test"])
-    unscaled, scaled = results.calibration.to_dict("records")
+    unscaled, served = results.calibration.to_dict("records")
     params = chosen.record().params
     return {
         **_shared_variables(results),
@@ -63,8 +64,9 @@ def card_variables(results: Results) -> dict[str, Any]:
         "low": low,
         "high": high,
         "unscaled": unscaled,
-        "scaled": scaled,
-        "by_class": tables.by_class(results.per_class[chosen.name]),
+        "served": served,
+        "served_validation": results.served_validation,
+        "by_class": tables.by_class(results.per_class),
         "training": pd.DataFrame({"setting": list(params), "value": list(map(str, params.values()))}),
     }
 
@@ -75,8 +77,17 @@ def _shared_variables(results: Results) -> dict[str, Any]:
         "selection": results.selection,
         "model": results.chosen.name,
         "models": len(results.models),
+        "views": bool(results.table["views"].notna()[results.chosen.variant]),
         "corruptions": corruptions(results),
+        "coverage": coverage(results.coverage),
     }
+
+
+def coverage(table: pd.DataFrame) -> dict[str, Any]:
+    """The row of each threshold of SHOWN, and of the one that is `served`, if there is one."""
+    rows = {row["threshold"]: row for row in table.to_dict("records")}
+    served = [row for row in rows.values() if row["served"] and row["threshold"]]
+    return {"shown": [rows[one] for one in SHOWN if one in rows], "served": served[0] if served else None}
 
 
 def comparison(results: Results) -> dict[str, Any] | None:
@@ -188,13 +199,13 @@ def near_duplicates(results: Results) -> dict[str, Any]:
     `difference` is that of a median pair's pixels. `within` and `without` are the chosen model's accuracies
     on the test images that are near duplicates and on the others, with intervals; None if there are none.
     """
-    chosen, pairs = results.chosen, results.diagnosis["near_duplicates"]
+    pairs = results.diagnosis["near_duplicates"]
     similar, images = (
         results.diagnosis["resemblance"].set_index("part")[column].to_dict()
         for column in ("similar", "images")
     )
     found = pairs.loc[pairs["part"] == "test", "image"]
-    right = results.test.right[chosen.variant, chosen.seed]
+    right = pd.Series(results.right)
     parts = {"within": right[right.index.isin(found)], "without": right[~right.index.isin(found)]}
     both = all(map(len, parts.values()))
     train = wilson(similar["train"] / images["train"], images["train"])

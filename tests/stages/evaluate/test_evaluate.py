@@ -15,18 +15,20 @@ from mlflow.entities import Run
 from pipeline.__main__ import main
 from pipeline.core.arrays import read_arrays, write_arrays, write_json
 from pipeline.shared import metrics
-from pipeline.shared.stored_probabilities import checked_scores, read_probabilities
+from pipeline.shared.checked_scores import checked_scores
+from pipeline.shared.stored_probabilities import read_probabilities
 from pipeline.stages.evaluate import stage as evaluate
 from pipeline.support import mlflow_runs
 from pipeline.support.model_files import INDEX, ModelFiles
 from pipeline.support.paths import PREPARED
-from tests.conftest import refusal
+from tests.conftest import ROOT, refusal
 
 GOOD, LOST = ModelFiles("good", 0), ModelFiles("lost", 0)
 CLASSES = ["$5_to_$10", "NA"]
 DIVERGED = {"status": "diverged", "reason": "its loss is nan in epoch 1"}
 TABLES = {
     "confusion.csv",
+    "coverage.csv",
     "most_confused.csv",
     "per_class.csv",
     "reliability.csv",
@@ -34,7 +36,7 @@ TABLES = {
     "temperature.csv",
     "classification_report.txt",
 }
-FIGURES = {"confusion.png", "curves.png", "examples.png", "reliability.png", "roc.png"}
+FIGURES = {"confusion.png", "coverage.png", "curves.png", "examples.png", "reliability.png", "roc.png"}
 COMPARED = ("curves", "roc", "confusion")  # of all models
 
 
@@ -50,6 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        shutil.copy(ROOT / "params.yaml", folder)
         random, labels = np.random.default_rng(0), np.arange(20) % 2
         for part in ("validation", "test"):
             images = random.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
@@ -169,11 +172,13 @@ def test_a_plausible_edit_of_any_score_is_found() -> None:
     predict(GOOD, stored | {"validation_mirror": stored["validation"], "test_mirror": stored["test"]})
     run_stage("good", "0")
     scores = GOOD.metrics()
-    assert checked_scores(GOOD, metrics.scores) == scores
+    assert checked_scores(GOOD, "auto", metrics.scores) == scores
+    assert list(scores) == ["validation", "test", "validation_served", "test_served"]
+    assert scores["validation_served"]["loss"] < scores["validation"]["loss"]
     for part, name in product(scores, metrics.METRICS):
         write_json(GOOD.scores, {**scores, part: scores[part] | {name: 0.95}})
         line = f"metrics/good-0.json: {part} {name} 0.95, but predictions/good-0 gives {scores[part][name]}: "
-        assert refusal(checked_scores, GOOD, metrics.scores) == f"{line}run `dvc repro evaluate`"
+        assert refusal(checked_scores, GOOD, "auto", metrics.scores) == f"{line}run `dvc repro evaluate`"
 
 
 def test_scores_are_not_logged_for_another_model_or_of_another_one() -> None:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pipeline.shared import metrics
-from pipeline.stages.evaluate import temperature
+from pipeline.shared.served_predictor import Temperature
 
 CLASSES = ["cat", "dog", "frog"]
 LABELS = np.array([0, 1, 2, 2], np.int64)
@@ -57,17 +57,26 @@ def test_bins_hold_equally_many_images_the_least_confident_first() -> None:
     assert np.average(bins["accuracy"], weights=bins["images"]) == metrics.accuracy(labels, predicted)
 
 
-@pytest.mark.parametrize("true", [0.5, 2.0])
-def test_the_temperature_that_made_probabilities_too_sure_is_found(true: float) -> None:
-    random = np.random.default_rng(0)
-    honest = random.dirichlet(np.ones(4), size=20_000)
-    labels = (honest.cumsum(axis=1) < random.random((20_000, 1))).sum(axis=1)
-    found = temperature.fit(labels, temperature.scaled(honest, 1 / true).astype(np.float32))
-    assert found == pytest.approx(true, rel=0.03)
-    table = temperature.effect(found, labels, temperature.scaled(honest, 1 / true))
-    assert table["temperature"].tolist() == [1, found]
-    assert (table.loc[1] < table.loc[0]).drop("temperature").all()
-    assert table["calibration_error"][1] < 0.01
+def test_the_temperatures_effect_is_that_on_the_scores() -> None:
+    table = metrics.temperature_effect(LABELS, PROBABILITIES, Temperature(2, 1.5, 2.5))
+    changed = np.sqrt(PROBABILITIES.astype(float))
+    changed /= changed.sum(axis=1, keepdims=True)
+    for row, probabilities in zip(table.to_dict("records"), (PROBABILITIES, changed), strict=True):
+        scores = metrics.scores(LABELS, probabilities)
+        assert {name: row[name] for name in ("loss", "brier", "calibration_error")} == pytest.approx(
+            {name: scores[name] for name in ("loss", "brier", "calibration_error")}
+        )
+    assert table["temperature"].tolist() == [1, 2]
+
+
+def test_coverage_counts_what_is_answered_and_what_of_it_is_right() -> None:
+    table = metrics.coverage(LABELS, PROBABILITIES, 0.55)
+    assert table.to_dict("list") == {
+        "threshold": [0, 0.5, 0.55, 0.6, 0.7],
+        "coverage": [1, 1, 0.5, 0.5, 0.25],
+        "accuracy": [0.75, 0.75, 1, 1, 1],
+        "served": [False, False, True, False, False],
+    }
 
 
 def test_class_that_is_never_predicted_scores_zero_without_a_warning() -> None:

@@ -23,6 +23,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from pipeline.commands.champion import show
 from pipeline.core import keras_file, prediction
 from pipeline.core.backend import keras
+from pipeline.shared.temperature import scaled
 from pipeline.stages.promote import packaging, promotion, serving_check
 from pipeline.stages.promote.gate import Candidate, IncomparableError, Standing, judge
 from pipeline.stages.promote.registration import is_version_of
@@ -87,9 +88,7 @@ def new_candidate(
         validation=VALIDATION,
         training_ids=np.arange(100, 110, dtype=np.uint64),
         classes=CLASSES,
-        batch_limit=4,
-        fit="crop",
-        views=None,
+        serving=packaging.Serving(batch_limit=4),
         tags=tags | {"data_digest": "data", "split_digest": "split"},
         metric="accuracy",
         validation_score=accuracy,
@@ -605,7 +604,11 @@ def test_an_alias_that_a_person_moved_after_an_interruption_stands(
 
 
 def test_the_champion_served_in_another_way_is_a_new_version_but_no_promotion(store: Registry) -> None:
-    history, changed = mlflow_registry.history(NAME), replace(store.better, batch_limit=5)
+    history, served = mlflow_registry.history(NAME), packaging.Serving(batch_limit=4, temperature=2)
+    found = scaled(store.better.probabilities, 2)
+    with pytest.raises(PipelineError, match="its probabilities differ from the stored ones"):
+        promote(replace(store.better, serving=served))
+    changed = replace(store.better, serving=served, probabilities=found)
     line = promote(changed)
     number = aliases()["champion"]
     same = "the same model as version 2, served in another way"

@@ -16,6 +16,7 @@ from PIL import Image
 from pipeline.core import keras_file, prediction
 from pipeline.core.backend import keras
 from pipeline.shared import image_decoding
+from pipeline.shared.temperature import scaled
 from pipeline.stages.fetch import folders
 from pipeline.stages.promote import packaging
 from tests.keras_models import listed, network_model
@@ -25,12 +26,12 @@ BATCH_LIMIT = 6
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 
 
-def save(
-    folder: Path, model: keras.Model, example: np.ndarray, views: str | None = None, fit: str = "crop"
-) -> PyFuncModel:
+def save(folder: Path, model: keras.Model, example: np.ndarray, **serving: Any) -> PyFuncModel:
     """The model in folder/model.keras, and served in folder/served, as it is loaded."""
     keras_file.save(model, folder / "model.keras")
-    described = packaging.described(folder / "model.keras", CLASSES, example, BATCH_LIMIT, views, fit)
+    described = packaging.described(
+        folder / "model.keras", CLASSES, example, packaging.Serving(BATCH_LIMIT, **serving)
+    )
     mlflow.pyfunc.save_model(path=folder / "served", **described)
     return mlflow.pyfunc.load_model(str(folder / "served"))
 
@@ -100,9 +101,29 @@ def test_the_size_of_images_is_the_models(tmp_path: Path) -> None:
 
 def test_answers_are_means_over_the_views(tmp_path: Path) -> None:
     model = network_model("translate", len(CLASSES))
-    answers = answers_of(save(tmp_path, model, IMAGES[0], "mirror_shift"), *IMAGES)
+    answers = answers_of(save(tmp_path, model, IMAGES[0], views="mirror_shift"), *IMAGES)
     found = [list(answer["probabilities"].values()) for answer in answers]
     assert np.allclose(found, prediction.probabilities(model, IMAGES, "mirror_shift"), atol=1e-6)
+
+
+def test_answers_are_scaled_and_an_unsure_one_has_no_label(folder: Path, served: PyFuncModel) -> None:
+    before = answers_of(served, *IMAGES)
+    confidence = sorted(answer["confidence"] for answer in before)
+    model = keras.saving.load_model(folder / "model.keras")
+    least = scaled(prediction.probabilities(model, IMAGES), 0.5).max(axis=1)
+    unsure = float(np.sort(least)[2])  # of five
+    scaling = save(folder / "scaled", model, IMAGES[0], temperature=0.5, refuse_below=unsure)
+    after = answers_of(scaling, *IMAGES)
+    assert [answer["label"] is None for answer in after] == list(least < unsure)
+    for old, new in zip(before, after, strict=True):
+        assert new["label"] in {old["label"], None}
+        assert list(new["probabilities"].values()) == pytest.approx(
+            scaled(np.array([list(old["probabilities"].values())]), 0.5)[0], abs=1e-6
+        )
+        assert new["confidence"] == max(new["probabilities"].values())
+    assert confidence != sorted(answer["confidence"] for answer in after)
+    label = scaling.metadata.get_output_schema().inputs[0]
+    assert (label.name, label.required) == ("label", False)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from tests.example_results import (
     recipe_of,
     results_of,
     table_rows,
+    with_served,
 )
 
 
@@ -111,7 +112,7 @@ def project(workplace: Path) -> Path:
     write_json(Path("selection.json"), results.selection.model_dump())
     for name, accuracy in {"vgg3_early_stop-0": 0.77, "vgg3-0": 0.76, "former-0": 0.9}.items():
         scores = {"validation": {"accuracy": accuracy}, "test": {"accuracy": accuracy - 0.02}}
-        write_json(Path("metrics") / f"{name}.json", scores)
+        write_json(Path("metrics") / f"{name}.json", with_served(scores))
         found = {
             part: np.where(np.arange(100) < 100 * of["accuracy"], labels, 1 - labels)
             for part, of in scores.items()
@@ -128,6 +129,7 @@ def project(workplace: Path) -> Path:
         per_class(classes).to_csv(Path("evaluation") / name / "per_class.csv")
         results.confused.to_csv(Path("evaluation") / name / "most_confused.csv", index=False)
         results.calibration.to_csv(Path("evaluation") / name / "temperature.csv", index=False)
+        results.coverage.to_csv(Path("evaluation") / name / "coverage.csv", index=False)
     Path("diagnosis").mkdir()
     fitted = pd.DataFrame({"model": ["vgg3-0", "vgg3_early_stop-0"], "accuracy": [0.5, 0.5], "images": 50})
     for title, table in (diagnosis_of("vgg3_early_stop-0") | {"training_accuracy": fitted}).items():
@@ -141,7 +143,8 @@ def test_report_reads_the_trainings_that_params_name_and_no_other() -> None:
     assert list(results.table.index) == ["vgg3_early_stop", "vgg3"]
     assert results.table["published"].tolist() == [0.7711, 0.7678]
     assert results.table["training_accuracy"].tolist() == [0.5, 0.5]
-    assert list(results.per_class) == ["vgg3-0", "vgg3_early_stop-0"]
+    assert results.f1.to_numpy()[0] == pytest.approx([0.74, 0.74])
+    assert results.right.mean() == 0.75
     assert results.test.right.mean().to_dict() == {("vgg3", 0): 0.74, ("vgg3_early_stop", 0): 0.75}
     assert ["NA", "20", "5", "5"] in table_rows(documents.report(results).split("## Data")[1], "class")
     write_arrays(Path("data/prepared/split"), {}, **results.facts | {"source": "directory"})
@@ -159,7 +162,13 @@ def test_the_card_of_the_chosen_model_has_its_figures_and_is_one_of_hugging_face
     assert (data["library_name"], data["datasets"]) == ("keras", ["pets"])
     assert data["model_digest"] == DIGEST
     assert "0.7500 on 100 test images (95 % interval 0.657 to 0.825)" in text
-    assert "expected calibration error 0.100, Brier score 0.020" in text
+    assert "0.7700 on 100 validation images" in text
+    before, after = results.calibration["calibration_error"]
+    assert f"expected calibration error {after:.3f}, Brier score" in text
+    assert "temperature of 0.50, fitted on validation images (95 % interval 0.40 to 0.60)" in text
+    assert f"Without it, these would be {before:.3f}, 0.020 and" in text
+    sure = "100.0% of the test images have a confidence of at least 0.7; it is right about 0.0% of these."
+    assert sure in text
     assert table_rows(text, "class")[1][0] == "NA"
 
 
@@ -167,7 +176,7 @@ def test_the_card_of_the_chosen_model_has_its_figures_and_is_one_of_hugging_face
     ("path", "old", "new", "problem"),
     [
         ("selection.json", '"seed": 0', '"seed": 7', "vgg3_early_stop-7: has no scores"),
-        ("evaluation/vgg3-0/per_class.csv", "f1", "F1", "f1: missing"),
+        ("evaluation/vgg3_early_stop-0/per_class.csv", "f1", "F1", "f1: missing"),
         ("evaluation/vgg3_early_stop-0/most_confused.csv", "12", "many", "cannot be read"),
         ("diagnosis/training_accuracy.csv", "vgg3-0", "former-0", "lacks vgg3-0"),
         ("diagnosis/label_errors.csv", "image,", "number,", "image: missing"),
