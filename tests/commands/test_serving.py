@@ -16,6 +16,7 @@ import requests
 from PIL import Image
 
 from pipeline.shared import image_decoding
+from pipeline.stages.evaluate import metrics
 from tests.conftest import Clone, Evaluated
 from tests.shared.test_image_decoding import file as file_of
 
@@ -76,7 +77,7 @@ def served(champion: str) -> Iterator[Served]:
 def test_served_equals_evaluated_on_the_whole_test_split(
     served: Served, clone: Clone, evaluated: Evaluated
 ) -> None:
-    """The answers over HTTP are the stored predictions, and have the accuracy that `evaluate` reported."""
+    """The answers over HTTP are the stored predictions, and have the scores that the model card names."""
     rows = [{"image": image_decoding.encode_base64(image)} for image in evaluated.images]
     batches = [rows[start : start + BATCH_LIMIT] for start in range(0, len(rows), BATCH_LIMIT)]
     answers = [answer for batch in batches for answer in served.answers(*batch)]
@@ -85,6 +86,18 @@ def test_served_equals_evaluated_on_the_whole_test_split(
     accuracy = (np.array([answer["label"] for answer in answers]) == evaluated.labels.astype(str)).mean()
     decision = json.loads((clone.folder / "quickstart/selection.json").read_text())
     assert accuracy == decision["test_accuracy"]
+    card = (clone.folder / "quickstart/reports/model-card.md").read_text()
+    for name, score in (
+        ("error", metrics.calibration_error),
+        ("score", metrics.brier),
+        ("entropy", metrics.loss),
+    ):
+        [told] = re.findall(rf"\*\*Calibration\*\*: .*?{name} (0\.\d+)", card)
+        assert float(told) == pytest.approx(score(evaluated.labels, np.array(found)), abs=6e-4)
+    told = re.findall(r"([\d.]+)% of the test images have .*? least 0\.9; it is right about ([\d.]+)%", card)
+    sure = np.max(found, axis=1) >= 0.9
+    right = np.argmax(found, axis=1) == evaluated.labels
+    assert [[f"{100 * sure.mean():.1f}", f"{100 * right[sure].mean():.1f}"]] == [list(one) for one in told]
 
 
 def changed(value: Any) -> list[Any]:
