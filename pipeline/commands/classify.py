@@ -5,35 +5,31 @@
     python -m pipeline classify cat.jpg --plot cat.png          a figure; --json or --csv for programs
 
 Reads params.yaml (data.name and source, for the champion's name), MLflow's store and, for --index, the
-test images of the model's data. Prints the most probable classes; writes nothing but --plot's figure.
+test images of the model's data. Decodes files on all cores, and prints the most probable classes of a batch
+of images at a time, so any number of them takes little memory. Writes nothing but --plot's figure.
 """
 
 import glob
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import pandas as pd
-from rich.bar import Bar
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from pipeline.commands import loaded_model
-from pipeline.commands.loaded_model import LoadedModel
+from pipeline.commands.loaded_model import BATCH, LoadedModel
+from pipeline.commands.printed_answers import Printer
 from pipeline.shared.image_decoding import SUFFIXES, ImageError, decode
 from pipeline.shared.metrics import cross_entropy
+from pipeline.shared.on_all_cores import on_all_cores
 from pipeline.stages.evaluate import model_figures
 from pipeline.support.errors import PipelineError
-from pipeline.support.json_and_csv import without_formula
-
-IN_ASCII = str.maketrans("█▉▊▋▌▍▎▏", "#####   ")  # of a bar's blocks
 
 
 @dataclass(frozen=True)
@@ -65,51 +61,51 @@ def main(
     if not (images or index):
         raise click.UsageError("give image files, or the number of a test image with --index")
     loaded = loaded_model.load(model or loaded_model.champion_uri())
-    queries, bad = read_files(images, loaded.size, loaded.fit)
-    queries += read_test_images(loaded, index)
-    if queries:
-        probabilities = loaded.probabilities(np.stack([query.pixels for query in queries]))
-        answers = list(answered(queries, probabilities, loaded, top or (None if form else 5)))
-        try:
-            print_answers(answers, form)
-            sys.stdout.flush()
-        except BrokenPipeError:  # `| head` has closed the pipe
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if plot:
-            save_figure(queries, probabilities, loaded, plot)
+    bad: list[str] = []
+    queries = chain(read_files(images, loaded, bad), read_test_images(loaded, index))
+    printer = Printer(form, loaded.classes, labelled=bool(index))
+    drawn: list[tuple[list[Query], np.ndarray]] = []
+    try:
+        while batch := list(islice(queries, BATCH)):
+            probabilities = loaded.probabilities(np.stack([query.pixels for query in batch]))
+            printer.print(list(answered(batch, probabilities, loaded, top or (None if form else 5))))
+            if plot:
+                drawn.append((batch, probabilities))
+        printer.end()
+    except BrokenPipeError:  # `| head` has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if plot and drawn:
+        shown, rows = zip(*drawn, strict=True)
+        save_figure(list(chain(*shown)), np.concatenate(rows), loaded, plot)
     if bad:
         raise PipelineError("; ".join(bad))
 
 
-def print_answers(answers: list[dict[str, Any]], form: str | None) -> None:
-    """Print predictions as `json`, as `csv`, or by default as bars."""
-    if form == "json":
-        print(json.dumps(answers, indent=2, ensure_ascii=False))
-    elif form == "csv":
-        table = pd.DataFrame(answers)
-        columns = table.drop(columns="probabilities"), pd.DataFrame(list(table["probabilities"]))
-        quoted = pd.concat(columns, axis=1).map(without_formula).rename(columns=without_formula)
-        quoted.to_csv(sys.stdout, index=False, lineterminator="\n")
-    else:
-        show(answers)
-
-
-def read_files(patterns: Sequence[str], size: int, fit: str) -> tuple[list[Query], list[str]]:
-    """The images that files, folders and patterns name, and a message for each one that cannot be read."""
-    queries, bad = [], []
+def read_files(patterns: Sequence[str], model: LoadedModel, bad: list[str]) -> Iterator[Query]:
+    """The images that files, folders and patterns name. Adds why others cannot be read to `bad`."""
+    paths: list[Path] = []
     for pattern in patterns:
-        paths = found(pattern)
-        if not paths:
+        named = found(pattern)
+        if not named:
             bad.append(f"{pattern}: no image found")
-        for path in paths:
-            name = str(path) if str(path).isprintable() else repr(str(path))[1:-1]
-            try:
-                if not path.is_file():  # reading a pipe would wait for ever
-                    raise ImageError("not a file")
-                queries.append(Query(name, decode(path.read_bytes(), size, True, fit)))
-            except (OSError, ImageError) as error:
-                bad.append(f"{name}: {getattr(error, 'strerror', None) or error}")
-    return queries, bad
+        paths += named
+    read = partial(read_file, model=model)
+    for query in on_all_cores(read, paths, "classify", quiet=len(paths) == 1 or sys.stdout.isatty()):
+        if isinstance(query, Query):
+            yield query
+        else:
+            bad.append(query)
+
+
+def read_file(path: Path, model: LoadedModel) -> Query | str:
+    """An image, or why it cannot be read."""
+    name = str(path) if str(path).isprintable() else repr(str(path))[1:-1]
+    try:
+        if not path.is_file():  # reading a pipe would wait for ever
+            raise ImageError("not a file")
+        return Query(name, decode(path.read_bytes(), model.size, True, model.fit))
+    except (OSError, ImageError) as error:
+        return f"{name}: {getattr(error, 'strerror', None) or error}"
 
 
 def found(pattern: str) -> list[Path]:
@@ -156,29 +152,6 @@ def answered(
             nats = cross_entropy(np.array([query.label]), row[None])[0]
             answer |= {"actual": classes[query.label], "cross_entropy": float(nats)}
         yield answer
-
-
-def show(answers: list[dict[str, Any]]) -> None:
-    """Print the probabilities of each image as bars."""
-    console = Console(highlight=False, markup=False)
-    width = max(len(name) for answer in answers for name in answer["probabilities"])
-    with console.capture() as bars:  # printed below, since Rich exits if the pipe is closed
-        for answer in answers:
-            title = Text(answer["image"], "bold")
-            if "actual" in answer:
-                title.append(
-                    f" is {answer['actual']}, cross-entropy {answer['cross_entropy']:.3f} nats", "not bold"
-                )
-            if answer["label"] is None:
-                title.append(" has no label: the model is not sure enough", "not bold")
-            console.print(title, soft_wrap=True)
-            table = Table.grid(padding=(0, 1))
-            for name, value in answer["probabilities"].items():
-                colour = "green" if name == answer.get("actual", answer["label"]) else "bright_black"
-                table.add_row(f"  {name:{width}}", Bar(1, 0, value, width=40, color=colour), f"{value:6.1%}")
-            console.print(table)
-    utf = console.encoding.startswith("utf")
-    print(bars.get() if utf else bars.get().translate(IN_ASCII), end="")
 
 
 def save_figure(queries: list[Query], probabilities: np.ndarray, model: LoadedModel, path: Path) -> None:

@@ -77,11 +77,7 @@ def read_scores(models: list[ModelFiles]) -> pd.DataFrame:
     for files in models:
         if files.divergence() is None:
             scores = files.metrics()
-            values = {
-                f"{part}_{name}": value
-                for part, of in scores.items()
-                for name, value in of.items()
-            }
+            values = {f"{part}_{name}": value for part, of in scores.items() for name, value in of.items()}
             rows.append({"variant": files.variant, "seed": files.seed} | values)
     if not rows:
         raise PipelineError(f"{METRICS}: every training diverged, so there is no model to choose")

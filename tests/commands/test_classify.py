@@ -19,8 +19,10 @@ from mlflow import MlflowClient
 from PIL import Image
 from sklearn.dummy import DummyClassifier
 
+from pipeline.commands import classify as classify_command
 from pipeline.commands import loaded_model
 from pipeline.commands.loaded_model import LoadedModel
+from pipeline.commands.printed_answers import Printer
 from pipeline.support.errors import PipelineError
 from tests.called import Called, call
 from tests.conftest import Clone, Evaluated
@@ -185,6 +187,48 @@ def test_a_trained_model_names_its_classes_itself(clone: Clone, photos: Path, tm
     done = call(tmp_path, "classify", "--model", model, photo, "--json", MLFLOW_TRACKING_URI=clone.store)
     assert done.error is None
     assert list(json.loads(done.out)[0]["probabilities"]) == [str(digit) for digit in range(10)]
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv", "--top=3"])
+def test_batches_print_what_one_batch_prints(
+    classify: Classify, photos: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (str(photos), str(photos / "none.png"), "--index=3", form)
+    whole, sizes = classify(*words, fails=True), list[int]()
+    answer = LoadedModel.probabilities
+
+    def counted(model: LoadedModel, images: np.ndarray) -> np.ndarray:
+        sizes.append(len(images))
+        return answer(model, images)
+
+    monkeypatch.setattr(LoadedModel, "probabilities", counted)
+    monkeypatch.setattr(classify_command, "BATCH", 2)
+    done = classify(*words, fails=True)
+    assert sizes == [2, 2, 1]
+    assert (done.out, done.error) == (whole.out, whole.error)
+    if form == "--json":
+        assert done.out == json.dumps(json.loads(done.out), indent=2, ensure_ascii=False) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"),
+    [
+        ("json", '"label": null'),
+        ("csv", "\nx.png,,0.55,"),
+        (None, "x.png has no label: the model"),
+    ],
+)
+def test_an_unsure_answer_has_no_label_in_any_form(
+    form: str | None, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served: Any = SimpleNamespace(model_config={"refuse_below": 0.6})
+    model = LoadedModel("model", served, ["a", "b"], 32, "crop", None)
+    queries = [classify_command.Query(name, np.zeros((32, 32, 3), np.uint8)) for name in ("x.png", "y.png")]
+    rows = np.array([[0.55, 0.45], [0.4, 0.6]])
+    Printer(form, model.classes, False).print([*classify_command.answered(queries, rows, model, None)])
+    printed = capsys.readouterr().out
+    assert shown in printed
+    assert "no label" not in printed.partition("y.png")[2]
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,7 @@ import pytest
 import requests
 from PIL import Image
 
-from pipeline.shared import image_decoding
-from pipeline.stages.evaluate import metrics
+from pipeline.shared import image_decoding, metrics
 from tests.conftest import Clone, Evaluated
 from tests.shared.test_image_decoding import file as file_of
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from pipeline.core.arrays import write_json
-from pipeline.stages.fetch.on_all_cores import on_all_cores
+from pipeline.shared.on_all_cores import on_all_cores
 from pipeline.support.digests import digest_of, file_digest
 
 RACY = 2 * 10**9  # nanoseconds, by which the coarsest clock of a disk, FAT's, may be behind
@@ -26,7 +26,7 @@ def update(table: Path, files: list[Path], title: str) -> list[str]:
         digest = find(known, path)
         return [*state, digest or file_digest(path)], digest is not None or max(state[2:]) < now - RACY
 
-    found = on_all_cores(look, files, title)
+    found = list(on_all_cores(look, files, title))
     lasting = {str(path): entry for path, (entry, lasts) in zip(files, found, strict=True) if lasts}
     table.parent.mkdir(parents=True, exist_ok=True)
     write_json(table, {"digest": digest_of(lasting), "files": lasting})

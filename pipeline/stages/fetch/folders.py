@@ -16,9 +16,9 @@ import numpy as np
 from pipeline.core.arrays import Rows
 from pipeline.shared.content_draw import draw, numbers_of
 from pipeline.shared.image_decoding import SUFFIXES, ImageError, decode
+from pipeline.shared.on_all_cores import on_all_cores
 from pipeline.stages.fetch import file_digests
 from pipeline.stages.fetch.decoded_images import DecodedImages
-from pipeline.stages.fetch.on_all_cores import on_all_cores
 from pipeline.stages.fetch.sources import RawDataset, dataset
 from pipeline.support.errors import PipelineError
 from pipeline.support.json_and_csv import FORMULA
@@ -175,7 +175,7 @@ def _decode(
             decoded.add(digest, pixels)
         return digest
 
-    looks = on_all_cores(look, files, f"fetch: {files[0].parent.parent}")
+    looks = list(on_all_cores(look, files, f"fetch: {files[0].parent.parent}"))
     readable = [(path, look) for path, look in zip(files, looks, strict=True) if isinstance(look, bytes)]
     return readable, [look for look in looks if isinstance(look, str)]
 

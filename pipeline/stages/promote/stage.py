@@ -16,8 +16,8 @@ import numpy as np
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.core.recipe import Recipe
 from pipeline.params import Params
-from pipeline.shared.selection import Selection, read_selection
 from pipeline.shared.checked_scores import measured_by
+from pipeline.shared.selection import Selection, read_selection
 from pipeline.shared.served_predictor import served_predictor
 from pipeline.shared.stored_probabilities import ROUNDING, read_probabilities
 from pipeline.stages.promote import packaging
