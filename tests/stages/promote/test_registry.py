@@ -302,7 +302,10 @@ def test_the_champion_is_scored_on_other_validation_images(store: Registry) -> N
             {"images": np.zeros((3, 48, 48, 3), np.uint8)},
             "it takes images of 32 pixels (crop), and these have 48",
         ),
-        ({"fit": "pad"}, "it takes images of 32 pixels (crop), and these have 32 pixels (pad)"),
+        (
+            {"serving": packaging.Serving(batch_limit=4, fit="pad")},
+            "it takes images of 32 pixels (crop), and these have 32 pixels (pad)",
+        ),
     ],
 )
 def test_a_champion_that_may_know_the_validation_images_or_takes_others_is_not_scored(
