@@ -107,6 +107,7 @@ def results_of(
         table=summarize(scores, PUBLISHED),
         settings={variant: {"optimizer": "adam", "batch_size": 32} for variant in validation},
         histories={name: history(3) for name in names},
+        recall=pd.DataFrame([table["recall"]] * len(validation), index=pd.Index(validation)),
         f1=pd.DataFrame([table["f1"]] * len(validation), index=pd.Index(validation)),
         per_class=table,
         confused=pairs_of(12).assign(one=classes[1], other=classes[0]),

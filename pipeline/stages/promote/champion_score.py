@@ -13,7 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from pipeline.shared.stored_probabilities import measured_by
+from pipeline.shared.checked_scores import measured_by
 from pipeline.stages.promote import packaging
 from pipeline.stages.promote.gate import Candidate, IncomparableError, Standing
 from pipeline.support import mlflow_registry

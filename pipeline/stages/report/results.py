@@ -45,7 +45,8 @@ class Results:
     table: pd.DataFrame  # a row for each variant, see `summarize`
     settings: dict[str, dict[str, Any]]  # of each variant, in the order of params.yaml
     histories: dict[str, pd.DataFrame]  # by VARIANT-SEED
-    f1: pd.DataFrame  # of each class (columns) for each variant (rows), its mean over seeds
+    recall: pd.DataFrame  # of each class (columns) for each variant (rows), its mean over seeds
+    f1: pd.DataFrame  # likewise
     per_class: pd.DataFrame  # of the chosen model
     confused: pd.DataFrame  # pairs of classes, of the chosen model
     calibration: pd.DataFrame  # the scores of the chosen model without and with its temperature
@@ -90,7 +91,7 @@ def read_results(published: dict[str, float]) -> Results:
         table=summarize(scores, published if facts["source"] == "cifar10" else {}),
         settings={one.variant: settings_of(one) for one in models},
         histories=histories,
-        f1=f1_of(models, facts["classes"]),
+        **class_scores(models, facts["classes"]),
         per_class=read_table(chosen.evaluation / "per_class.csv", PER_CLASS).set_index("class"),
         confused=read_table(chosen.evaluation / "most_confused.csv", CONFUSED),
         calibration=read_table(chosen.evaluation / "temperature.csv", CALIBRATION),
@@ -117,17 +118,17 @@ def right_of(models: list[ModelFiles], part: str) -> pd.DataFrame:
     return pd.DataFrame(right).rename_axis(columns=["variant", "seed"])
 
 
-def f1_of(models: list[ModelFiles], classes: list[str]) -> pd.DataFrame:
-    """F1 of each class (columns) for each variant (rows) on test images, its mean over seeds."""
-    labels = read_arrays(PREPARED / "test")["labels"]
-    rows = []
+def class_scores(models: list[ModelFiles], classes: list[str]) -> dict[str, pd.DataFrame]:
+    """`recall` and `f1` of each class (columns) for each variant (rows) on test images, means over seeds."""
+    labels, rows = read_arrays(PREPARED / "test")["labels"], []
     for one in models:
         predicted = read_probabilities(one, "test").argmax(axis=1)
         counted = (labels[labels == predicted], labels, predicted)
         right, actual, found = (np.bincount(these, minlength=len(classes)) for these in counted)
-        rows.append(2 * right / np.maximum(actual + found, 1))
-    table = pd.DataFrame(rows, columns=pd.Index(classes, name="class"))
-    return table.groupby([one.variant for one in models], sort=False).mean()
+        rows.append((right / np.maximum(actual, 1), 2 * right / np.maximum(actual + found, 1)))
+    tables = (pd.DataFrame(of, columns=pd.Index(classes, name="class")) for of in zip(*rows, strict=True))
+    means = (table.groupby([one.variant for one in models], sort=False).mean() for table in tables)
+    return dict(zip(("recall", "f1"), means, strict=True))
 
 
 def read_diagnosis(chosen: ModelFiles) -> dict[str, pd.DataFrame]:

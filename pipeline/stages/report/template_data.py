@@ -60,7 +60,7 @@ def card_variables(results: Results) -> dict[str, Any]:
     return {
         **_shared_variables(results),
         "parameters": results.table["parameters"][chosen.variant],
-        "class_means": results.per_class[chosen.name][["recall", "f1"]].mean(),
+        "class_means": results.per_class[["recall", "f1"]].mean(),
         "low": low,
         "high": high,
         "unscaled": unscaled,

@@ -52,7 +52,7 @@ def test_page_opens_by_itself_and_shows_tables_as_tables(reports: Path) -> None:
     page, rows = parsed(documents.html_page(documents.report(results_of(3)), reports, "Results on <pets>"))
     assert page.findtext("head/title") == "Results on <pets>"
     sources = [image.attrib["src"] for image in page.iter("img")]
-    assert len(sources) == 11
+    assert len(sources) == 12
     assert all(source.startswith("data:image/png;base64,iVBORw0KGgo") for source in sources)
     assert not [*page.iter("a"), *page.iter("link")]
     assert [script.attrib for script in page.iter("script")] == [{}]
