@@ -21,8 +21,8 @@ import numpy as np
 from pipeline.commands import job_folder
 from pipeline.params import DatasetName, Directory, Params
 from pipeline.shared.image_decoding import ImageError, dimensions
+from pipeline.shared.on_all_cores import on_all_cores
 from pipeline.stages.fetch import folders
-from pipeline.stages.fetch.on_all_cores import on_all_cores
 from pipeline.support.errors import PipelineError
 from pipeline.support.locks import SingleInstance
 from pipeline.support.params_errors import joined, parsed, shortened
@@ -94,7 +94,7 @@ def survey(folder: Path) -> Survey:
     counts = {name: found[name] for name in folders.class_names(parts)}
     if few := [f"{name} has {count}" for name, count in counts.items() if count < LEAST]:
         raise PipelineError(f"{folder}: each class needs {LEAST} images; {joined(few)}")
-    looks = on_all_cores(short_side, images, f"photos: {folder}")
+    looks = list(on_all_cores(short_side, images, f"photos: {folder}"))
     unreadable = [look for look in looks if isinstance(look, str)]
     if len(unreadable) == len(looks):
         raise PipelineError(f"{folder}: no image can be read: {joined(unreadable)}")
