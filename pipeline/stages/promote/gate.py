@@ -26,6 +26,7 @@ class Candidate:
     probabilities: np.ndarray  # what is to be served for them, (n, classes)
     validation: dict[str, np.ndarray]  # all validation images: `images`, `labels` and `ids`, uint64 (n,)
     training_ids: np.ndarray  # of the images that it was trained on, uint64 (n,)
+    other_images: bool  # whether it started from a registered version, which may have been trained on others
     classes: list[str]
     serving: packaging.Serving
     tags: dict[str, str]  # variant, seed, model_digest, data_digest, split_digest
@@ -70,15 +71,19 @@ class Candidate:
 
     def described(self) -> dict[str, str]:
         """The tags of its version that `Standing` reads when another candidate comes."""
-        return self.tags | {
-            "metric": self.metric,
-            "validation_score": f"{self.validation_score:.6f}",
-            "mean_validation_score": f"{self.mean_validation_score:.6f}",
-            "validation_accuracy": f"{self.validation_accuracy:.6f}",
-            "test_accuracy": f"{self.test_accuracy:.6f}",
-            "seeds": str(self.seeds),
-            "training_ids": digest_of(self.training_ids.tolist()),
-        }
+        known = {} if self.other_images else {"training_ids": digest_of(self.training_ids.tolist())}
+        return (
+            self.tags
+            | known
+            | {
+                "metric": self.metric,
+                "validation_score": f"{self.validation_score:.6f}",
+                "mean_validation_score": f"{self.mean_validation_score:.6f}",
+                "validation_accuracy": f"{self.validation_accuracy:.6f}",
+                "test_accuracy": f"{self.test_accuracy:.6f}",
+                "seeds": str(self.seeds),
+            }
+        )
 
 
 class Standing(BaseModel, frozen=True):

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.core.recipe import Recipe
-from pipeline.params import Params
+from pipeline.params import Block, Params
 from pipeline.shared.checked_scores import measured_by
 from pipeline.shared.selection import Selection, read_selection
 from pipeline.shared.served_predictor import served_predictor
@@ -125,6 +125,7 @@ def candidate_of(selection: Selection, params: Params) -> Candidate:
         probabilities=served.probabilities("validation")[some],
         validation=validation | {"ids": ids["validation"]},
         training_ids=read_by_training(files, ids["train"]),
+        other_images=any(block.start and block.start.model for block in blocks_of(files.variant, params)),
         classes=facts["classes"],
         serving=packaging.Serving(
             batch_limit=params.serving.batch_limit,
@@ -155,6 +156,17 @@ def read_by_training(files: ModelFiles, ids: np.ndarray) -> np.ndarray:
     recipe = Recipe.read(files.variant)
     own, base = ids[: recipe.settings.training_images], recipe.base(files.seed)
     return own if base is None else np.union1d(own, read_by_training(base, ids))
+
+
+def blocks_of(variant: str, params: Params) -> list[Block]:
+    """The block of a variant, and that of the variant that it is fine-tuned from."""
+    own = params.finetune.variants.get(variant)
+    found = (
+        [params.variants.get(variant)]
+        if own is None
+        else [own, params.variants[str(params.finetune.init_from)]]
+    )
+    return [block for block in found if block]
 
 
 def check_scores(selection: Selection) -> None:

@@ -87,6 +87,7 @@ def new_candidate(
         probabilities=prediction.probabilities(model, IMAGES),
         validation=VALIDATION,
         training_ids=np.arange(100, 110, dtype=np.uint64),
+        other_images=False,
         classes=CLASSES,
         serving=packaging.Serving(batch_limit=4),
         tags=tags | {"data_digest": "data", "split_digest": "split"},
@@ -338,6 +339,13 @@ def test_another_metric_chooses_and_the_champion_is_scored_by_it(store: Registry
     assert f"is champion: {expected} on the same images" in said(better)
     tags = version(3).tags
     assert (tags["metric"], tags["validation_score"]) == ("loss", f"{better:.6f}")
+
+
+def test_a_model_that_started_from_a_registered_version_does_not_name_its_training_images(
+    store: Registry,
+) -> None:
+    assert "training_ids" in store.best.described()
+    assert "training_ids" not in replace(store.best, other_images=True).described()
 
 
 def test_a_champion_whose_training_images_are_unknown_is_not_scored(store: Registry) -> None:
