@@ -83,12 +83,7 @@ def main(
 
 def read_files(patterns: Sequence[str], model: LoadedModel, bad: list[str]) -> Iterator[Query]:
     """The images that files, folders and patterns name. Adds why others cannot be read to `bad`."""
-    paths: list[Path] = []
-    for pattern in patterns:
-        named = found(pattern)
-        if not named:
-            bad.append(f"{pattern}: no image found")
-        paths += named
+    paths = [path for pattern in patterns for path in found(pattern) or [Path(pattern)]]
     read = partial(read_file, model=model)
     for query in on_all_cores(read, paths, "classify", quiet=len(paths) == 1 or sys.stdout.isatty()):
         if isinstance(query, Query):
@@ -100,6 +95,8 @@ def read_files(patterns: Sequence[str], model: LoadedModel, bad: list[str]) -> I
 def read_file(path: Path, model: LoadedModel) -> Query | str:
     """An image, or why it cannot be read."""
     name = str(path) if str(path).isprintable() else repr(str(path))[1:-1]
+    if path.is_dir() or not path.exists():
+        return f"{name}: no image found"
     try:
         if not path.is_file():  # reading a pipe would wait for ever
             raise ImageError("not a file")

@@ -93,7 +93,8 @@ def test_served_equals_evaluated_on_the_whole_test_split(
     ):
         [told] = re.findall(rf"\*\*Calibration\*\*: .*?{name} (0\.\d+)", card)
         assert float(told) == pytest.approx(score(evaluated.labels, np.array(found)), abs=6e-4)
-    told = re.findall(r"([\d.]+)% of the test images have .*? least 0\.9; it is right about ([\d.]+)%", card)
+    shares = r"([\d.]+)% of the test images have a confidence of at least 0\.9; it is right about ([\d.]+)%"
+    told = re.findall(shares, card)
     sure = np.max(found, axis=1) >= 0.9
     right = np.argmax(found, axis=1) == evaluated.labels
     assert [[f"{100 * sure.mean():.1f}", f"{100 * right[sure].mean():.1f}"]] == [list(one) for one in told]
