@@ -4,6 +4,7 @@ import random
 import re
 import signal
 import time
+from contextlib import chdir
 from pathlib import Path
 
 import mlflow
@@ -12,7 +13,9 @@ import pytest
 
 from pipeline.core.arrays import read_arrays
 from pipeline.running import worker
+from pipeline.shared.served_predictor import served_predictor
 from pipeline.stages.promote.packaging import example_request
+from pipeline.support.model_files import ModelFiles
 from tests import projects
 from tests.conftest import Clone
 from tests.processes import kill, output_of, processes, wait_for
@@ -162,5 +165,6 @@ def test_a_kill_in_each_stage_changes_nothing_up_to_the_served_champion(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", job.store)
     image = np.array(read_arrays(job.folder / "data/prepared/test")["images"][0])
     [answer] = mlflow.pyfunc.load_model("models:/digits@champion").predict(example_request(image))
-    predicted = read_arrays(job.folder / "predictions" / NAME)["test"][0]
+    with chdir(job.folder):
+        predicted = served_predictor(ModelFiles("batchnorm", 0), "auto").probabilities("test")[0]
     assert list(answer["probabilities"].values()) == pytest.approx(predicted.tolist(), abs=1e-5)

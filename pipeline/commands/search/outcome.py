@@ -74,6 +74,7 @@ def table_of(trials: list[FrozenTrial]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@mpl.rc_context()  # Optuna changes the style of all figures
 def draw(study: optuna.Study, table: pd.DataFrame, folder: Path) -> None:
     """Draw the best accuracy so far, the epochs of all trials, and how much each key decides (fANOVA).
 

@@ -23,7 +23,9 @@ print(json.dumps(answer))
 def test_its_own_requirements_suffice(clone: Clone, tmp_path: Path) -> None:
     """At the versions of the lock, which are in uv's cache."""
     version = mlflow.MlflowClient(clone.store).get_model_version_by_alias("digits", "champion")
-    model = next((clone.folder / "mlruns").glob(f"*/models/{version.source.rsplit('/', 1)[1]}/artifacts"))
+    model = next(
+        (clone.folder / "mlruns").glob(f"*/models/{str(version.source).rsplit('/', 1)[1]}/artifacts")
+    )
     python = str(tmp_path / "environment/bin/python")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "environment")], check=True)
     install = [str(BIN / "uv"), "pip", "install", "--quiet", f"--python={python}"]

@@ -107,7 +107,9 @@ def project(workplace: Path) -> Path:
     write_arrays(Path("data/prepared/split"), {}, **results.facts)
     write_json(Path("recipes/_index.json"), [{"variant": v, "seed": 0} for v in ("vgg3", "vgg3_early_stop")])
     for variant in ("vgg3", "vgg3_early_stop"):
-        write_json(Path(f"recipes/{variant}.json"), recipe_of(variant))
+        recipe = Path(f"recipes/{variant}/recipe.json")
+        recipe.parent.mkdir(parents=True, exist_ok=True)
+        write_json(recipe, recipe_of(variant))
     results.balance.to_csv("data/prepared/class_balance.csv", index=False)
     write_json(Path("selection.json"), results.selection.model_dump())
     for name, accuracy in {"vgg3_early_stop-0": 0.77, "vgg3-0": 0.76, "former-0": 0.9}.items():
