@@ -70,7 +70,7 @@ def test_only_new_and_changed_files_are_decoded_again(root: Path, decoded: list[
     assert (root / "work/decoded").stat().st_size == COUNT * RECORD  # one more, one fewer
 
     read(root, size=9)
-    assert len(decoded) == 2 * COUNT + 2
+    assert len(set(decoded[COUNT + 2 :])) == COUNT  # two threads may decode the two copies at once
     (root / "work/decoded").unlink()
     assert arrays(read(root)) == changed
 
