@@ -17,14 +17,13 @@ WORKING_MEMORY = 128  # MiB for distances at a time; scikit-learn takes 1,024
 EARLIER = {"validation": ("train",), "test": ("train", "validation")}
 
 
-def near_duplicates(images: dict[str, np.ndarray]) -> pd.DataFrame:
+def near_duplicates(images: dict[str, np.ndarray], prints: dict[str, np.ndarray]) -> pd.DataFrame:
     """Validation images that resemble a training image, and test images that resemble one of the others.
 
-    `images` are uint8 (n, height, width, 3) by part. A row for each image found, the most similar first:
-    `part`, `image`, its number there, `of_part`, `of_image`, `similarity`, at least SIMILAR, and the mean
-    absolute `difference` of the pixels in levels of 255, which is small for a copy.
+    `images` are uint8 (n, height, width, 3) by part, and `prints` their fingerprints. A row for each image
+    found, the most similar first: `part`, `image`, its number there, `of_part`, `of_image`, `similarity`, at
+    least SIMILAR, and the mean absolute `difference` of the pixels in levels of 255, small for a copy.
     """
-    prints = {part: fingerprints(these) for part, these in images.items()}
     tables = []
     for part, others in EARLIER.items():
         for other in others:
@@ -46,19 +45,19 @@ def near_duplicates(images: dict[str, np.ndarray]) -> pd.DataFrame:
     return table.assign(difference=np.array(differences, float).round(1))
 
 
-def resemblance(found: pd.DataFrame, images: dict[str, np.ndarray]) -> pd.DataFrame:
+def resemblance(found: pd.DataFrame, prints: dict[str, np.ndarray]) -> pd.DataFrame:
     """How many images of each part, of how many, resemble an image of an earlier part.
 
-    `found` are the near duplicates of `images`. For `train` it is how many of evenly chosen training images
-    resemble another training image, which no split can have caused.
+    `found` are the near duplicates of the images with these `prints`. For `train` it is how many of evenly
+    chosen training images resemble another training image, which no split can have caused.
     """
-    prints = fingerprints(images["train"])
-    chosen = np.unique(np.linspace(0, len(prints) - 1, min(SAMPLED, len(prints))).round().astype(int))
+    train = prints["train"]
+    chosen = np.unique(np.linspace(0, len(train) - 1, min(SAMPLED, len(train))).round().astype(int))
     with sklearn.config_context(working_memory=WORKING_MEMORY):
-        distances, _ = NearestNeighbors(n_neighbors=2, metric="cosine").fit(prints).kneighbors(prints[chosen])
+        distances, _ = NearestNeighbors(n_neighbors=2, metric="cosine").fit(train).kneighbors(train[chosen])
     similar = {part: int((found["part"] == part).sum()) for part in EARLIER}
     similar["train"] = int((1 - distances[:, 1].astype(float) >= SIMILAR).sum())  # the nearest is itself
-    total = {part: len(images[part]) for part in EARLIER} | {"train": len(chosen)}
+    total = {part: len(prints[part]) for part in EARLIER} | {"train": len(chosen)}
     return pd.DataFrame(
         {"part": list(similar), "similar": similar.values(), "images": [total[part] for part in similar]}
     )

@@ -23,7 +23,7 @@ from pipeline.shared.selection import read_selection
 from pipeline.shared.served_predictor import ServedPredictor, served_predictor
 from pipeline.shared.stored_probabilities import read_right
 from pipeline.stages.diagnose import diagnosis_figures
-from pipeline.stages.diagnose.near_duplicates import near_duplicates, resemblance
+from pipeline.stages.diagnose.near_duplicates import fingerprints, near_duplicates, resemblance
 from pipeline.stages.diagnose.robustness import robustness
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
@@ -48,7 +48,8 @@ def main() -> None:
     images, labels = {part: arrays["images"] for part, arrays in data.items()}, data["test"]["labels"]
     classes = read_facts(PREPARED / "split")["classes"]
 
-    alike = near_duplicates(images)
+    prints = {part: fingerprints(these) for part, these in images.items()}
+    alike = near_duplicates(images, prints)
     suspicious = label_errors(labels, models[0].probabilities("test"))
     prepare_backend(params.training.threads)
     accuracies = try_models(models, images["test"][:some], labels[:some])
@@ -56,7 +57,7 @@ def main() -> None:
 
     shutil.rmtree(DIAGNOSIS, ignore_errors=True)
     write_table(DIAGNOSIS / "training_accuracy.csv", fitted)
-    write_table(DIAGNOSIS / "resemblance.csv", resemblance(alike, images))
+    write_table(DIAGNOSIS / "resemblance.csv", resemblance(alike, prints))
     for name, table, figure in (
         ("near_duplicates", alike, diagnosis_figures.pairs(alike, images)),
         ("label_errors", suspicious, diagnosis_figures.suspicious(suspicious, images["test"], classes)),

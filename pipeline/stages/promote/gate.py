@@ -23,7 +23,7 @@ class Candidate:
     model_id: str | None  # of the model that its run logged
     model: Path
     images: np.ndarray  # some validation images, uint8 (n, height, width, 3)
-    probabilities: np.ndarray  # what is to be served for them, (n, classes)
+    probabilities: np.ndarray  # the answers expected for them, (n, classes)
     validation: dict[str, np.ndarray]  # all validation images: `images`, `labels` and `ids`, uint64 (n,)
     training_ids: np.ndarray  # of the images that it was trained on, uint64 (n,)
     other_images: bool  # whether it started from a registered version, which may have been trained on others

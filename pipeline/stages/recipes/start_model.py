@@ -3,6 +3,7 @@
 `recipes` writes them beside the recipe. So a training depends on their bytes, and downloads nothing.
 """
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from pipeline.core.backend import keras
 from pipeline.core.recipe import Recipe
 from pipeline.core.variant import Network
 from pipeline.params import StartSource
-from pipeline.stages.recipes import applications
+from pipeline.stages.recipes import applications, networks
 from pipeline.stages.recipes.registered_start import fetched_version
 from pipeline.stages.train.augmentation import without_training_only
 from pipeline.support import known_files
@@ -70,10 +71,11 @@ def _load(where: str, path: Path, network: keras.Model, named: Network) -> None:
 def _candidates(network: keras.Model, named: Network) -> Iterator[tuple[keras.Model, keras.Model]]:
     """What the weights of a file may belong to, each with the part of the network that begins with them."""
     if named.name == "application":
-        arguments = {"model": "MobileNetV3Small", "alpha": None} | named.arguments
+        call = inspect.signature(networks.application).bind(None, **named.arguments)
+        call.apply_defaults()
         backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
         yield backbone, backbone
-        yield applications.with_top(arguments["model"], arguments["alpha"]), backbone
+        yield applications.with_top(call.arguments["model"], call.arguments["alpha"]), backbone
     yield network, network
 
 

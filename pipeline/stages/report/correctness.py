@@ -25,7 +25,7 @@ class Correctness:
 
     @property
     def several_seeds(self) -> bool:
-        """Whether any variant has more than one, so that differences between variants can be told."""
+        """Whether any variant has more than one, which a verdict on variants needs."""
         return bool((self.seeds > 1).any())
 
     @cached_property

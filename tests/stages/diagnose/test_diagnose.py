@@ -10,7 +10,7 @@ from PIL import Image
 from pipeline.core import prediction
 from pipeline.core.arrays import write_json
 from pipeline.stages.diagnose import diagnosis_figures
-from pipeline.stages.diagnose.near_duplicates import near_duplicates, resemblance
+from pipeline.stages.diagnose.near_duplicates import fingerprints, near_duplicates, resemblance
 from pipeline.stages.diagnose.robustness import CORRUPTIONS, jpeg, robustness, translation
 from pipeline.stages.diagnose.stage import label_errors, training_accuracies
 from tests.keras_models import network_model
@@ -40,7 +40,8 @@ def images() -> dict[str, np.ndarray]:
 
 
 def test_changed_copies_are_found_and_nothing_else(images: dict[str, np.ndarray]) -> None:
-    table = near_duplicates(images)
+    prints = {part: fingerprints(these) for part, these in images.items()}
+    table = near_duplicates(images, prints)
     found = {(row.part, row.image): (row.of_part, row.of_image) for row in table.itertuples()}
     copies = {("validation", 5): ("train", 1), ("test", 2): ("train", 7), ("test", 4): ("validation", 3)}
     assert found == copies
@@ -48,7 +49,7 @@ def test_changed_copies_are_found_and_nothing_else(images: dict[str, np.ndarray]
     assert table["similarity"].iloc[0] == pytest.approx(1)
     assert table.loc[table["image"] == 4, "difference"].tolist() == [0]  # the same image
     images["train"][20:23] = images["train"][19]
-    counts = resemblance(table, images).set_index("part")
+    counts = resemblance(table, prints | {"train": fingerprints(images["train"])}).set_index("part")
     assert counts["similar"].to_dict() == {"validation": 1, "test": 2, "train": 4}
     assert counts["images"].tolist() == [40, 40, 40]
     shown = {

@@ -120,7 +120,8 @@ def test_real_differences_are_told_from_chance() -> None:
         text = documents.report(results_of(seeds, close))
         chosen, *others = (f"`{name}{end}`" for name in ("vgg3_early_stop", "batchnorm", "same", "vgg3"))
         verdict = f"On test images, the {noun} {chosen} is better than {others[0]}. "
-        unclear = f"Whether the {noun} {chosen} differs from {others[1]} and {others[2]} cannot be told."
+        pair = f"{others[1]} and {others[2]}"
+        unclear = f"These test images do not show whether the {noun} {chosen} differs from {pair}."
         assert f"{verdict}{unclear}" in text
         assert ("Each variant was trained once, so this compares the models" in text) == (seeds == 1)
         table = table_rows(text, "compared with")
@@ -186,7 +187,7 @@ def test_causes_are_named_with_seeds_and_whole_systems_never_have_one() -> None:
 
 
 def test_the_noise_of_a_published_figure_is_that_of_the_seeds_at_hand() -> None:
-    assert "cannot be told from one seed" in documents.report(EXAMPLE)
+    assert "One seed does not show how much two trainings of a variant differ." in documents.report(EXAMPLE)
     text = documents.report(results_of(3))
     assert "differ by up to 2.8 points in 95 % of cases" in text
     assert "pooled over all variants (1.00 points)" in text
