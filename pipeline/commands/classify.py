@@ -2,10 +2,11 @@
 
     python -m pipeline classify cat.jpg photos/ 'more/*.png'    files, folders, patterns
     python -m pipeline classify --index 16                      a test image, with its label
+    python -m pipeline classify --index 3 --part train          a training image
     python -m pipeline classify cat.jpg --plot cat.png          a figure; --json or --csv for programs
 
 Reads params.yaml (data.name and source, for the champion's name), MLflow's store and, for --index, the
-test images of the model's data. Decodes files on all cores, and prints the most probable classes of a batch
+images of the model's data. Decodes files on all cores, and prints the most probable classes of a batch
 of images at a time, so any number of them takes little memory. Writes nothing but --plot's figure.
 """
 
@@ -31,6 +32,8 @@ from pipeline.shared.on_all_cores import on_all_cores
 from pipeline.stages.evaluate import model_figures
 from pipeline.support.errors import PipelineError
 
+PARTS = ("test", "train")
+
 
 @dataclass(frozen=True)
 class Query:
@@ -43,7 +46,12 @@ class Query:
 
 @click.command()
 @click.argument("images", nargs=-1)
-@click.option("--index", type=int, multiple=True, help="A test image, by its number; may be repeated.")
+@click.option(
+    "--index", type=int, multiple=True, help="An image of the data, by its number; may be repeated."
+)
+@click.option(
+    "--part", type=click.Choice(PARTS), default=PARTS[0], help="What --index counts; default: test."
+)
 @click.option("--model", metavar="URI", help="Any MLflow model; by default the champion.")
 @click.option("--top", type=click.IntRange(1), help="How many classes to show; default: 5, for programs all.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a figure: .png, .svg or .pdf.")
@@ -52,6 +60,7 @@ class Query:
 def main(
     images: tuple[str, ...],
     index: tuple[int, ...],
+    part: str,
     model: str | None,
     top: int | None,
     plot: Path | None,
@@ -59,10 +68,10 @@ def main(
 ) -> None:
     """Classify IMAGES: files, folders of them, or patterns."""
     if not (images or index):
-        raise click.UsageError("give image files, or the number of a test image with --index")
+        raise click.UsageError("give image files, or the number of an image of the data with --index")
     loaded = loaded_model.load(model or loaded_model.champion_uri())
     bad: list[str] = []
-    queries = chain(read_files(images, loaded, bad), read_test_images(loaded, index))
+    queries = chain(read_files(images, loaded, bad), read_numbered(loaded, part, index))
     printer = Printer(form, loaded.classes, labelled=bool(index))
     drawn: list[tuple[list[Query], np.ndarray]] = []
     try:
@@ -113,19 +122,17 @@ def found(pattern: str) -> list[Path]:
     return [path] if path.exists() else sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207
 
 
-def read_test_images(model: LoadedModel, indices: Sequence[int]) -> list[Query]:
-    """Test images by their numbers, from 0."""
+def read_numbered(model: LoadedModel, part: str, indices: Sequence[int]) -> list[Query]:
+    """Images of a part of the data by their numbers, from 0, in the order of their source."""
     if not indices:
         return []
-    if model.test is None:
-        raise PipelineError(
-            f"--index: the test images that {model.uri} was evaluated on are not in this folder"
-        )
-    shown, labels = model.test["images"], model.test["labels"]
+    if part not in model.parts:
+        raise PipelineError(f"--index: the {part} images of {model.uri} are not in this folder")
+    shown, labels = model.parts[part]["images"], model.parts[part]["labels"]
     last = len(labels) - 1
     if beyond := [index for index in indices if not 0 <= index <= last]:
         raise PipelineError(f"--index: must be from 0 to {last}; received {', '.join(map(str, beyond))}")
-    return [Query(f"test image {i}", shown[i], int(labels[i])) for i in indices]
+    return [Query(f"{part} image {i}", shown[i], int(labels[i])) for i in indices]
 
 
 def answered(
@@ -133,8 +140,8 @@ def answered(
 ) -> Iterator[dict[str, Any]]:
     """Each prediction as JSON-like data, with all classes in their order or the `top` most probable ones.
 
-    Without a label if the model refuses to name one. For a test image with its class, and the prediction's
-    cross-entropy in nats.
+    Without a label if the model refuses to name one. For an image of the data with its class, and the
+    prediction's cross-entropy in nats.
     """
     classes = model.classes
     for query, row in zip(queries, probabilities, strict=True):

@@ -86,11 +86,11 @@ def chosen(model: LoadedModel) -> tuple[np.ndarray | None, str | None]:
         except image_decoding.ImageError as error:
             st.error(plain(f"{file.name}: {error}"))
             return None, None
-    if model.test is None:
+    if (test := model.parts.get("test")) is None:
         return None, None
-    last = len(model.test["labels"]) - 1
+    last = len(test["labels"]) - 1
     number = int(st.number_input(f"Or take a test image: 0 to {last}", 0, last, value=0))
-    return model.test["images"][number], model.classes[model.test["labels"][number]]
+    return test["images"][number], model.classes[test["labels"][number]]
 
 
 def enlarged(pixels: np.ndarray) -> Image.Image:

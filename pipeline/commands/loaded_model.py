@@ -1,4 +1,4 @@
-"""Load any MLflow image classifier, with the classes and test images of its data.
+"""Load any MLflow image classifier, with the classes and images of its data.
 
 For `classify`, `serve` and the page. The served model, and the models that trainings log, name their classes
 and data. Any other model must map uint8 (n, size, size, 3) to probabilities (n, classes).
@@ -25,7 +25,7 @@ from pipeline.stages.promote.registration import is_intact
 from pipeline.support import mlflow_store
 from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.mlflow_registry import CHAMPION, PREVIOUS, version_at
-from pipeline.support.paths import PREPARED
+from pipeline.support.paths import PREPARED, RAW
 
 # Where test images may lie: those of params.yaml, and the quickstart's.
 DATA = (PREPARED, Path("quickstart") / PREPARED)
@@ -35,9 +35,10 @@ TRACKED = ("models:", "runs:")  # the URIs of models that are looked up in MLflo
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that was loaded from `uri`, the names of its classes, and the test split if it is here.
+    """A model that was loaded from `uri`, the names of its classes, and the images of its data that are here.
 
-    `test` has `images` uint8 (n, size, size, 3) and `labels` int64 (n,).
+    `parts` has `test` and `train`, each with `images` uint8 (n, size, size, 3) and `labels` int64 (n,), in
+    the order of their source; so `train` has the validation images, too.
     """
 
     uri: str
@@ -45,7 +46,7 @@ class LoadedModel:
     classes: list[str]
     size: int  # images are size x size pixels
     fit: str  # how image files become such squares
-    test: dict[str, np.ndarray] | None
+    parts: dict[str, dict[str, np.ndarray]]
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (n, classes) of uint8 images (n, size, size, 3).
@@ -111,9 +112,18 @@ def load(uri: str) -> LoadedModel:
     classes = config.get("classes") or metadata.get("classes") or facts.get("classes")
     if classes is None:
         raise PipelineError(f"{uri}: has no class names, and there is no {PREPARED}/split to read them from")
-    test = read_arrays(folder / "test") if folder else None
     fit = {"fit": "crop"} | facts | metadata | config
-    return LoadedModel(uri, model, list(classes), config.get("image_size") or _size(model), fit["fit"], test)
+    size, parts = config.get("image_size") or _size(model), _parts(folder) if folder else {}
+    return LoadedModel(uri, model, list(classes), size, fit["fit"], parts)
+
+
+def _parts(prepared: Path) -> dict[str, dict[str, np.ndarray]]:
+    """The parts of the data of which a folder is the prepared data."""
+    parts = {"test": read_arrays(prepared / "test")}
+    if (raw := prepared.with_name(RAW.name)).is_dir():
+        arrays = read_arrays(raw)
+        parts["train"] = {"images": arrays["train_images"], "labels": arrays["train_labels"]}
+    return parts
 
 
 def _tried(uri: str, function: Callable[[str], Any]) -> Any:

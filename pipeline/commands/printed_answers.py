@@ -15,7 +15,7 @@ from pipeline.support.json_and_csv import without_formula
 
 IN_ASCII = str.maketrans("█▉▊▋▌▍▎▏", "#####   ")  # of a bar's blocks
 COLUMNS = ["image", "label", "confidence"]
-LABELLED = ["actual", "cross_entropy"]  # of test images
+LABELLED = ["actual", "cross_entropy"]  # of images of the data
 
 
 class Printer:

@@ -67,6 +67,21 @@ def test_a_test_image_is_shown_beside_what_it_is(classify: Classify, evaluated: 
     assert "█" in shown[0]
 
 
+def test_a_training_image_is_counted_as_in_its_source(classify: Classify, clone: Clone) -> None:
+    raw = read_arrays(clone.folder / "quickstart/data/raw")
+    split = read_arrays(clone.folder / "quickstart/data/prepared/split")
+    for number in (3, int(split["validation"][0])):
+        [answer] = json.loads(classify("--part", "train", "--index", str(number), "--json").out)
+        assert (answer["image"], answer["actual"]) == (
+            f"train image {number}",
+            str(raw["train_labels"][number]),
+        )
+        pixels = raw["train_images"][number]
+        Image.fromarray(pixels).save(clone.folder / "train.png")
+        [again] = json.loads(classify("train.png", "--json").out)
+        assert again["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-5)
+
+
 def test_the_default_is_the_champion_of_params_yaml(classify: Classify, evaluated: Evaluated) -> None:
     """And its answers are those that were evaluated."""
     printed = classify("--index=0", "--index=16", "--index=359", "--json", model="", folder="quickstart")
@@ -225,7 +240,7 @@ def test_an_unsure_answer_has_no_label_in_any_form(
     form: str | None, shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     served: Any = SimpleNamespace(model_config={"refuse_below": 0.6})
-    model = LoadedModel("model", served, ["a", "b"], 32, "crop", None)
+    model = LoadedModel("model", served, ["a", "b"], 32, "crop", {})
     queries = [classify_command.Query(name, np.zeros((32, 32, 3), np.uint8)) for name in ("x.png", "y.png")]
     rows = np.array([[0.55, 0.45], [0.4, 0.6]])
     Printer(form, model.classes, False).print([*classify_command.answered(queries, rows, model, None)])
@@ -251,7 +266,7 @@ def test_a_model_of_another_kind_is_an_error_in_one_line(answers: Any, problem: 
     model: Any = SimpleNamespace(model_config={}, predict=answers)
     images = np.zeros((1, 32, 32, 3), np.uint8)
     with pytest.raises(PipelineError, match=rf"^model: {re.escape(problem)}"):
-        LoadedModel("model", model, ["a", "b"], 32, "crop", None).probabilities(images)
+        LoadedModel("model", model, ["a", "b"], 32, "crop", {}).probabilities(images)
 
 
 @pytest.mark.parametrize(
