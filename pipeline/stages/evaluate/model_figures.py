@@ -9,7 +9,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from pipeline.shared.figure_style import new_figure
+from pipeline.shared.figure_style import COUNTS, INK, new_figure
 from pipeline.shared.metrics import LOWEST_RATE, cross_entropy
 
 NAMED = 20
@@ -33,15 +33,20 @@ def training_curves(history: pd.DataFrame, title: str) -> Figure:
 def confusion_heat_map(counts: pd.DataFrame, title: str) -> Figure:
     """The confusion matrix as a heat map: with counts in its cells, or with a colour bar for many classes."""
     few = len(counts) <= NAMED
-    size = max(5.0, 0.65 * len(counts) + 1.5) if few else 12
+    size = max(5.0, 0.5 * len(counts) + 1.5) if few else 12
     figure = new_figure(size, size)
     axis = figure.subplots()
     if few:
         display = ConfusionMatrixDisplay(counts.to_numpy(), display_labels=list(counts.columns))
         rotation = 90 if max(map(len, counts.columns)) > 4 else 0
-        display.plot(ax=axis, cmap="Blues", colorbar=False, xticks_rotation=rotation, values_format="d")
+        style = {"cmap": COUNTS, "colorbar": False, "im_kw": {"norm": PowerNorm(0.5)}}
+        display.plot(ax=axis, xticks_rotation=rotation, values_format="d", **style)
+        for text, count in zip(display.text_.flat, counts.to_numpy().flat, strict=True):
+            text.set(
+                color="white" if count > 0.3 * counts.to_numpy().max() else INK, alpha=1 if count else 0.5
+            )
     else:
-        image = axis.imshow(counts, cmap="Blues", norm=PowerNorm(0.5), interpolation="nearest")
+        image = axis.imshow(counts, cmap=COUNTS, norm=PowerNorm(0.5), interpolation="nearest")
         figure.colorbar(image, label="images", shrink=0.5)
         named = range(0, len(counts), -(-len(counts) // TICKS))
         names = [counts.columns[number] for number in named]
@@ -57,18 +62,21 @@ def roc_curves(points: pd.DataFrame, areas: pd.Series, title: str) -> Figure:
     `areas` holds the area under each class's curve. Of many classes, the ten with the smallest areas are
     named and the others grey.
     """
-    figure = new_figure(8, 5)
+    figure = new_figure(9, 5)
     axis = figure.subplots()
     named = areas if len(areas) <= NAMED else areas.nsmallest(10)
     curves = points.set_index("class")
     for name in areas.index.drop(named.index):
-        axis.plot(*curves.loc[name].to_numpy().T, color="lightgrey", linewidth=0.5)
+        axis.plot(*curves.loc[name].to_numpy().T, color=INK, alpha=0.3, linewidth=0.5)
     for name, area in named.items():
-        axis.plot(*curves.loc[str(name)].to_numpy().T, label=f"{name} (AUC {area:.3f})")
-    rates = points["false_positive_rate"].unique()
-    axis.plot(rates, rates, "k--", linewidth=1, label="guessing")
+        axis.plot(*curves.loc[str(name)].to_numpy().T, label=f"{name} (AUC {area:.4f})")
+    lowest = points.groupby("false_positive_rate")["true_positive_rate"].min()[LOWEST_RATE:]
+    bottom = min(lowest.iloc[0], 0.98)
+    end = min(1, 10 * lowest.index[lowest >= 0.999][0])  # where all curves have long been at the top
+    if bottom < end:
+        axis.plot(lowest.index, lowest.index, "--", color=INK, linewidth=1, label="guessing")
     axis.set(title=title, xlabel="false positive rate", ylabel="true positive rate")
-    axis.set(xscale="log", xlim=(LOWEST_RATE, 1))
+    axis.set(xscale="log", xlim=(LOWEST_RATE, end), ylim=with_margin(bottom))
     axis.xaxis.set_major_formatter("{x:g}")  # a logarithmic axis has formulas
     axis.minorticks_off()
     axis.grid(alpha=0.3)
@@ -77,15 +85,21 @@ def roc_curves(points: pd.DataFrame, areas: pd.Series, title: str) -> Figure:
     return figure
 
 
+def with_margin(bottom: float) -> tuple[float, float]:
+    """The limits of an axis from `bottom` to 1."""
+    margin = 0.04 * (1 - bottom)
+    return bottom - margin, 1 + margin
+
+
 def coverage(table: pd.DataFrame, title: str) -> Figure:
     """Accuracy on the images that are answered against their share: `table` is that of `metrics.coverage`."""
-    figure = new_figure(6, 4)
+    figure = new_figure(9, 4)
     axis = figure.subplots()
     axis.plot(table["coverage"], table["accuracy"], marker="o", clip_on=False)
     for threshold, *place in table[["threshold", "coverage", "accuracy"]].to_numpy():
         if threshold:
             name, (x, y) = f"{threshold:g}", place
-            axis.annotate(name, (x, y), (0, 6), textcoords="offset points", ha="center", size=8)
+            axis.annotate(name, (x, y), (5, -10), textcoords="offset points", size=8)
     axis.set(title=title, xlabel="share of images that are answered", ylabel="accuracy on these")
     axis.margins(y=0.15)
     axis.invert_xaxis()
@@ -95,29 +109,28 @@ def coverage(table: pd.DataFrame, title: str) -> Figure:
 
 
 def reliability(bins: pd.DataFrame, effect: pd.DataFrame, title: str) -> Figure:
-    """Accuracy against confidence in bins of equally many test images, and what the temperature changed.
+    """Confidence and accuracy in bins of equally many test images, and what the temperature changed.
 
-    `bins` and `effect` are the tables of `metrics.reliability` and `metrics.temperature_effect`.
+    `bins` and `effect` are the tables of `metrics.reliability` and `metrics.temperature_effect`. The bins are
+    evenly spaced, since those of a good model have nearly the same confidence.
     """
-    figure = new_figure(6, 6)
+    figure = new_figure(9, 4)
     axis = figure.subplots()
-    axis.plot([0, 1], [0, 1], "k--", linewidth=1)
-    axis.plot(bins["confidence"], bins["accuracy"], marker="o", clip_on=False)
+    places = np.arange(1, len(bins) + 1)
+    for name, colour in (("accuracy", "tab:blue"), ("confidence", "tab:orange")):
+        axis.plot(places, bins[name], "o-", color=colour, label=name)
+    axis.fill_between(places, bins["accuracy"], bins["confidence"], color=INK, alpha=0.3)
     before, after = (f"{error:.3f}" for error in effect["calibration_error"])
-    over = bins["confidence"].mean() > bins["accuracy"].mean()  # the line is below the diagonal
-    axis.set(title=title, xlabel="mean confidence of the bin", ylabel="accuracy in the bin")
-    axis.set(xlim=(0, 1), ylim=(0, 1))
-    axis.text(
-        0.03 if over else 0.97,
-        0.97 if over else 0.03,
-        f"{len(bins)} bins of some {bins['images'].median():,.0f} images\n"
-        f"calibration error {after}: {'over' if over else 'under'}-confident\n"
-        f"temperature {effect['temperature'].iloc[1]:.2f}, without it {before}",
-        ha="left" if over else "right",
-        va="top" if over else "bottom",
+    over = bins["confidence"].mean() > bins["accuracy"].mean()
+    temperature = effect["temperature"].iloc[1]
+    axis.set_title(
+        f"{title}\ncalibration error {after}: {'over' if over else 'under'}-confident; "
+        f"temperature {temperature:.2f}, without it {before}"
     )
-    axis.set_aspect("equal")
-    axis.grid(alpha=0.3)
+    axis.set(xlabel=f"{len(bins)} bins of some {bins['images'].median():,.0f} images, by confidence")
+    axis.set(xticks=places, ylim=with_margin(min(bins[["accuracy", "confidence"]].min().min(), 0.95)))
+    axis.grid(axis="y", alpha=0.3)
+    figure.legend(loc="outside right center")
     return figure
 
 
@@ -145,7 +158,7 @@ def predictions(
         left.set(xticks=[], yticks=[])  # hidden, but laid out all the same
         shown = range(len(classes)) if len(classes) <= NAMED else (-row).argsort(kind="stable")[:10]
         places = range(len(shown))
-        right.bar(places, row[shown], color=["tab:green" if i == label else "tab:grey" for i in shown])
+        right.bar(places, row[shown], color=["tab:green" if i == label else INK for i in shown])
         right.set_xticks(places, [classes[i] for i in shown], fontsize="small")
         right.set(ylim=(0, 1), yticks=(0, 0.5, 1), ylabel="probability")
         if sum(len(classes[i]) for i in shown) > 90:

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from pipeline.shared.figure_style import new_figure
+from pipeline.shared.figure_style import INK, new_figure
 from pipeline.stages.report.statistics import wilson
 
 PER_ROW = 4  # panels
@@ -24,7 +24,7 @@ def all_curves(histories: dict[str, pd.DataFrame], score: str) -> Figure:
         axis.set_axis_off()
     for axis, (variant, own) in zip(panels.flat, variants.items(), strict=False):
         for history in histories.values():
-            axis.plot(history["epoch"], history[f"val_{score}"], color="lightgrey", linewidth=0.6)
+            axis.plot(history["epoch"], history[f"val_{score}"], color=INK, alpha=0.35, linewidth=0.6)
         for history in own:
             axis.plot(history["epoch"], history[score], color="tab:orange", marker=".", linewidth=1)
             axis.plot(history["epoch"], history[f"val_{score}"], color="tab:blue", marker=".", linewidth=1)
@@ -60,7 +60,7 @@ def accuracies(table: pd.DataFrame, counts: dict[str, int]) -> Figure:
             place = (value + error, row + shift)
             axis.annotate(f"{value:.3f}", place, (5, 0), textcoords="offset points", va="center", size=8)
     if table["published"].notna().any():
-        axis.plot(table["published"], rows - 0.15, "k|", markersize=12, label="published (test)")
+        axis.plot(table["published"], rows - 0.15, "|", color=INK, markersize=12, label="published (test)")
     axis.set_yticks(rows, list(table.index))
     seeds = int(table["seeds"].max())
     bars = "95 % interval" if seeds == 1 else f"mean and standard deviation of {seeds} seeds"

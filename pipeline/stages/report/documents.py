@@ -2,6 +2,7 @@
 
 import base64
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,23 @@ def model_card(results: Results) -> str:
 
 
 def html_page(text: str, folder: Path, title: str) -> str:
-    """Markdown as one HTML page, well-formed XML too, with the figures of `folder` in it."""
+    """Markdown as one HTML page, well-formed XML too, with its contents and the figures of `folder` in it."""
+    markdown, contents = MarkdownIt("commonmark").enable("table"), []
+    tokens = markdown.parse(text)
+    for token, inline in pairwise(tokens):
+        if token.type == "heading_open" and token.tag == "h2":
+            token.attrSet("id", re.sub(r"\W+", "-", inline.content).lower())
+            contents.append((token.attrs["id"], markdown.renderInline(inline.content)))
 
     def embedded(match: re.Match[str]) -> str:
         image = base64.b64encode((folder / match[1]).read_bytes()).decode()
         return f'src="data:image/png;base64,{image}"'
 
-    body = MarkdownIt("commonmark").enable("table").render(text)
+    body = markdown.renderer.render(tokens, markdown.options, {})
     body = re.sub(r'src="([^"]+\.png)"', embedded, body)
-    return TEMPLATES.get_template("page.html.jinja").render(title=title, body=body)
+    summary, heading, sections = body.partition("<h2")
+    page = TEMPLATES.get_template("page.html.jinja")
+    return page.render(title=title, summary=summary, contents=contents, body=heading + sections)
 
 
 def _markdown(template: str, data: dict[str, Any]) -> str:

@@ -8,7 +8,9 @@ model-card.md, of the chosen model. Logs them to the run `report`, with a figure
 time; the card also describes the registered version.
 """
 
+import os
 import shutil
+from pathlib import Path
 
 import click
 import pandas as pd
@@ -19,6 +21,7 @@ from pipeline.stages.report import comparison_figures, documents
 from pipeline.stages.report.results import Results, read_results
 from pipeline.support import mlflow_store
 from pipeline.support.digests import file_digest
+from pipeline.support.errors import JOB
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.mlflow_outputs import cpu_minutes, describe_versions, log_report
@@ -65,7 +68,8 @@ def main() -> None:
     write_text(REPORTS / "report.html", documents.html_page(text, REPORTS, f"Results on {name}"))
     log_report(name, accuracy_by_minutes(results))
     describe_versions(name)
-    print(f"report: {REPORTS / 'report.md'} and {REPORTS / 'report.html'}")
+    folder = Path(os.environ.get(JOB, "")) / REPORTS
+    print(f"report: {folder}/report.md and {folder}/report.html")
 
 
 def accuracy_by_minutes(results: Results) -> Figure | None:

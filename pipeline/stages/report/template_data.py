@@ -21,6 +21,7 @@ def report_variables(results: Results) -> dict[str, Any]:
     f1 = results.f1.loc[table.index]
     return {
         **_shared_variables(results),
+        "summary": summary(results),
         "overstatement": 100 * results.validation.overstatement(),
         "several_seeds": results.test.several_seeds,
         "deviation": 100 * results.test.deviation,
@@ -42,6 +43,20 @@ def report_variables(results: Results) -> dict[str, Any]:
         "near_duplicates": near_duplicates(results),
         "suspicious": len(results.diagnosis["label_errors"]),
     }
+
+
+def summary(results: Results) -> pd.DataFrame:
+    """Three figures of the chosen model as it is served, each above what qualifies it."""
+    accuracies = {"test": results.selection.test_accuracy, "validation": results.served_validation}
+    intervals = {part: wilson(value, results.facts["counts"][part]) for part, value in accuracies.items()}
+    before, after = results.calibration["calibration_error"]
+    return pd.DataFrame(
+        {
+            f"{part} accuracy": [f"{value:.4f}", "{:.3f} to {:.3f}".format(*intervals[part])]
+            for part, value in accuracies.items()
+        }
+        | {"calibration error": [f"{after:.3f}", f"{before:.3f} without temperature"]}
+    )
 
 
 def card_variables(results: Results) -> dict[str, Any]:

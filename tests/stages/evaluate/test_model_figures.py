@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from pipeline.shared import metrics
+from pipeline.shared.served_predictor import Temperature
 from pipeline.stages.evaluate import model_figures
 from pipeline.stages.prepare.stage import sample_grid
 from pipeline.stages.report import comparison_figures as report_figures
@@ -17,11 +18,14 @@ from tests.example_results import COUNTS, PUBLISHED, history, scores_of
 
 
 def drawn(figure: Figure, folder: Path) -> None:
-    """Write a figure as a PNG, and look at its pixels."""
+    """Write a figure as a PNG, and look at its pixels on a white and on a black page."""
     figure.savefig(folder / "figure.png", dpi=20)
     pixels = imread(folder / "figure.png")
     assert max(pixels.shape) < 400  # 20 inches
-    assert pixels.std() > 0.01
+    colours, opacity = pixels[..., :3], pixels[..., 3:]
+    assert np.median(opacity) < 1
+    for page in (0, 1):
+        assert (opacity * colours + (1 - opacity) * page).std() > 0.01
 
 
 def test_curves_are_drawn(tmp_path: Path) -> None:
@@ -61,6 +65,29 @@ def test_figures_of_few_and_of_many_classes_are_drawn(count: int, tmp_path: Path
     drawn(model_figures.confusion_heat_map(metrics.confusion(labels, predicted, classes), "a $1_$"), tmp_path)
     areas = metrics.per_class(labels, predicted, classes)["auc"]
     drawn(model_figures.roc_curves(metrics.roc_points(labels, predicted, classes), areas, "roc"), tmp_path)
+
+
+@pytest.mark.parametrize("certain", [0.1, 0.9, 0.97])
+def test_the_curves_of_a_good_and_of_a_bad_model_fill_their_axes(certain: float, tmp_path: Path) -> None:
+    """The best model makes a few mistakes, the worst one guesses."""
+    random = np.random.default_rng(0)
+    labels = np.resize(np.arange(3), 300)
+    right = np.eye(3)[np.where(random.random(300) < certain, labels, random.integers(0, 3, 300))]
+    predicted = certain * right + (1 - certain) * random.dirichlet(np.ones(3), 300)
+    areas = metrics.per_class(labels, predicted, list("abc"))["auc"]
+    effect = metrics.temperature_effect(labels, predicted, Temperature(1.0, 1.0, 1.0))
+    for figure in (
+        model_figures.roc_curves(metrics.roc_points(labels, predicted, list("abc")), areas, "roc"),
+        model_figures.reliability(metrics.reliability(labels, predicted), effect, "reliability"),
+    ):
+        drawn(figure, tmp_path)
+        [axis] = figure.axes
+        shown = axis.viewLim
+        lines = [line.get_xydata() for line in axis.lines if line.get_label() != "guessing"]
+        points = np.concatenate(lines)
+        visible = points[(points[:, 0] >= shown.xmin) & (points[:, 0] <= shown.xmax)][:, 1]
+        assert shown.ymin < visible.min() <= visible.max() < shown.ymax
+        assert visible.min() - shown.ymin < 0.5 * shown.height
 
 
 def test_a_thousand_classes_take_no_larger_figure(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The report as a page, the model card, and the files that they are made from."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, fromstring
@@ -54,7 +55,10 @@ def test_page_opens_by_itself_and_shows_tables_as_tables(reports: Path) -> None:
     sources = [image.attrib["src"] for image in page.iter("img")]
     assert len(sources) == 12
     assert all(source.startswith("data:image/png;base64,iVBORw0KGgo") for source in sources)
-    assert not [*page.iter("a"), *page.iter("link")]
+    assert not [*page.iter("link")]
+    links = {link.attrib["href"]: link.text for link in page.iter("a")}
+    assert links == {f"#{heading.attrib['id']}": "".join(heading.itertext()) for heading in page.iter("h2")}
+    assert len(links) == 8
     assert [script.attrib for script in page.iter("script")] == [{}]
     assert ["vgg3_early_stop", "550,571", "11", "0.7700 ± 0.0100"] in [row[:4] for row in rows]
     assert ["dog", "cat", "12", "12", "0"] in rows
@@ -69,7 +73,7 @@ def test_a_table_sorts_and_a_figure_enlarges(reports: Path, page: Any) -> None:
     page.set_content(documents.html_page(text, reports, "Results"))
     page.get_by_role("columnheader", name="number").click()
     assert page.locator("table").first.locator("tbody td").all_inner_texts() == numbers
-    table = page.locator("table").nth(1)
+    table = page.locator("table").nth(2)
     best = sorted(VALIDATION, key=VALIDATION.__getitem__, reverse=True)
     for order in (best, best[::-1]):
         table.get_by_role("columnheader", name="validation").click()
@@ -81,6 +85,19 @@ def test_a_table_sorts_and_a_figure_enlarges(reports: Path, page: Any) -> None:
     image.click()
     assert image.bounding_box()["width"] == small
     assert all(url.startswith("data:") for url in requested)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_no_table_is_cut_off_at_1200_pixels(reports: Path, page: Any, seeds: int) -> None:
+    """With all columns that there can be, and names as long as those of params.yaml."""
+    results = results_of(seeds, VALIDATION | {"batchnorm_subset": 0.6})
+    uneven = replace(results, balance=results.balance.assign(test=[5, 20]))
+    page.set_viewport_size({"width": 1200, "height": 800})
+    page.set_content(documents.html_page(documents.report(uneven), reports, "Results"))
+    hidden = "tables => tables.map(table => table.scrollWidth - table.clientWidth)"
+    assert set(page.locator("table").evaluate_all(hidden)) == {0}
+    assert page.locator("table").nth(1).locator("th").count() == 10
 
 
 def test_names_are_shown_as_they_are_written(reports: Path) -> None:

@@ -57,24 +57,26 @@ def test_what_diagnose_found_is_told_with_its_effect() -> None:
 @pytest.mark.parametrize(
     ("results", "reason"),
     [
-        (EXAMPLE, "0.7700 over 1 seed. `vgg3` comes second with 0.7600. If all 3 models were "),
-        (results_of(3), "0.7700 over 3 seeds. `vgg3` comes second with 0.7600. "),
-        (results_of(1, {"vgg3": 0.76}), "0.7600 over 1 seed. Test images played no part in the choice.\n"),
+        (EXAMPLE, "0.7700 over 1 seed; `vgg3` comes second with 0.7600.\n\n"),
+        (results_of(3), "0.7700 over 3 seeds; `vgg3` comes second with 0.7600.\n\n"),
+        (results_of(1, {"vgg3": 0.76}), "0.7600 over 1 seed.\n\n"),
         (
             results_of(1, {"a": 0.7, "b": 0.7}),
-            "0.7000 over 1 seed. `b` has the same mean, but comes later",
+            "0.7000 over 1 seed; `b` has the same mean, but comes later",
         ),
     ],
 )
 def test_the_chosen_model_stands_first_with_the_reason_of_the_choice(results: Results, reason: str) -> None:
     chosen, text = results.selection, documents.report(results)
-    named = f"The chosen model is **{chosen.variant}** (seed {chosen.seed}): validation accuracy "
-    views = (" with one view", " as it is served, with views") if chosen.variant == "vgg3" else ("", "")
-    scores = (
-        f"{chosen.validation_accuracy:.4f}{views[0]}, test accuracy {chosen.test_accuracy:.4f}{views[1]}. "
-    )
-    how = "It was chosen on validation images alone, for the highest mean validation accuracy: "
-    assert text.startswith(f"# Results on pets\n\n{named}{scores}{how}{reason}")
+    named = f"The chosen model is **{chosen.variant}** (seed {chosen.seed}), for the highest mean validation "
+    header, figures, below = table_rows(text, "test accuracy")
+    assert header == ["test accuracy", "validation accuracy", "calibration error"]
+    assert figures == [f"{chosen.test_accuracy:.4f}", f"{results.served_validation:.4f}", "0.012"]
+    assert re.fullmatch(r"0\.\d+ to 0\.\d+; 0\.\d+ to 0\.\d+; 0\.100 without temperature", "; ".join(below))
+    assert text.startswith("# Results on pets\n\n| test accuracy ")
+    assert f" |\n\n{named}accuracy: {reason}" in text
+    views = f"with one view, its validation accuracy is {chosen.validation_accuracy:.4f}."
+    assert (views in text) == (chosen.variant == "vgg3")
 
 
 def test_variants_stand_by_validation_accuracy_beside_their_published_figure() -> None:
