@@ -191,7 +191,7 @@ def corruptions(results: Results) -> dict[str, Any]:
     return {
         "images": images,
         "accuracy": own["accuracy"].iloc[0],
-        "lowest": (last.index[0], last.iloc[0]),
-        "highest": (last.index[-1], last.iloc[-1]),
+        "lowest": (" and ".join(last.index[last == last.min()]), last.min()),
+        "highest": (" and ".join(last.index[last == last.max()]), last.max()),
         "grey": (last["grey"], *wilson(last["grey"], images)) if "grey" in last else None,
     }

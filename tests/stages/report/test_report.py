@@ -38,7 +38,7 @@ def test_what_diagnose_found_is_told_with_its_effect() -> None:
     assert "1 of 10,000 test images and 1 of 5,000 validation images closely resemble" in text
     assert "The pixels of the median pair differ by 4 of 255 levels" in text
     alike = (
-        "Among the training images alone, 1.5 to 2.7 % resemble another one (95 % interval): as many or more"
+        "among the training images alone, 1.5 to 2.7 % resemble another one (95 % interval): as many or more"
     )
     assert alike in text
     others = results.test.right["vgg3_early_stop", 0].drop(3)
@@ -52,6 +52,9 @@ def test_what_diagnose_found_is_told_with_its_effect() -> None:
     tried = results.diagnosis["robustness"].replace("blur", "grey")
     text = documents.report(replace(results, diagnosis=results.diagnosis | {"robustness": tried}))
     assert "Without colour it is 0.500 (95 % interval 0.478 to 0.522)" in text
+    spared = tried.assign(accuracy=tried["accuracy"].where(tried["level"] == 0, 0.75))
+    text = documents.report(replace(results, diagnosis=results.diagnosis | {"robustness": spared}))
+    assert "highest for noise and grey (0.750). Without colour it is the same." in text
 
 
 @pytest.mark.parametrize(
