@@ -87,13 +87,19 @@ def _shared_variables(results: Results) -> dict[str, Any]:
         "models": len(results.models),
         "views": bool(results.table["views"].notna()[results.chosen.variant]),
         "corruptions": corruptions(results),
-        "coverage": coverage(results.coverage),
+        "coverage": coverage(results.coverage, results.facts["counts"]["test"]),
     }
 
 
-def coverage(table: pd.DataFrame) -> dict[str, Any]:
-    """The row of each threshold of SHOWN, and of the one that is `served`, if there is one."""
-    rows = {row["threshold"]: row for row in table.to_dict("records")}
+def coverage(table: pd.DataFrame, images: int) -> dict[str, Any]:
+    """The row of each threshold of SHOWN, and of the one that is `served`, if there is one.
+
+    Each with the 95 % interval of its accuracy, from `low` to `high`.
+    """
+    rows = {}
+    for row in table.to_dict("records"):
+        low, high = wilson(row["accuracy"], round(row["coverage"] * images))
+        rows[row["threshold"]] = row | {"low": low, "high": high}
     served = [row for row in rows.values() if row["served"] and row["threshold"]]
     return {"shown": [rows[one] for one in SHOWN if one in rows], "served": served[0] if served else None}
 
@@ -190,6 +196,7 @@ def corruptions(results: Results) -> dict[str, Any]:
     images = int(own["images"].iloc[0])
     return {
         "images": images,
+        "test": results.facts["counts"]["test"],
         "accuracy": own["accuracy"].iloc[0],
         "lowest": (" and ".join(last.index[last == last.min()]), last.min()),
         "highest": (" and ".join(last.index[last == last.max()]), last.max()),

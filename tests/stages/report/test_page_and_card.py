@@ -186,8 +186,8 @@ def test_the_card_of_the_chosen_model_has_its_figures_and_is_one_of_hugging_face
     assert f"expected calibration error {after:.3f}, Brier score" in text
     assert "temperature of 0.50, fitted on validation images (95 % interval 0.40 to 0.60)" in text
     assert f"Without it, these would be {before:.3f}, 0.020 and" in text
-    sure = "100.0% of the test images have a confidence of at least 0.7; it is right about 0.0% of these."
-    assert sure in text
+    sure = "100.0% of the test images have a confidence of at least 0.7; it is right about 0.0% of these"
+    assert f"{sure} (95 % interval 0.0% to 3.7%)." in text
     assert table_rows(text, "class")[1][0] == "NA"
 
 

@@ -216,7 +216,7 @@ def test_overfitting_is_named_only_where_it_is() -> None:
     assert sentence(EXAMPLE, "Overfitting") == (
         f"{scored}For 1 of 3 variants, this accuracy is above the validation accuracy by more than chance. "
         "The gap is widest for `vgg3`: 0.990 against 0.760, a gap of 21.4 to 24.5 points (95 % intervals "
-        "that hold for all variants at once)."
+        "for other images, which hold for all variants at once)."
     )
     none = f"{scored}For no variant is this accuracy above the validation accuracy by more than chance."
     assert sentence(results_of(1, {"a": 0.7, "b": 0.6}), "Overfitting") == none
