@@ -121,17 +121,23 @@ def reliability(bins: pd.DataFrame, effect: pd.DataFrame, title: str) -> Figure:
         axis.plot(places, bins[name], "o-", color=colour, label=name)
     axis.fill_between(places, bins["accuracy"], bins["confidence"], color=INK, alpha=0.3)
     before, after = (f"{error:.3f}" for error in effect["calibration_error"])
-    over = bins["confidence"].mean() > bins["accuracy"].mean()
     temperature = effect["temperature"].iloc[1]
     axis.set_title(
-        f"{title}\ncalibration error {after}: {'over' if over else 'under'}-confident; "
-        f"temperature {temperature:.2f}, without it {before}"
+        f"{title}\ncalibration error {after}{bias(bins)}; temperature {temperature:.2f}, without it {before}"
     )
     axis.set(xlabel=f"{len(bins)} bins of some {bins['images'].median():,.0f} images, by confidence")
     axis.set(xticks=places, ylim=with_margin(min(bins[["accuracy", "confidence"]].min().min(), 0.95)))
     axis.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside right center")
     return figure
+
+
+def bias(bins: pd.DataFrame) -> str:
+    """Whether confidence exceeds accuracy, or the reverse; "" if chance explains the difference (5 %)."""
+    confidence, weights = bins["confidence"], bins["images"]
+    excess = np.average(confidence - bins["accuracy"], weights=weights)
+    error = np.sqrt(np.average(confidence * (1 - confidence), weights=weights) / weights.sum())
+    return f": {'over' if excess > 0 else 'under'}-confident" if abs(excess) > 1.96 * error else ""
 
 
 def predictions(

@@ -52,7 +52,7 @@ def summary(results: Results) -> pd.DataFrame:
     before, after = results.calibration["calibration_error"]
     return pd.DataFrame(
         {
-            f"{part} accuracy": [f"{value:.4f}", "{:.3f} to {:.3f}".format(*intervals[part])]
+            f"{part} accuracy": [f"{value:.4f}", "95 %: {:.3f} to {:.3f}".format(*intervals[part])]
             for part, value in accuracies.items()
         }
         | {"calibration error": [f"{after:.3f}", f"{before:.3f} without temperature"]}
@@ -198,7 +198,7 @@ def corruptions(results: Results) -> dict[str, Any]:
         "images": images,
         "test": results.facts["counts"]["test"],
         "accuracy": own["accuracy"].iloc[0],
-        "lowest": (" and ".join(last.index[last == last.min()]), last.min()),
-        "highest": (" and ".join(last.index[last == last.max()]), last.max()),
+        "lowest": (", ".join(last.index[last == last.min()]), last.min()),
+        "highest": (", ".join(last.index[last == last.max()]), last.max()),
         "grey": (last["grey"], *wilson(last["grey"], images)) if "grey" in last else None,
     }

@@ -10,6 +10,7 @@ from matplotlib.image import imread
 
 from pipeline.shared import metrics
 from pipeline.shared.served_predictor import Temperature
+from pipeline.shared.temperature import scaled
 from pipeline.stages.evaluate import model_figures
 from pipeline.stages.prepare.stage import sample_grid
 from pipeline.stages.report import comparison_figures as report_figures
@@ -88,6 +89,21 @@ def test_the_curves_of_a_good_and_of_a_bad_model_fill_their_axes(certain: float,
         visible = points[(points[:, 0] >= shown.xmin) & (points[:, 0] <= shown.xmax)][:, 1]
         assert shown.ymin < visible.min() <= visible.max() < shown.ymax
         assert visible.min() - shown.ymin < 0.5 * shown.height
+
+
+def test_over_confidence_is_told_from_chance() -> None:
+    """Of a model whose probabilities are right, and of the same with other temperatures."""
+    random, verdicts = np.random.default_rng(0), []
+    for _ in range(200):
+        honest = random.dirichlet(np.ones(3), 400)
+        labels = (honest.cumsum(axis=1) > random.random((400, 1))).argmax(axis=1)
+        verdicts.append(
+            [model_figures.bias(metrics.reliability(labels, scaled(honest, by))) for by in (1, 0.5, 2)]
+        )
+    right, over, under = zip(*verdicts, strict=True)
+    assert right.count("") > 200 - 20  # 10 verdicts are expected, with an sd of 3
+    assert over.count(": over-confident") > 190
+    assert under.count(": under-confident") > 190
 
 
 def test_a_thousand_classes_take_no_larger_figure(tmp_path: Path) -> None:

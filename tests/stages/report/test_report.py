@@ -54,7 +54,7 @@ def test_what_diagnose_found_is_told_with_its_effect() -> None:
     assert "Without colour it is 0.500 (95 % interval 0.478 to 0.522)" in text
     spared = tried.assign(accuracy=tried["accuracy"].where(tried["level"] == 0, 0.75))
     text = documents.report(replace(results, diagnosis=results.diagnosis | {"robustness": spared}))
-    assert "highest for noise and grey (0.750). Without colour it is the same." in text
+    assert "highest for noise, grey (0.750). Without colour it is the same." in text
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,8 @@ def test_the_chosen_model_stands_first_with_the_reason_of_the_choice(results: Re
     header, figures, below = table_rows(text, "test accuracy")
     assert header == ["test accuracy", "validation accuracy", "calibration error"]
     assert figures == [f"{chosen.test_accuracy:.4f}", f"{results.served_validation:.4f}", "0.012"]
-    assert re.fullmatch(r"0\.\d+ to 0\.\d+; 0\.\d+ to 0\.\d+; 0\.100 without temperature", "; ".join(below))
+    interval = r"95 %: 0\.\d+ to 0\.\d+"
+    assert re.fullmatch(rf"{interval}; {interval}; 0\.100 without temperature", "; ".join(below))
     assert text.startswith("# Results on pets\n\n| test accuracy ")
     assert f" |\n\n{named}accuracy: {reason}" in text
     views = f"with one view, its validation accuracy is {chosen.validation_accuracy:.4f}."
