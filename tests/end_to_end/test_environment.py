@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.utils.environment import _PythonEnv
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -54,13 +55,17 @@ def test_the_lock_of_a_group_adds_to_the_lock_and_moves_nothing_in_it(group: str
     assert both <= pins[0]
 
 
-def test_conda_installs_the_lock_on_a_python_that_the_project_allows() -> None:
+def test_conda_and_python_env_install_the_lock_on_a_python_that_the_project_allows() -> None:
     conda = YAML(typ="safe").load(ROOT / "conda.yaml")
     python, pip, pinned = conda["dependencies"]
-    assert python.removeprefix("python=") in PYTHONS
-    assert Version(python.removeprefix("python=")) in SpecifierSet(PROJECT["requires-python"])
+    version = python.removeprefix("python=")
+    assert version in PYTHONS
+    assert Version(version) in SpecifierSet(PROJECT["requires-python"])
     assert (pip, pinned) == ("pip", {"pip": ["-r requirements.lock"]})
     assert conda["name"] == PROJECT["name"]
+    expected = {"python": version, "build_dependencies": [pip], "dependencies": pinned["pip"]}
+    for read, name in ((_PythonEnv.from_yaml, "python_env"), (_PythonEnv.from_conda_yaml, "conda")):
+        assert read(ROOT / f"{name}.yaml").to_dict() == expected
 
 
 def test_params_name_the_locked_tensorflow_and_keras() -> None:

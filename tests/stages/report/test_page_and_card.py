@@ -178,8 +178,14 @@ def test_the_card_of_the_chosen_model_has_its_figures_and_is_one_of_hugging_face
     [model] = data["model-index"]
     assert model["name"] == "vgg3_early_stop-0"
     assert model["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.75}]
-    assert (data["library_name"], data["datasets"]) == ("keras", ["pets"])
+    assert (data["library_name"], data["datasets"]) == ("keras", ["uoft-cs/cifar10"])
+    of_own_images = replace(results, facts=results.facts | {"source": "directory"})
+    own = ModelCard(documents.model_card(of_own_images)).data.to_dict()
+    assert "datasets" not in own  # which the Hub would look up
+    assert own["model-index"][0]["results"][0]["dataset"]["type"] == "pets"
     assert data["model_digest"] == DIGEST
+    paragraphs = text.split("\n---\n")[1].strip().split("\n\n")
+    assert all(line.startswith(("- ", "|")) for one in paragraphs if "\n" in one for line in one.split("\n"))
     assert "0.7500 on 100 test images (95 % interval 0.657 to 0.825)" in text
     assert "0.7700 on 100 validation images" in text
     before, after = results.calibration["calibration_error"]
