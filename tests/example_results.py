@@ -10,7 +10,7 @@ from pipeline.shared import metrics
 from pipeline.shared.selection import Selection
 from pipeline.shared.served_predictor import Temperature
 from pipeline.stages.report.correctness import Correctness
-from pipeline.stages.report.results import Results, summarize
+from pipeline.stages.report.results import Results, mean_scores, summarize
 from pipeline.stages.select import choose
 from pipeline.support.model_files import SERVED, ModelFiles
 
@@ -105,6 +105,7 @@ def results_of(
         models=models,
         balance=pd.DataFrame({"class": classes, "train": 20, "validation": 5, "test": 5}),
         table=summarize(scores, PUBLISHED),
+        scores=mean_scores(scores),
         settings={variant: {"optimizer": "adam", "batch_size": 32} for variant in validation},
         histories={name: history(3) for name in names},
         recall=pd.DataFrame([table["recall"]] * len(validation), index=pd.Index(validation)),

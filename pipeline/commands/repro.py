@@ -13,7 +13,6 @@ import signal
 import sys
 
 import click
-import mlflow
 from rich.console import Console
 
 from pipeline.commands import plan
@@ -72,4 +71,4 @@ def forget_results(experiment: str) -> None:
     """Remove all results, and tag the runs of those that no stage copied: params.yaml changed meanwhile."""
     for tags in job_results.clear():
         if run := mlflow_runs.find_run(experiment, tags):
-            mlflow.MlflowClient().set_tag(run.info.run_id, "unused", "true")
+            mlflow_runs.note(run, f"{tags['variant']}-{tags['seed']}", unused="true")

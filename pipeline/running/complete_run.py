@@ -35,9 +35,9 @@ def complete_run(files: ModelFiles) -> None:
     model = keras_file.load(files.model)
     if record.divergence is None:
         check_accuracy(files, model, images["validation"])
-    tags = {key: value for key, value in record.tags.items() if key not in {"status", "reason"}}
-    with mlflow_runs.training_run(facts["name"], files.name, tags, resumed=True) as run_id:
-        mlflow.set_tag("recreated", "true")
+    with mlflow_runs.training_run(facts["name"], files.name, record.identity, resumed=True) as run_id:
+        if not (run := mlflow.get_run(run_id)).data.metrics:  # it was trained elsewhere, or its run is gone
+            mlflow_runs.note(run, files.name, restored="true")
         mlflow_training.log_training(files, model, images, facts, run_id)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import logsumexp
 
 from pipeline.core.arrays import read_arrays
@@ -72,8 +72,9 @@ def served_predictor(files: ModelFiles, setting: Setting, model_digest: str | No
 def fit(labels: np.ndarray, probabilities: np.ndarray) -> Temperature:
     """The most likely temperature, above 1 for an over-confident model: see SPREAD.
 
-    It is rounded, so that it is the same on all processors. The interval allows for a model whose
-    probabilities no temperature makes right (a sandwich estimate).
+    It makes no probabilities surer, on average, than `surest` allows. It is rounded, so that it is the same
+    on all processors. The interval allows for a model whose probabilities no temperature makes right (a
+    sandwich estimate).
     """
     logits = log(probabilities)
     of_label = logits[np.arange(len(labels)), labels]
@@ -90,4 +91,24 @@ def fit(labels: np.ndarray, probabilities: np.ndarray) -> Temperature:
     before, at, after = (losses(found + step) for step in (-STEP, 0, STEP))
     slopes, curvatures = (after - before) / (2 * STEP), (after - 2 * at + before) / STEP**2
     error = 1.96 * slopes.std() * len(labels) ** 0.5 / (curvatures.sum() + SPREAD**-2)
-    return Temperature(*(round(float(np.exp(found + by)), 3) for by in (0, -error, error)))
+    best = max(found, np.log(surest(labels, probabilities)))
+    return Temperature(
+        *(round(float(np.exp(one)), 3) for one in (best, found - error, max(best, found + error)))
+    )
+
+
+def surest(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The lowest temperature, at most 1, at which the mean confidence is one that so many images support.
+
+    That is an accuracy of (right + 1) / (n + 2), by Laplace's rule of succession. If all validation images
+    are predicted right, the lowest temperature is the most likely, and a mistake on another one costs a lot.
+    """
+    right = (probabilities.argmax(axis=1) == labels).sum()
+
+    def excess(temperature: float) -> float:
+        confidence = scaled(probabilities, temperature).max(axis=1).mean()
+        return float(confidence - (right + 1) / (len(labels) + 2))
+
+    if excess(1) >= 0:
+        return 1.0
+    return float(brentq(excess, COLDEST, 1)) if excess(COLDEST) > 0 else COLDEST

@@ -1,5 +1,6 @@
 """Logs to MLflow what `evaluate` and `report` wrote, unless it is there already."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +13,12 @@ import mlflow
 import numpy as np
 from mlflow.entities import Run
 
-from pipeline.support import mlflow_registry, mlflow_runs
+from pipeline.support import job_results, mlflow_registry, mlflow_runs
 from pipeline.support.digests import digest_of, file_digest
 from pipeline.support.errors import printable
 from pipeline.support.model_files import SERVED, ModelFiles
 from pipeline.support.origin import git_commit
-from pipeline.support.paths import REPORTS
+from pipeline.support.paths import RECIPES, REPORTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,16 +47,27 @@ def log_evaluation(
     if run is None:
         print(printable(f"{files.name}: MLflow has no complete run of it: run `make sync`"))
         return False
+    copied_in = job_results.copied_in(digest_of(files.record().identity))
+    mlflow_runs.note(run, files.name, dvc_experiment=run.data.tags.get("dvc_experiment", copied_in))
+    mlflow_runs.supersede(run, files.name)
     outputs = [files.scores, *files.evaluation.iterdir()]
     digest = digest_of({path.name: file_digest(path) for path in outputs})
     client, run_id = mlflow.MlflowClient(), run.info.run_id
     if run.data.tags.get(LOGGED) == digest and client.list_artifacts(run_id, "evaluation"):
         return False
+    for key, value in starts_from(files).items():
+        client.log_param(run_id, key, value)
     log_scores(files.name, checked(tags["model_digest"]), run, facts, images)
     with copy_of(files.evaluation) as folder:
         client.log_artifacts(run_id, folder, "evaluation")
     client.set_tag(run_id, LOGGED, digest)
     return True
+
+
+def starts_from(files: ModelFiles) -> dict[str, str]:
+    """The parameter `init_from` of a fine-tuning: the variant that it starts from."""
+    found = json.loads((RECIPES / files.variant / "recipe.json").read_text())["init_from"]
+    return {} if found is None else {"init_from": found}
 
 
 @contextmanager

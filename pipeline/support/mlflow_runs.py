@@ -28,6 +28,8 @@ from pipeline.support.origin import origin, workspace
 SYSTEM_METRICS_SECONDS = 5
 NOTE = """\
 Each run is a training, of a variant with a seed. The run `report` holds the report.
+A name has in brackets DVC's experiment, if there is one, `restored` if the run was logged from DVC's files
+and nothing was trained, and `superseded` if its folder has a newer model of this variant and seed.
 
 `accuracy`, `loss`, `val_accuracy` and `val_loss` are curves. `validation/accuracy`, `test/accuracy` and the
 like score the model that was kept. Models are chosen by `validation/accuracy`."""
@@ -56,12 +58,11 @@ def training_run(
     set_experiment(experiment)
     made_by = made_by or origin()
     tags = tags | {"workspace": made_by["workspace"]}
-    unended = "" if resumed else " and attributes.status != 'FINISHED'"
-    begun = find_run(experiment, tags, f"attributes.run_name = '{name}'{unended}")
+    begun = find_run(experiment, tags, "" if resumed else "attributes.status != 'FINISHED'")
     run_id = begun.info.run_id if begun else None
     run = mlflow.start_run(
         run_id,
-        run_name=name,
+        run_name=called(name, begun.data.tags if begun else made_by),
         parent_run_id=None if run_id else parent,
         tags=None if run_id else tags | made_by,
         log_system_metrics=True,
@@ -75,6 +76,38 @@ def training_run(
             mlflow.end_run(status)
         if parent is not None:
             os.environ["MLFLOW_RUN_ID"] = parent
+
+
+def called(name: str, tags: Mapping[str, str]) -> str:
+    """What a run is called: its name, and what its tags say of it that tells it from others of that name."""
+    notes = [
+        tags.get("dvc_experiment"),
+        *(word for word in ("restored", "superseded", "unused") if tags.get(word)),
+    ]
+    given = ", ".join(filter(None, notes))
+    return f"{name} ({given})" if given else name
+
+
+def note(run: Run, name: str, **tags: str) -> None:
+    """Set tags of a run, and call it by them; an empty one is deleted."""
+    client, changed = mlflow.MlflowClient(), {k: v for k, v in tags.items() if run.data.tags.get(k, "") != v}
+    for key, value in changed.items():
+        client.set_tag(run.info.run_id, key, value) if value else client.delete_tag(run.info.run_id, key)
+    if changed:
+        client.update_run(run.info.run_id, name=called(name, run.data.tags | tags))
+
+
+def supersede(run: Run, name: str) -> None:
+    """Note that the other finished runs of this folder of a run's variant and seed are not its model's."""
+    mine = {key: run.data.tags[key] for key in ("variant", "seed")} | {"workspace": workspace()}
+    query = " and ".join(["attributes.status = 'FINISHED'", *carrying(mine)])
+    for found in mlflow.MlflowClient().search_runs([run.info.experiment_id], query):
+        note(found, name, superseded="" if found.info.run_id == run.info.run_id else "true")
+
+
+def carrying(tags: Mapping[str, str]) -> Iterator[str]:
+    """MLflow's conditions for runs that carry all of these tags."""
+    return (f"tags.`{key}` = '{value}'" for key, value in tags.items())
 
 
 def experiment_called(name: str) -> Experiment | None:
@@ -115,7 +148,7 @@ def end_killed(experiment: str) -> list[str]:
         return []
     running = f"attributes.status = 'RUNNING' and tags.workspace = '{workspace()}'"
     runs = client.search_runs([found.experiment_id], running)
-    dead = [run for run in runs if is_free(f"train-{run.info.run_name}")]
+    dead = [run for run in runs if is_free(f"train-{str(run.info.run_name).partition(' ')[0]}")]
     for run in dead:
         client.set_terminated(run.info.run_id, "KILLED")
     return [str(run.info.run_name) for run in dead]
@@ -128,7 +161,7 @@ def find_run(
     found = mlflow.MlflowClient().get_experiment_by_name(experiment)
     if found is None:
         return None
-    query = " and ".join([condition, *(f"tags.`{key}` = '{value}'" for key, value in tags.items())])
+    query = " and ".join([*filter(None, [condition]), *carrying(tags)])
     newest = ["attributes.start_time DESC"]
     runs = mlflow.MlflowClient().search_runs([found.experiment_id], query, order_by=newest, max_results=1)
     return next(iter(runs), None)

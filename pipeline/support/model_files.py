@@ -45,6 +45,11 @@ class TrainingRecord(BaseModel):
         return self
 
     @property
+    def identity(self) -> dict[str, str]:
+        """The tags that identify what decided the weights."""
+        return {key: value for key, value in self.tags.items() if key not in {"status", "reason"}}
+
+    @property
     def divergence(self) -> str | None:
         """Why it has no scores, if the training diverged."""
         return self.tags["reason"] if self.tags["status"] == "diverged" else None

@@ -81,6 +81,8 @@ def test_all_runs_have_the_same_parameters_but_those_of_their_variant(job: Proje
     for names in params.values():
         assert {"variant", "seed", "batch_size", "epochs", "network", "optimizer", "threads"} <= names
         assert not {"classes", "batch_limit", "shuffle", "initial_epoch"} & names
+    starts = {name: run.data.params.get("init_from") for name, run in runs(job).items()}
+    assert starts == {"shallow_subset-0": "shallow"} | dict.fromkeys(["shallow-0", "speedrun-0", "report"])
 
 
 def test_the_champion_is_the_best_on_validation_data(job: Project, scores: dict[str, Any]) -> None:

@@ -235,7 +235,7 @@ def test_the_run_of_a_result_that_no_stage_takes_up_gets_a_tag(finished: Project
     finished.run(*REPRO)
     tagged = [run for run in finished.runs() if "unused" in run.data.tags]
     assert [run.data.params["epochs"] for run in tagged] == ["1"]
-    assert [run.info.run_name for run in tagged] == ["speedrun-0"]
+    assert [run.info.run_name for run in tagged] == ["speedrun-0 (unused)"]
 
 
 @pytest.mark.faults

@@ -170,6 +170,20 @@ def test_a_trial_with_seeds_has_the_mean_of_the_same_trainings_as_the_stage(tmp_
     assert trial["trained_epochs"] == 2  # of the first seed, which alone is compared with other trials
 
 
+def test_a_search_is_for_the_metric_that_chooses(tmp_path: Path) -> None:
+    job = new_job(tmp_path / "job", {"batch_size": [32, 64]}, epochs=2)
+    params = yaml.safe_load((job.folder / "params.yaml").read_text())
+    params["promotion"]["metric"] = "loss"
+    (job.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    printed = call(job.folder, "search", "shallow", "--trials=2").out
+    first = table(job).iloc[0]
+    assert 0 < first["kept"] < 0.6 < first["accuracy"]
+    assert f"shallow: the best of 2 trials has validation loss {table(job)['kept'].min():.4f}\n" in printed
+    parent, runs = searches(job)
+    assert parent.data.metrics["validation/loss"] == table(job)["kept"].min()
+    assert runs[0].data.metrics["validation/loss"] == first["kept"]
+
+
 def test_a_training_that_diverges_counts_as_nothing_right(tmp_path: Path) -> None:
     job = new_job(tmp_path / "job", {"optimizer.learning_rate": [1e30, 1e31]}, epochs=2)
     printed = call(job.folder, "search", "shallow", "--trials=1").out

@@ -10,6 +10,8 @@ import yaml
 from filelock import FileLock
 
 from pipeline.core.arrays import write_json
+from pipeline.support.digests import digest_of
+from pipeline.support.model_files import TrainingRecord
 from tests import projects
 from tests.called import call
 from tests.conftest import change
@@ -52,12 +54,22 @@ def metrics_of(job: Project) -> list[dict[str, float]]:
     return [run.data.metrics for run in job.runs()]
 
 
-def test_scores_of_a_former_model_are_not_those_of_the_new_one(job: Project) -> None:
+def names_of(job: Project) -> list[str | None]:
+    """The name of each run, the oldest first."""
+    return [run.info.run_name for run in job.runs()]
+
+
+def retrain(job: Project) -> None:
+    """Train its model for another epoch."""
     params = yaml.safe_load((job.folder / "params.yaml").read_text())
     params["variants"]["shallow"]["epochs"] = 2
     (job.folder / "params.yaml").write_text(yaml.safe_dump(params))
     for stage in ("recipes", "train shallow 0"):
         assert call(job.folder, *stage.split()).error is None
+
+
+def test_scores_of_a_former_model_are_not_those_of_the_new_one(job: Project) -> None:
+    retrain(job)
     skipped = f"predictions/{NAME}: not of models/{NAME}/model.keras: run `dvc repro evaluate`"
     chosen = f"models/{NAME}/model.keras: is not the model that was chosen: run `dvc repro select`"
     lines = call(job.folder, "sync").out.splitlines()
@@ -69,6 +81,25 @@ def test_scores_of_a_former_model_are_not_those_of_the_new_one(job: Project) -> 
     for stage in ("predict shallow 0", "evaluate"):  # as the command that it names does
         assert call(job.folder, *stage.split()).error is None
     assert "test/accuracy" in metrics_of(job)[1]
+
+
+def test_a_run_is_called_by_what_became_of_its_model(trained: Project, without_runs: Project) -> None:
+    """Of a training whose result is copied in an experiment, trained again, and restored by DVC."""
+    job = without_runs
+    record = job.folder / f"models/{NAME}/training.json"
+    key = digest_of(TrainingRecord.model_validate_json(record.read_text()).identity)
+    shutil.copytree(record.parent, job.folder / ".pipeline/results" / key)
+    call(job.folder, "train", "shallow", "0", DVC_EXP_NAME="slow")
+    call(job.folder, "sync")
+    assert names_of(job) == [f"{NAME} (slow, restored)"]
+    retrain(job)
+    for stage in ("predict shallow 0", "evaluate"):
+        call(job.folder, *stage.split())
+    assert names_of(job) == [f"{NAME} (slow, restored, superseded)", NAME]
+    for name in ("models", "predictions", "evaluation", "metrics", "recipes"):
+        shutil.copytree(trained.folder / name, job.folder / name, dirs_exist_ok=True)
+    call(job.folder, "sync")
+    assert names_of(job) == [f"{NAME} (slow, restored)", f"{NAME} (superseded)"]
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])
@@ -114,7 +145,7 @@ def test_an_edited_report_is_not_logged(job: Project) -> None:
     (job.folder / "selection.json").unlink()
     printed = call(job.folder, "sync").out
     assert printed.startswith("sync: reports: skipped, since it was edited: run `dvc repro report`\n")
-    assert [run.info.run_name for run in job.runs()] == [NAME]
+    assert names_of(job) == [NAME]
 
 
 def test_a_model_that_is_being_trained_is_skipped(without_runs: Project) -> None:

@@ -18,14 +18,18 @@ GRAPH = grimp.build_graph("pipeline")
 
 
 def decisive_parts(stage: str) -> set[str]:
-    """The parts of the package that a stage imports, directly or not, but for those that change no result."""
+    """The parts of the package that a stage imports, directly or not, but for those that change no result.
+
+    Stages that need no metric list the modules of `shared` one by one, so that a new metric leaves them.
+    """
     name = STAGES[stage]["cmd"].split()[3]
     module = f"pipeline.{MODULES[name][0]}"
     parts = set()
     for found in {module} | GRAPH.find_upstream_modules(module):
         _, part, *rest = f"{found}.".split(".")
-        parts.add(f"stages/{rest[0]}" if part == "stages" else part)
-    return parts - {"", "support", "stages/"}
+        each = part == "stages" or (part == "shared" and "pipeline/shared" not in STAGES[stage]["deps"])
+        parts.add(f"{part}/{rest[0]}" if each else part)
+    return parts - {"", "support", "stages/", "shared/"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -33,6 +37,12 @@ def test_a_stage_lists_the_code_that_decides_its_outputs(stage: str) -> None:
     listed = {path for path in STAGES[stage]["deps"] if path.startswith("pipeline/")}
     assert all((ROOT / path).exists() for path in listed)
     assert {path.removeprefix("pipeline/").removesuffix(".py") for path in listed} == decisive_parts(stage)
+
+
+def test_a_new_metric_reruns_what_scores_and_no_stage_before_it() -> None:
+    code = ("pipeline/shared", "pipeline/shared/metrics.py")
+    readers = {name for name, stage in STAGES.items() if any(path in stage["deps"] for path in code)}
+    assert readers == {"evaluate", "select", "promote", "diagnose", "report"}
 
 
 def test_nothing_is_trained_or_chosen_on_test_images() -> None:

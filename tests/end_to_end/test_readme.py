@@ -83,8 +83,9 @@ def test_a_clone_gets_runs_champion_and_report_and_trains_nothing(
         assert repo.status() == {}  # nothing would run
     for name in ("reports/report.md", "reports/report.html"):
         assert (copy.folder / name).read_bytes() == (quickstart.folder / name).read_bytes()
-    before, after = ({run.info.run_name: run for run in one.runs()} for one in (quickstart, copy))
-    assert sorted(map(str, after)) == ["report", "shallow-0", "shallow_subset-0", "speedrun-0"]
+    before = {str(run.info.run_name): run for run in quickstart.runs()}
+    after = {str(run.info.run_name).removesuffix(" (restored)"): run for run in copy.runs()}
+    assert sorted(after) == ["report", "shallow-0", "shallow_subset-0", "speedrun-0"]
     assert {run.info.status for run in after.values()} == {"FINISHED"}
     for name in after.keys() - {"report"}:
         for key in ("test/accuracy", "val_loss", "best_epoch", "validation/accuracy"):

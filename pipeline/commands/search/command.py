@@ -62,7 +62,7 @@ def run(search: Search, slots: int | None, executor: str) -> None:
     experiment, name = f"{search.params.data.dataset}-search", f"search-{search.variant}"
     tags, again = search.tags(), "the same command"
     with mlflow_runs.training_run(experiment, name, tags, resumed=True, completed_by=again) as run_id:
-        study, runs = open_study(search), TrialRuns(run_id, search.variant)
+        study, runs = open_study(search), TrialRuns(run_id, search)
         if number := left(study, search):
             if executor == "local":
                 worker.warm_up()
@@ -72,7 +72,7 @@ def run(search: Search, slots: int | None, executor: str) -> None:
                 Trials(study, trainings, room, runs, view).run(trials_left(study, search))
         outcome.write(search, study)
         runs.complete(study.get_trials(deepcopy=False, states=ENDED))
-        outcome.log(search.variant, study)
+        outcome.log(search, study)
 
 
 @contextmanager

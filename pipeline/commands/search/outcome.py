@@ -20,8 +20,8 @@ from optuna.visualization import matplotlib as plots
 
 from pipeline.commands.search.ranges import Scalar, with_values
 from pipeline.commands.search.study import ENDED, Search
+from pipeline.shared.selection import LOSSES, in_words, merit
 from pipeline.support.errors import PipelineError
-from pipeline.support.model_files import ACCURACY
 
 FOLDER = Path("search")
 
@@ -33,25 +33,26 @@ def write(search: Search, study: optuna.Study) -> None:
     if not finished:
         reasons = sorted({trial.user_attrs["reason"] for trial in trials if "reason" in trial.user_attrs})
         raise PipelineError(f"search: no trial of {search.variant} finished: {'; '.join(reasons)}")
-    best, table = study.best_trial, table_of(trials)
+    best, table = study.best_trial, table_of(trials, search.metric)
     text, others = block(search, best.params), len(trials) - len(finished)
     folder = FOLDER / search.variant
     shutil.rmtree(folder, ignore_errors=True)  # an earlier search may have drawn a figure that this one lacks
     folder.mkdir(parents=True)
     table.to_csv(folder / "trials.csv", index=False, lineterminator="\n")
     (folder / "best.yaml").write_text(text)
-    draw(study, table, folder)
-    print(f"{search.variant}: the best of {len(trials)} trials has validation accuracy {best.value:.4f}")
+    draw(study, table, folder, search.metric)
+    measure, value = f"validation {in_words(search.metric)}", merit(search.metric, best.value or 0)
+    print(f"{search.variant}: the best of {len(trials)} trials has {measure} {value:.4f}")
     print(f"({others} were stopped early or failed; {cpu_seconds(trials) / 60:.1f} CPU minutes in all):\n")
     print(f"{text}\nor: {command(search.variant, best.params)}")
 
 
-def log(variant: str, study: optuna.Study) -> None:
+def log(search: Search, study: optuna.Study) -> None:
     """Log what a search found to its run."""
-    best = study.best_trial
-    mlflow.log_artifacts(str(FOLDER / variant))
+    best, value = study.best_trial, merit(search.metric, study.best_value)
+    mlflow.log_artifacts(str(FOLDER / search.variant))
     mlflow.set_tags({f"best.{key}": value for key, value in best.params.items()})
-    mlflow.log_metrics({ACCURACY: study.best_value, "cpu_seconds": cpu_seconds(study.trials)})
+    mlflow.log_metrics({f"validation/{search.metric}": value, "cpu_seconds": cpu_seconds(study.trials)})
 
 
 def cpu_seconds(trials: list[FrozenTrial]) -> float:
@@ -59,30 +60,35 @@ def cpu_seconds(trials: list[FrozenTrial]) -> float:
     return fsum(trial.user_attrs.get("cpu_seconds", 0.0) for trial in trials)
 
 
-def table_of(trials: list[FrozenTrial]) -> pd.DataFrame:
-    """A row for each trial that trained: its values, its last accuracy, the mean one that it kept if it
-    finished, its CPU seconds, its epochs, and `early`, the accuracy after the last epoch that all have.
+def table_of(trials: list[FrozenTrial], metric: str) -> pd.DataFrame:
+    """A row for each trial that trained: its values, its last accuracy, its CPU seconds and epochs.
+
+    `kept` is the metric of the weights that it kept, if it finished, in the mean over seeds, and `early` the
+    accuracy after the last epoch that all have.
     """
     trained = [(trial, trial.intermediate_values) for trial in trials if trial.intermediate_values]
     common = min(max(curve) for _, curve in trained)
     rows = []
     for trial, curve in trained:
-        last, kept = max(curve), trial.value if trial.state == TrialState.COMPLETE else None
-        row: dict[str, Any] = trial.params | {"accuracy": curve[last] if kept is None else kept, "kept": kept}
+        last, value = max(curve), trial.value if trial.state == TrialState.COMPLETE else None
+        kept = None if value is None else merit(metric, value)
+        accuracy = kept if kept is not None and metric == "accuracy" else curve[last]
+        row: dict[str, Any] = trial.params | {"accuracy": accuracy, "kept": kept}
         row |= {"cpu_seconds": cpu_seconds([trial]), "trained_epochs": last}
         rows.append(row | {"early": curve[max((epoch for epoch in curve if epoch <= common), default=last)]})
     return pd.DataFrame(rows)
 
 
 @mpl.rc_context()  # Optuna changes the style of all figures
-def draw(study: optuna.Study, table: pd.DataFrame, folder: Path) -> None:
-    """Draw the best accuracy so far, the epochs of all trials, and how much each key decides (fANOVA).
+def draw(study: optuna.Study, table: pd.DataFrame, folder: Path, metric: str) -> None:
+    """Draw the best value so far, the epochs of all trials, and how much each key decides (fANOVA).
 
     The last is for the accuracy after the last epoch that all trials have, since most are stopped early.
     """
     warnings.simplefilter("ignore", ExperimentalWarning)
     mpl.use("agg")  # Optuna draws with pyplot
-    save(folder / "history.png", plots.plot_optimization_history(study, target_name="validation accuracy"))
+    name = f"{'minus ' if metric in LOSSES else ''}validation {in_words(metric)}"
+    save(folder / "history.png", plots.plot_optimization_history(study, target_name=name))
     save(folder / "epochs.png", plots.plot_intermediate_values(study))
     if len(study.best_params) < 2 or table["early"].nunique() < 2:
         return

@@ -34,6 +34,11 @@ class Search:
     sampler: str
     seed: int
 
+    @property
+    def metric(self) -> str:
+        """The metric of validation images that a trial's value is; of a loss, minus that."""
+        return self.params.promotion.metric
+
     def tags(self) -> dict[str, str]:
         """All that decides the trials, but not how many there are, so more of them continue the search."""
         content = {
@@ -41,6 +46,7 @@ class Search:
             "block": self.params.variants[self.variant].model_dump(),
             "training": self.params.training.model_dump(),
             "training_seed": self.params.seeds[0],
+            "metric": self.metric,
             "split_digest": read_facts(PREPARED / "split")["split_digest"],
             "code": [code_digest("recipes"), code_digest("train")],
         }

@@ -8,9 +8,10 @@ from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT 
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.commands.search.study import Search
+from pipeline.shared.selection import merit
 from pipeline.support.errors import one_line
 from pipeline.support.mlflow_server import FAILURES
-from pipeline.support.model_files import ACCURACY
 
 CURVE = "val_accuracy"
 
@@ -22,9 +23,9 @@ class TrialRuns:
     that is continued has the run that it had.
     """
 
-    def __init__(self, parent: str, variant: str) -> None:
+    def __init__(self, parent: str, search: Search) -> None:
         PRINTS_NO_LINKS.set(True)  # it would print one for each trial
-        self.parent, self.variant, self.client = parent, variant, mlflow.MlflowClient()
+        self.parent, self.search, self.client = parent, search, mlflow.MlflowClient()
         self.experiment = self.client.get_run(parent).info.experiment_id
         mine = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'"
         found = self.client.search_runs([self.experiment], mine, max_results=5000)
@@ -56,7 +57,8 @@ class TrialRuns:
         metrics = [Metric(CURVE, accuracy, now, step) for step, accuracy in epochs if step not in known]
         totals = {"cpu_seconds": trial.user_attrs.get("cpu_seconds")}
         if trial.state == TrialState.COMPLETE:
-            totals[ACCURACY] = trial.value
+            metric = self.search.metric
+            totals[f"validation/{metric}"] = merit(metric, trial.value or 0)
         metrics += [Metric(key, value, now, 0) for key, value in totals.items() if value is not None]
         reason = [RunTag(key, value) for key, value in trial.user_attrs.items() if key == "reason"]
         self.client.log_batch(run_id, metrics=metrics, tags=reason)
@@ -67,9 +69,9 @@ class TrialRuns:
     def _begin(self, trial: FrozenTrial) -> str:
         """Begin a trial's run with its settings. Returns its id."""
         tags = {MLFLOW_PARENT_RUN_ID: self.parent, "trial": str(trial.number)}
-        name = f"{self.variant}-trial-{trial.number}"
+        name = f"{self.search.variant}-trial-{trial.number}"
         run_id: str = self.client.create_run(self.experiment, tags=tags, run_name=name).info.run_id
-        settings = {"variant": self.variant} | trial.params
+        settings = {"variant": self.search.variant} | trial.params
         self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in settings.items()])
         self.runs[trial.number] = run_id
         return run_id

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
+from math import inf
 from statistics import fmean
 
 import optuna
@@ -15,12 +16,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from pipeline.commands.search.ranges import Scalar, with_values
 from pipeline.commands.search.study import Search
 from pipeline.commands.search.trial_runs import TrialRuns
-from pipeline.core.arrays import read_facts
+from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.core.result_keys import code_digest
 from pipeline.params import Finetune
 from pipeline.running.job import Job, WorkerDied
 from pipeline.running.job_queue import Executor, attempt
 from pipeline.running.view import Epoch, View
+from pipeline.shared.selection import LOSSES, merit
 from pipeline.support import job_results
 from pipeline.support.digests import digest_of
 from pipeline.support.errors import PipelineError
@@ -37,6 +39,7 @@ class Trainings:
         tf.config.set_visible_devices([], "GPU")  # or building models here would take the jobs' memory
         self.search = search
         self.facts, self.code = read_facts(PREPARED / "split"), {"train": code_digest("train")}
+        self.validation = read_arrays(PREPARED / "validation")
         self.lock = threading.Lock()
 
     def of(self, number: int, values: dict[str, Scalar]) -> list[Job]:
@@ -57,6 +60,24 @@ class Trainings:
         return [
             Job(files, recipe, self.code, predicts=False, start=recipe.start, tracks=False) for files in names
         ]
+
+    def merit(self, files: ModelFiles) -> float:
+        """The metric of the weights that a training kept, on validation images; of a loss, minus that.
+
+        Of a training that diverged the worst: no image is right, or the loss is infinite.
+        """
+        record, metric = files.record(), self.search.metric
+        if record.divergence is not None:
+            return -inf if metric in LOSSES else 0.0
+        if metric == "accuracy":
+            return float(record.metrics[ACCURACY])
+        from pipeline.core import keras_file, prediction
+        from pipeline.shared.metrics import METRICS
+
+        with self.lock:
+            images, labels = (self.validation[name] for name in ("images", "labels"))
+            predicted = prediction.probabilities(keras_file.load(files.model), images)
+            return merit(metric, METRICS[metric](labels, predicted))
 
 
 @dataclass(frozen=True)
@@ -92,7 +113,7 @@ class Trials:
         value, state = None, TrialState.COMPLETE
         try:
             jobs += self.trainings.of(trial.number, trial.params)
-            value = fmean(self._accuracy(trial, job, prunes=job is jobs[0]) for job in jobs)
+            value = fmean(self._merit(trial, job, prunes=job is jobs[0]) for job in jobs)
         except TrialPruned:
             state = TrialState.PRUNED
         except (PipelineError, WorkerDied) as error:
@@ -103,11 +124,11 @@ class Trials:
             shutil.rmtree(job.result().folder, ignore_errors=True)
             job.files.checkpoint.unlink(missing_ok=True)
         self.runs.log(ended)
-        self.view.show(described(ended))
+        self.view.show(described(ended, self.trainings.search.metric))
         self.view.advance(self.view.total)
 
-    def _accuracy(self, trial: Trial, job: Job, prunes: bool) -> float:
-        """The validation accuracy of the weights that a training keeps; 0 if it diverges.
+    def _merit(self, trial: Trial, job: Job, prunes: bool) -> float:
+        """What the weights are worth that a training keeps: see `Trainings.merit`.
 
         Raises TrialPruned, if it `prunes`, PipelineError if the training fails, and WorkerDied.
         """
@@ -136,16 +157,16 @@ class Trials:
         if prunes:
             for number, accuracy in enumerate(files.epochs()["val_accuracy"], 1):
                 trial.report(accuracy, number)  # if its line was lost with a process
-        return files.record().metrics.get(ACCURACY, 0.0)
+        return self.trainings.merit(files)
 
     def _stored(self, trial: Trial) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[trial.number]
 
 
-def described(trial: FrozenTrial) -> str:
+def described(trial: FrozenTrial, metric: str) -> str:
     """A trial's settings and how it ended, in a line."""
     values = {k: f"{value:.3g}" if isinstance(value, float) else value for k, value in trial.params.items()}
-    ending = f"{trial.value or 0:.4f}"
+    ending = f"{merit(metric, trial.value or 0):.4f}"
     if trial.state == TrialState.PRUNED:
         ending += f", stopped after epoch {trial.last_step}"
     if trial.state == TrialState.FAIL:

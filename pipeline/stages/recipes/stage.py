@@ -16,7 +16,6 @@ import click
 from pipeline.core import hardware, keras_file
 from pipeline.core.arrays import read_facts, write_json
 from pipeline.core.recipe import Recipe, check_versions
-from pipeline.core.variant import Variant
 from pipeline.params import Block, Params
 from pipeline.stages.recipes import model_config, optimizer_config
 from pipeline.stages.recipes.start_model import start_model
@@ -34,6 +33,9 @@ def main() -> None:
     check_versions(params.training.versions, f"{PARAMS}: training")
     check_inputs(PREPARED / "split")
     facts = read_facts(PREPARED / "split")
+    for key, block in params.blocks.items():
+        if (wanted := block.training_images or 0) > (images := facts["counts"]["train"]):
+            print(f"{PARAMS}: {key}.training_images: {wanted:,}, but there are {images:,}: all are used")
     recipes = {key: recipe(key, block, params, facts) for key, block in params.blocks.items()}
     starts = {
         key: start_model(f"{PARAMS}: {key}.start", block.start, recipes[key], facts["classes"])
@@ -55,7 +57,7 @@ def recipe(key: str, variant: Block, params: Params, facts: dict[str, Any]) -> R
     Raises PipelineError, naming a key, if Keras cannot build or train it.
     """
     name, where = key.rpartition(".")[2], f"{PARAMS}: {key}"
-    check_sizes(where, variant, facts["counts"]["train"])
+    variant = with_images(where, variant, facts["counts"]["train"])
     optimizer_config.check_combination(where, variant)
     precision = variant.precision or params.training.precision
     steps = variant.steps(facts["counts"]["train"])
@@ -78,10 +80,13 @@ def recipe(key: str, variant: Block, params: Params, facts: dict[str, Any]) -> R
     )
 
 
-def check_sizes(key: str, variant: Variant, images: int) -> None:
-    """Raise PipelineError if a variant needs more than the `images` for training."""
+def with_images(key: str, variant: Block, images: int) -> Block:
+    """The variant with at most as many training images as there are.
+
+    Raises PipelineError if a batch has more than it trains on.
+    """
     used = min(images, variant.training_images or images)
-    for name, limit in (("training_images", images), ("batch_size", used)):
-        if (received := getattr(variant, name) or 0) > limit:
-            rule = f"must be at most {limit}, the number of training images"
-            raise PipelineError(f"{key}.{name}: {rule}; received {received}")
+    if variant.batch_size > used:
+        rule = f"must be at most {used}, the number of training images"
+        raise PipelineError(f"{key}.batch_size: {rule}; received {variant.batch_size}")
+    return variant.model_copy(update={"training_images": variant.training_images and used})

@@ -43,6 +43,7 @@ class Results:
     models: list[ModelFiles]
     balance: pd.DataFrame  # images by class and part
     table: pd.DataFrame  # a row for each variant, see `summarize`
+    scores: pd.DataFrame  # of each variant (rows) the means over seeds, such as test_loss, with one view
     settings: dict[str, dict[str, Any]]  # of each variant, in the order of params.yaml
     histories: dict[str, pd.DataFrame]  # by VARIANT-SEED
     recall: pd.DataFrame  # of each class (columns) for each variant (rows), its mean over seeds
@@ -89,6 +90,7 @@ def read_results(published: dict[str, float]) -> Results:
         models=models,
         balance=read_table(PREPARED / "class_balance.csv", BALANCE),
         table=summarize(scores, published if facts["source"] == "cifar10" else {}),
+        scores=mean_scores(scores),
         settings={one.variant: settings_of(one) for one in models},
         histories=histories,
         **class_scores(models, facts["classes"]),
@@ -149,6 +151,13 @@ def fitted(table: pd.DataFrame, models: list[ModelFiles]) -> list[float]:
         path = DIAGNOSIS / "training_accuracy.csv"
         raise PipelineError(f"{path}: lacks {', '.join(sorted(missing))}; run `dvc repro diagnose`")
     return [accuracies[one.name] for one in models]
+
+
+def mean_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Each score with one view, in the mean over seeds; the variant with the best accuracy comes first."""
+    means = scores.groupby("variant", sort=False).mean(numeric_only=True)
+    ordered = means.sort_values("validation_accuracy", ascending=False, kind="stable")
+    return ordered.filter(regex=f"^(validation|test)_(?!{SERVED[1:]}_)")
 
 
 def summarize(scores: pd.DataFrame, published: dict[str, float]) -> pd.DataFrame:

@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pandas as pd
 
+from pipeline.shared.selection import in_words
+from pipeline.stages.report.controlled import BASE
 from pipeline.stages.report.results import Results
 from pipeline.stages.report.statistics import wilson
 
@@ -28,6 +31,10 @@ def variants(results: Results) -> pd.DataFrame:
             "test": list(_with_spread(table, "test", counts["test"])),
         }
     )
+    if (metric := results.selection.metric) != "accuracy":
+        shown[f"{in_words(metric)} (validation)"] = results.scores[f"validation_{metric}"].map(
+            "{:.4f}".format
+        )
     if (images := results.balance["test"]).max() > UNEVEN * images.min():
         means = class_means(results)
         shown["balanced (test)"] = means["recall"].map("{:.4f}".format)
@@ -38,6 +45,12 @@ def variants(results: Results) -> pd.DataFrame:
         shown["published (test)"] = table["published"].map(in_digits(".4f"))
         shown["difference"] = (100 * (table["test"] - table["published"])).map(in_digits("+.1f"))
     return shown
+
+
+def scores(results: Results) -> pd.DataFrame:
+    """Every score of each variant on test images but accuracy, which `variants` has."""
+    named = results.scores.filter(like="test_").rename(columns=lambda name: name.removeprefix("test_"))
+    return named.drop(columns="accuracy").map("{:.3f}".format).rename(columns=in_words)
 
 
 def class_means(results: Results) -> pd.DataFrame:
@@ -60,7 +73,15 @@ def settings(results: Results) -> pd.DataFrame:
     shown = {
         key.rpartition(".")[2].replace("_", " "): [str(row.get(key, "")) for row in rows] for key in SETTINGS
     }
+    if any(starts := [start_of(row) for row in rows]):
+        shown["starts from"] = starts
     return pd.DataFrame(shown, index=results.table.index)
+
+
+def start_of(row: dict[str, Any]) -> str:
+    """The variant, or the beginning of the SHA-256 of the weights, that a training starts from."""
+    weights = row.get("start.sha256", "")
+    return str(row.get(BASE) or (weights and f"weights {weights[:8]}"))
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:

@@ -30,6 +30,7 @@ def report_variables(results: Results) -> dict[str, Any]:
         "variants": tables.variants(results),
         "diverged": results.diverged,
         "settings": tables.settings(results),
+        "scores": tables.scores(results),
         "comparison": comparison(results),
         "overfitted": overfitted(results),
         "controlled": one_by_one(results, controlled_pairs(results.settings), "differ only in"),
@@ -64,7 +65,7 @@ def card_variables(results: Results) -> dict[str, Any]:
     selection, facts, chosen = results.selection, results.facts, results.chosen
     low, high = wilson(selection.test_accuracy, facts["counts"]["test"])
     unscaled, served = results.calibration.to_dict("records")
-    params = chosen.record().params
+    params = results.settings[chosen.variant]
     return {
         **_shared_variables(results),
         "parameters": results.table["parameters"][chosen.variant],

@@ -98,10 +98,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"class_weight": "even"}, "class_weight: "),
     ({"batch_size": 101}, "batch_size: must be at most 100, the number of training images; received 101"),
-    (
-        {"training_images": 101},
-        "training_images: must be at most 100, the number of training images; received 101",
-    ),
 ]
 
 
@@ -113,6 +109,15 @@ def test_an_impossible_variant_is_refused_by_its_key(changes: dict[str, Any], re
     Path("recipes/kept.json").touch()
     assert refusal(main, ["recipes"]).startswith(f"error: params.yaml: variants.shallow.{reason}")
     assert contents(Path("recipes")) == {"kept.json": b""}
+
+
+def test_more_training_images_than_there_are_use_all_and_a_line_says_so(tmp_path: Path) -> None:
+    with contextlib.chdir(tmp_path):
+        write_inputs(params_of(shallow={"training_images": 101}), images=100)
+        done = call(tmp_path, "recipes")
+        assert Recipe.read("shallow").settings.training_images == 100
+    line = "params.yaml: variants.shallow.training_images: 101, but there are 100: all are used"
+    assert (done.error, done.out.splitlines()[0]) == (None, line)
 
 
 def seeded() -> list[keras.Layer]:

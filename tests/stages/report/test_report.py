@@ -96,6 +96,26 @@ def test_variants_stand_by_validation_accuracy_beside_their_published_figure() -
     assert '"With views" is the accuracy' in text
 
 
+def test_a_metric_of_ones_own_is_in_the_report_with_that_which_chose() -> None:
+    own = EXAMPLE.scores.assign(validation_top3=[0.93, 0.92, 0.91], test_top3=[0.83, 0.82, 0.81])
+    chosen = EXAMPLE.selection.model_copy(update={"metric": "top3"})
+    text = documents.report(replace(EXAMPLE, scores=own, selection=chosen))
+    first, of_tests = (table_rows(part, "variant") for part in re.split("All other scores", text)[:2])
+    assert [row[first[0].index("top3 (validation)")] for row in first[1:]] == ["0.9300", "0.9200", "0.9100"]
+    assert of_tests[0] == ["variant", "top3"]
+    assert dict(of_tests[1:]) == dict(zip(own.index, ("0.830", "0.820", "0.810"), strict=True))
+
+
+def test_the_settings_say_what_a_training_starts_from() -> None:
+    assert "starts from" not in documents.report(EXAMPLE)
+    settings = EXAMPLE.settings | {
+        "vgg3": {"init_from": "batchnorm"},
+        "batchnorm": {"start.sha256": "ab" * 32},
+    }
+    shown = tables.settings(replace(EXAMPLE, settings=settings))["starts from"]
+    assert shown.to_dict() == {"vgg3_early_stop": "", "vgg3": "batchnorm", "batchnorm": "weights abababab"}
+
+
 def test_figures_of_several_seeds_are_means_and_deviations() -> None:
     results = results_of(3)
     text = documents.report(results)
