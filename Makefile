@@ -13,7 +13,7 @@ OUTS := data/raw data/download data/prepared recipes models predictions metrics 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY ?= true
 .DEFAULT_GOAL := help
-.PHONY: help setup check quickstart photos plan repro train champion promote rollback sync experiments compare cluster search ui serve demo \
+.PHONY: help setup check quickstart photos plan repro train champion promote rollback sync experiments compare cluster ranges search ui serve demo \
         clean lint format test test-faults test-system test-cluster test-all system-packages audit \
         bench bench-full lock
 
@@ -81,7 +81,10 @@ $(addprefix $(VENV)/,cluster demo moto $(REMOTES)): $(VENV)/%: $(VENV)/made requ
 	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-$*.lock
 	@touch $@
 
-search: given-VARIANT check $(if $(filter ray,$(EXECUTOR)),cluster)  ## search for better settings: make search VARIANT=shallow TRIALS=40 SEEDS=3, ranges in search.yaml; JOBS and EXECUTOR as for repro
+ranges: given-VARIANT setup  # before Ray is installed
+	@python -m pipeline check '$(VARIANT)'
+
+search: ranges $(if $(filter ray,$(EXECUTOR)),cluster)  ## search for better settings: make search VARIANT=shallow TRIALS=40 SEEDS=3, ranges in search.yaml; JOBS and EXECUTOR as for repro
 	@python -m pipeline search '$(VARIANT)' $(if $(TRIALS),--trials='$(TRIALS)') $(if $(SEEDS),--seeds='$(SEEDS)') \
 	  $(if $(JOBS),--jobs='$(JOBS)') $(if $(EXECUTOR),--executor='$(EXECUTOR)')
 

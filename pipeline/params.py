@@ -157,7 +157,7 @@ class Finetune(Section):
 class Promotion(Section):
     """The metric that chooses, on validation images, and by how much accuracy must exceed chance."""
 
-    margin: float = Field(ge=0, lt=1)
+    margin: float = Field(default=0.1, ge=0, lt=1)
     metric: str = "accuracy"
 
     @field_validator("metric")
@@ -171,7 +171,7 @@ class Promotion(Section):
 class Serving(Section):
     """How the champion is served."""
 
-    batch_limit: int = Field(gt=0)  # images in one request
+    batch_limit: int = Field(default=256, gt=0)  # images in one request
     temperature: Literal["auto"] | Annotated[float, Field(ge=0.05, le=20)] = "auto"
     refuse_below: float | None = Field(default=None, gt=0, le=1)
 
@@ -192,9 +192,9 @@ class Params(Section):
     variants: dict[VariantName, Block] = Field(min_length=1)
     finetune: Finetune = Field(default_factory=Finetune)
     cluster: Cluster = Field(default_factory=Cluster)
-    promotion: Promotion
-    serving: Serving
-    published: dict[VariantName, Annotated[float, Field(gt=0, le=1)]]
+    promotion: Promotion = Field(default_factory=Promotion)
+    serving: Serving = Field(default_factory=Serving)
+    published: dict[VariantName, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path = PARAMS) -> Self:

@@ -1,6 +1,9 @@
 """params.yaml: a good one is read, and a bad one is refused in one line that says what to change."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from pipeline.shared.selection import LOSSES
 from pipeline.support.errors import PipelineError
 from pipeline.support.known_names import metric_names, network_names
 from pipeline.support.model_files import ModelFiles
-from tests.conftest import MISSING, PARAMS, change, refusal
+from tests.conftest import MISSING, PARAMS, ROOT, change, refusal
 
 ORIGINAL = PARAMS.read_text()
 
@@ -109,7 +112,7 @@ REFUSED = [
         "batchnorm_subset.start: not allowed: it starts from",
     ),
     ("finetune", None, "finetune: must be a mapping of keys; received None"),
-    ("published", MISSING, "published: missing"),
+    ("split", MISSING, "split: missing"),
     ("seeds", [0, 1, 0], "seeds: must be distinct; received [0, 1, 0]"),
     ("seeds", [-1] * 1_000, "seeds.9: must be greater than or equal to 0; received -1; and 990 more"),
     ("finetune.variants.shallow", SHALLOW, "finetune.variants: in variants too: shallow"),
@@ -309,7 +312,36 @@ def test_command_says_that_params_are_valid(workplace: Path, capsys: pytest.Capt
     assert capsys.readouterr().out == f"params.yaml: OK: {count} trainings on cifar10\n"
 
 
-@pytest.mark.parametrize(("key", "value"), [("split.sed", 1), ("training.keras", "2.0.0")])
-def test_command_ends_with_one_line(workplace: Path, key: str, value: Any) -> None:
+ADAM = "variants.shallow.optimizer"
+LAYER = "variants.shallow.augmentation"
+UNUSABLE = [
+    ("split.sed", 1, "split.sed: unknown key; "),
+    ("training.keras", "2.0.0", "training.keras is '2.0.0', but "),
+    (f"{ADAM}.name", "adamm", f"{ADAM}.name: allowed: Adadelta, "),
+    (f"{ADAM}.weight_decai", 0.1, f"{ADAM}.weight_decai: unknown argument; allowed: learning_rate, beta_1, "),
+    (RATE, {"name": "cosine"}, f"{RATE}.name: allowed: CosineDecay, "),
+    (RATE, {"name": "triangle", "low": 0}, f"{RATE}.low: unknown argument; allowed: peak, steps"),
+    ("variants.shallow.network", {"name": "shallow", "width": 3}, "variants.shallow.network.width: unknown "),
+    (LAYER, [{"name": "resizing"}], f"{LAYER}.0.name: allowed: AugMix, Cutout, RandAugment, "),
+    (LAYER, [{"name": "random_flip", "axis": 1}], f"{LAYER}.0.axis: unknown argument; allowed: mode, seed, "),
+    (LAYER, [{"name": "cutout", "pixel": 3}], f"{LAYER}.0.pixel: unknown argument; allowed: pixels"),
+    (
+        "variants.model_s.optimizer.learning_rate",
+        {"name": "cosine_decay"},
+        "variants.model_s.reduce_learning_",
+    ),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "reason"), UNUSABLE)
+def test_check_refuses_what_needs_no_data_in_one_line(
+    workplace: Path, key: str, value: Any, reason: str
+) -> None:
     altered(workplace, key, value)
-    assert refusal(main, ["check"]).startswith("error: params.yaml: ")
+    assert refusal(main, ["check"]).startswith(f"error: params.yaml: {reason}")
+
+
+def test_check_imports_no_tensorflow(workplace: Path) -> None:
+    write(tree(), workplace)
+    code = "import sys, pipeline.__main__ as p; p.main(['check']); sys.exit('keras' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)

@@ -14,9 +14,9 @@ from PIL import Image
 from rich.console import Console
 
 from pipeline.commands import repro
+from pipeline.commands.check import checked_params
 from pipeline.commands.ui import RUNS
 from pipeline.core.arrays import read_arrays
-from pipeline.params import Params
 from pipeline.stages.promote.packaging import example_request
 from pipeline.support import mlflow_registry, mlflow_runs, mlflow_store
 
@@ -44,7 +44,7 @@ def run(folder: Path, params: str, image: str, last: str) -> None:
     the last of these lines. Exits with a status if a stage fails.
     """
     lay_out(folder, params)
-    checked = Params.read(folder / "params.yaml")
+    checked = checked_params(folder / "params.yaml")
     mlflow_store.anchor_job(folder)
     mlflow_store.check()
     mlflow_runs.set_experiment(checked.data.dataset)

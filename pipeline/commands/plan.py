@@ -14,7 +14,8 @@ import click
 import mlflow
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_fixed
 
-from pipeline.core.recipe import Recipe, check_versions
+from pipeline.commands.check import checked_params
+from pipeline.core.recipe import Recipe
 from pipeline.core.result_keys import code_digests
 from pipeline.params import Params
 from pipeline.running import dvc_repro
@@ -24,7 +25,6 @@ from pipeline.stages.fetch.folders import files_in
 from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.model_files import ModelFiles, all_models
-from pipeline.support.paths import PARAMS
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -35,16 +35,15 @@ Stages = dict[str, bool]  # the stages that `dvc repro` would run, in order; whe
 @click.command()
 def main() -> None:
     """Print the plan."""
-    params = checked_params()
+    params = read_params()
     stages = after_recipes(outdated_stages())
     show(stages, jobs_ahead(stages, params.data.dataset, code_digests()))
 
 
-def checked_params() -> Params:
-    """params.yaml. Raises PipelineError if the installed versions are not those that it names, or if a folder
-    of images holds a pipe, on which DVC would wait for ever."""
-    params = Params.read()
-    check_versions(params.training.versions, f"{PARAMS}: training")
+def read_params() -> Params:
+    """params.yaml, checked. Raises PipelineError also if a folder of images holds a pipe, on which DVC would
+    wait for ever."""
+    params = checked_params()
     for folder in params.data.folders.values():
         files_in(Path(folder))
     return params

@@ -32,7 +32,7 @@ from pipeline.support.locks import SingleInstance
 @click.option("--executor", type=click.Choice(["local", "ray"]), default="local", help="Where they run.")
 def main(jobs: int, executor: str) -> None:
     """Run all stages, trainings side by side."""
-    sys.exit(reproduce(plan.checked_params(), jobs or None, executor))
+    sys.exit(reproduce(plan.read_params(), jobs or None, executor))
 
 
 def reproduce(params: Params, jobs: int | None = None, executor: str = "local") -> int:

@@ -66,8 +66,9 @@ def log_evaluation(
 
 def starts_from(files: ModelFiles) -> dict[str, str]:
     """The parameter `init_from` of a fine-tuning: the variant that it starts from."""
-    found = json.loads((RECIPES / files.variant / "recipe.json").read_text())["init_from"]
-    return {} if found is None else {"init_from": found}
+    recipe = RECIPES / files.variant / "recipe.json"
+    found = json.loads(recipe.read_text())["init_from"] if recipe.is_file() else None
+    return {"init_from": found} if found else {}
 
 
 @contextmanager

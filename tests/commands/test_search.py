@@ -20,6 +20,7 @@ from pipeline.core.arrays import write_json
 from pipeline.params import Params
 from tests import projects
 from tests.called import call
+from tests.conftest import ROOT, add_environment
 from tests.processes import output_of, processes, wait_for
 from tests.projects import Project
 from tests.ray_nodes import Nodes
@@ -173,7 +174,7 @@ def test_a_trial_with_seeds_has_the_mean_of_the_same_trainings_as_the_stage(tmp_
 def test_a_search_is_for_the_metric_that_chooses(tmp_path: Path) -> None:
     job = new_job(tmp_path / "job", {"batch_size": [32, 64]}, epochs=2)
     params = yaml.safe_load((job.folder / "params.yaml").read_text())
-    params["promotion"]["metric"] = "loss"
+    params["promotion"] = {"metric": "loss"}
     (job.folder / "params.yaml").write_text(yaml.safe_dump(params))
     printed = call(job.folder, "search", "shallow", "--trials=2").out
     first = table(job).iloc[0]
@@ -258,6 +259,18 @@ def test_a_search_that_was_killed_here_goes_on_on_two_nodes(job: Project, nodes:
     assert len(runs) == 6
     assert {run.info.status for run in runs} <= {"FINISHED", "FAILED"}
     assert not list(job.folder.parent.glob("node*/pipeline-shallow-*"))
+
+
+def test_make_refuses_a_misspelled_variant_before_it_installs_ray(before: Project, tmp_path: Path) -> None:
+    """The folder lacks the lock of Ray, so that there is no rule to install it."""
+    job = projects.copied(before, tmp_path / "job")
+    for name in ("Makefile", "requirements.lock"):
+        shutil.copy(ROOT / name, job.folder)
+    add_environment(job.folder)
+    shutil.copytree(ROOT / "pipeline", job.folder / "pipeline")
+    printed = job.run("make", "search", "VARIANT=shalow", "EXECUTOR=ray", check=False)
+    assert "error: search.yaml: shalow: no such variant with ranges; there are: shallow\n" in printed
+    assert "cluster" not in printed
 
 
 @pytest.mark.parametrize(

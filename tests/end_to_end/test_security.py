@@ -112,7 +112,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Observed:
     folder = tmp_path_factory.mktemp("observed")
     params = projects.small_params(shallow={"epochs": 3})
     params["data"]["archives"] = [ARCHIVE]
-    params["promotion"]["margin"] = 0.0
+    params["promotion"] = {"margin": 0.0}
     project = Clone(projects.make(folder / "project", params).folder)
     for command in (
         ["init", "--quiet"],

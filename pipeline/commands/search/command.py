@@ -18,20 +18,19 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from pipeline.commands.check import checked_params
 from pipeline.commands.search import outcome
 from pipeline.commands.search.ranges import read_ranges
 from pipeline.commands.search.study import ENDED, Search, left, open_study, trials_left
 from pipeline.commands.search.trial_runs import TrialRuns
 from pipeline.commands.search.trials import Trainings, Trials
-from pipeline.core.recipe import check_versions
-from pipeline.params import Params
 from pipeline.running import worker
 from pipeline.running.job_queue import make_executor
 from pipeline.running.view import View
 from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SEED, SingleInstance
-from pipeline.support.paths import PARAMS, PREPARED, RECIPES, SEARCHES
+from pipeline.support.paths import PREPARED, RECIPES, SEARCHES
 
 
 @click.command(cls=SingleInstance)
@@ -46,10 +45,9 @@ def main(
     variant: str, trials: int, seeds: int, sampler: str, seed: int, jobs: int | None, executor: str
 ) -> None:
     """Search for better settings of a variant that has ranges in search.yaml."""
-    params = Params.read()
+    params = checked_params()
     # Trainings side by side are faster on one thread each than on several.
     params = params.model_copy(update={"training": params.training.model_copy(update={"threads": 1})})
-    check_versions(params.training.versions, f"{PARAMS}: training")
     ranges = read_ranges(variant, params)
     check_inputs(PREPARED)
     mlflow_store.anchor(Path.cwd())  # since the trials run in another folder

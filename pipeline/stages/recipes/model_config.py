@@ -12,17 +12,16 @@ import numpy as np
 from pipeline.core.backend import keras
 from pipeline.core.variant import Named, Network
 from pipeline.stages.recipes import networks
-from pipeline.stages.recipes.keras_objects import by_name, check_arguments, keras_object
-from pipeline.stages.train.augmentation import Augmentation, Cutout, RandomShift, is_training_only
+from pipeline.stages.recipes.keras_objects import keras_object, kinds_of
+from pipeline.stages.train import augmentation as own_layers
+from pipeline.stages.train.augmentation import Augmentation, is_training_only
 from pipeline.stages.train.initial_weights import WHITENING, set_whitening
 from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.params_errors import shortened
 
 INPUTS = "inputs"  # the first parameter of a network that is a function of a tensor
 OUTPUT = "probabilities"  # the name of the last layer
-# Keras's layers that change images at random and keep their labels, and ours.
-KERAS_OWN = [kind for name, kind in vars(keras.layers).items() if name.startswith(("Rand", "AugMix"))]
-RANDOM_LAYERS = by_name([*KERAS_OWN, RandomShift, Cutout])
+RANDOM_LAYERS = kinds_of("layers", keras.layers, own_layers)
 
 
 def build(
@@ -57,7 +56,6 @@ def configuration(
     Raises PipelineError, naming a key, if the network cannot be built, saved or served.
     """
     network_key = f"{key}.network"
-    check_arguments(network_key, getattr(networks, network.name), network.arguments)
     configs, models = [], []
     for seed in (0, 1):
         keras.utils.clear_session()  # or layers would be numbered on from the last model's

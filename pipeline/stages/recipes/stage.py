@@ -5,7 +5,9 @@
 Reads params.yaml, pipeline/stages/recipes/networks.py and the facts of data/prepared/split. Writes
 recipes/VARIANT/recipe.json for each variant, start.keras beside it if the variant starts with weights, and
 recipes/_index.json, the models that params.yaml asks for. A training depends on its own folder only, so it
-runs again only if that changes. Files of weights that were downloaded are kept in data/download.
+runs again only if that changes. In the same way other stages depend on recipes/_KEY.json, a file for each
+section that params.yaml may lack, since a key that DVC is to watch must be there. Files of weights that were
+downloaded are kept in data/download.
 """
 
 import shutil
@@ -18,6 +20,7 @@ from pipeline.core.arrays import read_facts, write_json
 from pipeline.core.recipe import Recipe, check_versions
 from pipeline.params import Block, Params
 from pipeline.stages.recipes import model_config, optimizer_config
+from pipeline.stages.recipes.settings_check import check_settings
 from pipeline.stages.recipes.start_model import start_model
 from pipeline.support.errors import PipelineError
 from pipeline.support.integrity import check_inputs
@@ -47,6 +50,8 @@ def main() -> None:
         write_json(made.path, made.content())
         if made.start:
             keras_file.save(starts[key], made.start)
+    for name in ("promotion", "serving", "published"):
+        write_json(RECIPES / f"_{name}.json", params.model_dump(mode="json")[name])
     write_json(INDEX, [{"variant": model.variant, "seed": model.seed} for model in params.models])
     print(f"recipes: {len(recipes)} variants, {len(params.models)} trainings")
 
@@ -58,7 +63,7 @@ def recipe(key: str, variant: Block, params: Params, facts: dict[str, Any]) -> R
     """
     name, where = key.rpartition(".")[2], f"{PARAMS}: {key}"
     variant = with_images(where, variant, facts["counts"]["train"])
-    optimizer_config.check_combination(where, variant)
+    check_settings(where, variant)
     precision = variant.precision or params.training.precision
     steps = variant.steps(facts["counts"]["train"])
     shape, classes = facts["image_shape"], len(facts["classes"])

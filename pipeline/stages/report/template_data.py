@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.stages.report import tables
+from pipeline.stages.report.at_chance import at_chance, guessing
 from pipeline.stages.report.comparisons import comparison, one_by_one, systems
 from pipeline.stages.report.controlled import controlled_pairs
 from pipeline.stages.report.results import Results
@@ -33,6 +34,8 @@ def report_variables(results: Results) -> dict[str, Any]:
         "scores": tables.scores(results),
         "comparison": comparison(results),
         "overfitted": overfitted(results),
+        "guessing": guessing(results),
+        "at_chance": at_chance(results),
         "controlled": one_by_one(results, controlled_pairs(results.settings), "differ only in"),
         "systems": one_by_one(results, systems(results), "differ in"),
         "size_correlation": size_correlation(table),

@@ -77,6 +77,14 @@ def test_planted_label_errors_are_found_and_nothing_else() -> None:
     assert f"10: {CLASSES[labels[10]]}\nmore like {CLASSES[truth[10]]}" in titles
 
 
+def test_a_model_that_is_mostly_wrong_suspects_no_label() -> None:
+    labels = np.arange(300) % 3
+    wrong = np.full((300, 3), 0.05) + np.eye(3)[(labels + 1) % 3] * 0.85  # as after too few steps
+    table = label_errors(labels, wrong)
+    assert len(table) == 0
+    assert diagnosis_figures.suspicious(table, pictures(300, 3), CLASSES).axes
+
+
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_each_corruption_grows_with_its_strength_and_is_the_same_each_time(name: str) -> None:
     images, corruption = pictures(20, 0), CORRUPTIONS[name]

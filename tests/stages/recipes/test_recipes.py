@@ -1,6 +1,7 @@
 """The recipes stage: reproducible recipes from params.yaml, and one-line refusals that name the key."""
 
 import contextlib
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +18,15 @@ from pipeline.core.recipe import Recipe
 from pipeline.core.variant import Network, Optimizer
 from pipeline.params import Params
 from pipeline.stages.recipes import model_config, networks, optimizer_config
+from pipeline.stages.recipes.settings_check import classes
 from pipeline.stages.train.augmentation import Cutout, RandomShift
+from pipeline.support.known_names import class_arguments
 from tests.called import call
 from tests.conftest import PARAMS, contents, refusal
 from tests.projects import small_params
 
 layers = keras.layers
+OTHERS = {f"_{name}.json" for name in ("index", "promotion", "serving", "published")}
 SCHEDULE = {"name": "cosine_decay", "initial_learning_rate": 0.1, "decay_steps": 100}
 STOPPING = {"monitor": "val_loss", "patience": 2, "restore_best_weights": True}
 REDUCING = {"monitor": "val_loss", "factor": 0.5, "patience": 1}
@@ -54,7 +58,7 @@ def test_the_repositorys_params_make_a_recipe_for_each_variant(
 ) -> None:
     monkeypatch.chdir(made)
     blocks = Params.read().blocks
-    assert contents(Path("recipes")).keys() - {"_index.json"} == {
+    assert contents(Path("recipes")).keys() - OTHERS == {
         f"{key.rpartition('.')[2]}/recipe.json" for key in blocks
     }
     for key, block in blocks.items():
@@ -109,6 +113,17 @@ def test_an_impossible_variant_is_refused_by_its_key(changes: dict[str, Any], re
     Path("recipes/kept.json").touch()
     assert refusal(main, ["recipes"]).startswith(f"error: params.yaml: variants.shallow.{reason}")
     assert contents(Path("recipes")) == {"kept.json": b""}
+
+
+def test_arguments_that_are_read_from_source_are_those_of_the_classes() -> None:
+    for package, kinds in (
+        ("optimizers", optimizer_config.OPTIMIZERS),
+        ("optimizers/schedules", optimizer_config.SCHEDULES),
+        ("layers", model_config.RANDOM_LAYERS),
+    ):
+        for name, kind in kinds.items():
+            arguments = inspect.signature(kind).parameters.keys() - {"kwargs", "name"}
+            assert {*class_arguments(classes(package)[name], name)} == arguments
 
 
 def test_more_training_images_than_there_are_use_all_and_a_line_says_so(tmp_path: Path) -> None:

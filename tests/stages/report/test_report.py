@@ -232,6 +232,37 @@ def test_the_best_of_all_and_the_only_variant_are_called_so(
     assert f"## Which differences are real\n\n{verdict}\n" in documents.report(results_of(1, validation))
 
 
+@pytest.mark.parametrize(
+    ("training", "reason"),
+    [
+        (
+            0.9,
+            "In training it reached 0.900, so this is no over-fitting: with the kept weights even training",
+        ),
+        (0.5, "It has not learned its training images either: it may need more steps"),
+    ],
+)
+def test_a_variant_at_chance_is_told_from_one_that_over_fits(training: float, reason: str) -> None:
+    results = results_of(1, {"a": 0.9, "b": 0.5})
+    table = results.table.assign(training_accuracy=[0.9, 0.5])
+    histories = {name: of.assign(accuracy=training) for name, of in results.histories.items()}
+    text = documents.report(replace(results, table=table, histories=histories))
+    what = "`b` validates no better than guessing: 0.500, where the most frequent class gives 0.500."
+    assert f"- **At chance**: {what} {reason}" in re.sub(r"\n *", " ", text)
+    assert text.count("At chance") == 1
+    fits = replace(results, table=results.table.assign(training_accuracy=[0.9, 0.9]))
+    assert "At chance" not in documents.report(
+        fits
+    )  # the kept weights know the training images: it over-fits
+
+
+def test_a_model_that_is_mostly_wrong_lists_no_suspicious_label() -> None:
+    weak = EXAMPLE.selection.model_copy(update={"test_accuracy": 0.4})
+    text = documents.report(replace(EXAMPLE, selection=weak))
+    assert "none are listed, since `vgg3_early_stop-0` is wrong about most test images" in text
+    assert "label_errors.png" not in text
+
+
 def test_overfitting_is_named_only_where_it_is() -> None:
     scored = "the kept weights were scored on 2,000 training images, without dropout and augmentation. "
     assert sentence(EXAMPLE, "Overfitting") == (
