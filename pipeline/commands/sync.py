@@ -101,7 +101,7 @@ def log_run(files: ModelFiles, facts: dict[str, Any], params: Params) -> Iterato
     run = mlflow_runs.find_run(facts["name"], files.tags())
     diverged = files.record().divergence is not None
     if run is None or not (diverged or mlflow_runs.logged_model(run.info.run_id, files.name)):
-        complete_run(files)
+        complete_run(files, restored="true")
         yield f"{files.name}: logged its run"
     if files.scores.is_file() and files.divergence() is None:
         images = {part: read_arrays(PREPARED / part)["images"] for part in ("validation", "test")}

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import mlflow
 import numpy as np
 
 from pipeline.core.arrays import read_arrays, read_facts
@@ -10,6 +9,7 @@ from pipeline.shared.stored_probabilities import read_right
 from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.errors import PipelineError
 from pipeline.support.model_files import ACCURACY, ModelFiles
+from pipeline.support.origin import origin
 from pipeline.support.paths import PREPARED
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 ROUNDING = 1e-9
 
 
-def complete_run(files: ModelFiles) -> None:
-    """Complete the run that a training began, or log a new one.
+def complete_run(files: ModelFiles, **tags: str) -> None:
+    """Complete the run that a training began, or log a new one with these tags.
 
     Raises PipelineError if the recorded validation accuracy is not the model's.
     """
@@ -35,9 +35,10 @@ def complete_run(files: ModelFiles) -> None:
     model = keras_file.load(files.model)
     if record.divergence is None:
         check_accuracy(files, model, images["validation"])
-    with mlflow_runs.training_run(facts["name"], files.name, record.identity, resumed=True) as run_id:
-        if not (run := mlflow.get_run(run_id)).data.metrics:  # it was trained elsewhere, or its run is gone
-            mlflow_runs.note(run, files.name, restored="true")
+    new = origin() | tags
+    with mlflow_runs.training_run(
+        facts["name"], files.name, record.identity, resumed=True, made_by=new
+    ) as run_id:
         mlflow_training.log_training(files, model, images, facts, run_id)
 
 

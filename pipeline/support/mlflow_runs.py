@@ -29,7 +29,7 @@ SYSTEM_METRICS_SECONDS = 5
 NOTE = """\
 Each run is a training, of a variant with a seed. The run `report` holds the report.
 A name has in brackets DVC's experiment, if there is one, `restored` if the run was logged from DVC's files
-and nothing was trained, and `superseded` if its folder has a newer model of this variant and seed.
+and no training began here, and `superseded` if its folder has a newer model of this variant and seed.
 
 `accuracy`, `loss`, `val_accuracy` and `val_loss` are curves. `validation/accuracy`, `test/accuracy` and the
 like score the model that was kept. Models are chosen by `validation/accuracy`."""
