@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.running import warm_stage
 from pipeline.support import environment
 from pipeline.support.errors import PipelineError, one_line_errors
 from pipeline.support.paths import PARAMS
@@ -82,6 +83,9 @@ def enter_job(folder: Path | None) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; by default the one that the process was started with."""
     environment.complete()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in STAGES and (status := warm_stage.ask(arguments)) is not None:
+        sys.exit(status)
     job = click.Option(
         ["--job", "folder"],
         type=click.Path(path_type=Path),

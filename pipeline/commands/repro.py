@@ -18,7 +18,7 @@ from rich.console import Console
 from pipeline.commands import plan
 from pipeline.core.result_keys import code_digests
 from pipeline.params import Params
-from pipeline.running import dvc_repro, job_queue, worker
+from pipeline.running import dvc_repro, job_queue, stage_server, worker
 from pipeline.running.job_queue import make_executor
 from pipeline.running.view import View
 from pipeline.support import integrity, job_results, mlflow_runs
@@ -47,18 +47,17 @@ def reproduce(params: Params, jobs: int | None = None, executor: str = "local") 
     try:
         integrity.check_everything()
         stages, code = plan.outdated_stages(), code_digests()
-        if executor == "local" and any("@" in stage for stage in stages):  # a training or a prediction
-            worker.warm_up()
-        stages = plan.after_recipes(stages)
-        todo = plan.jobs_ahead(stages, params.data.dataset, code)
-        plan.show(stages, todo)
-        with View(Console(), len(todo)) as view:
-            job_results.forget_failures()
-            if todo:
-                job_queue.run(todo, make_executor(executor, params, todo, jobs), view)
-        if dvc_repro.run():
-            forget_results(params.data.dataset)
-            return 0
+        with stage_server.serving(stages):
+            stages = plan.after_recipes(stages)
+            todo = plan.jobs_ahead(stages, params.data.dataset, code)
+            plan.show(stages, todo)
+            with View(Console(), len(todo)) as view:
+                job_results.forget_failures()
+                if todo:
+                    job_queue.run(todo, make_executor(executor, params, todo, jobs), view)
+            if dvc_repro.run():
+                forget_results(params.data.dataset)
+                return 0
     except KeyboardInterrupt:
         print("interrupted. Run the same command to continue.", file=sys.stderr)
         return 130

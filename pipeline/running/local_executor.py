@@ -39,6 +39,6 @@ class Pool:
         raise WorkerDied(f"its process ended with {status}")
 
     def stop(self) -> None:
-        """Interrupt all workers, start no others, and end the server from which they are forked."""
+        """Interrupt all workers, and start no others."""
         self.stopped.set()
         worker.stop()

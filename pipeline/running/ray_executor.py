@@ -44,8 +44,6 @@ class Cluster:
         self.work = ray.remote(ray_task.work)
         self.origin = origin.origin()
         self.settings = {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_")}
-        if any(job.tracks for job in jobs) and not ray_task.has_server():
-            worker.warm_up()  # for `complete_run`
         self.digest, self.data = ray_task.share_data()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.inbox = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})

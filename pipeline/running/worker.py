@@ -12,7 +12,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -33,21 +34,31 @@ def gpus() -> list[str]:
     return list(takewhile(lambda name: name not in {"", "-1"}, names))  # as CUDA, to the first invalid one
 
 
-CONTEXT = multiprocessing.get_context("spawn") if gpus() else multiprocessing.get_context("forkserver")
+FORKS = not gpus()  # whether there is a server
+CONTEXT = multiprocessing.get_context("forkserver") if FORKS else multiprocessing.get_context("spawn")
+IMPORTED = ["pipeline.stages.train.training", "pipeline.stages.predict"]  # by the server, beside what is here
 LOCK = threading.Lock()  # `Process.start` also polls children that ended, which another thread may be joining
 TERMINATED = 128 + signal.SIGTERM  # the exit status of a worker that got this signal, as a shell gives it
 SECONDS_TO_STOP = 30  # a training answers after some steps of an epoch, then closes its run in MLflow
 
 
-def warm_up() -> None:
-    """Start the server, if there is one, which imports what workers need while this process goes on."""
-    if CONTEXT.get_start_method() == "spawn":
-        return
-    imported = [name for name in sys.modules if name.startswith("pipeline.")]
-    CONTEXT.set_forkserver_preload([*imported, "pipeline.stages.train.training", "pipeline.stages.predict"])
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server and its forks inherit this
-    forkserver.ensure_running()
-    signal.signal(signal.SIGINT, handler)
+@contextmanager
+def server(*modules: str) -> Iterator[None]:
+    """Start the server, if there is one, which imports what workers need, and `modules`, meanwhile.
+
+    In the end stop all workers and the server.
+    """
+    if FORKS:
+        imported = [name for name in sys.modules if name.startswith("pipeline.")]
+        CONTEXT.set_forkserver_preload([*imported, *IMPORTED, *modules])
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server and its forks inherit this
+        forkserver.ensure_running()
+        signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        stop()
+        end_server()
 
 
 def run(
@@ -84,7 +95,7 @@ def run(
 
 
 def stop() -> None:
-    """Interrupt all workers, kill those that do not end, and end the server."""
+    """Interrupt all workers, and kill those that do not end."""
     with LOCK:  # a process that is just starting is not yet among the children
         workers = [child for child in multiprocessing.active_children() if isinstance(child, CONTEXT.Process)]
         for worker in workers:
@@ -92,7 +103,11 @@ def stop() -> None:
         for worker in workers:
             worker.join(SECONDS_TO_STOP)
             worker.kill()
-    if CONTEXT.get_start_method() == "forkserver":
+
+
+def end_server() -> None:
+    """End the server, so that the next one imports anew."""
+    if FORKS:
         forkserver._forkserver._stop()  # type: ignore[attr-defined]  # and wait for it, so that its CPU time counts
 
 

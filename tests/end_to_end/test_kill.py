@@ -113,7 +113,7 @@ def test_a_clock_that_jumps_by_years_changes_nothing(
 def test_kills_at_random_moments_change_nothing(prepared: Project, expected: Project, tmp_path: Path) -> None:
     """Of one training that goes on between them; if it ends before, of another one."""
     moments, kills, number = random.Random(0), 0, 0
-    worker.stop()  # the server of other tests, which has imported less
+    worker.end_server()  # the server of other tests, which has imported less
     while kills < KILLS:
         number += 1
         job = projects.copied(prepared, tmp_path / str(number))
@@ -128,7 +128,7 @@ def test_kills_at_random_moments_change_nothing(prepared: Project, expected: Pro
                 break
             assert process.exitcode == -signal.SIGKILL, (job.folder / f"{NAME}.log").read_text()
         assert_trained_once(job, expected)
-    worker.stop()
+    worker.end_server()
 
 
 def test_a_kill_in_each_stage_changes_nothing_up_to_the_served_champion(

@@ -125,7 +125,7 @@ def test_eight_trainings_at_once_all_have_whole_runs(server: Server, tmp_path: P
     """In a store that does not exist yet, or on the server in an experiment that does not."""
     uri = server.uri if kind == "server" else {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/new.db"}
     job = prepared(tmp_path, {"epochs": 4, "training_images": 400}, uri)
-    worker.stop()  # the server of other tests, which has imported less
+    worker.end_server()  # the server of other tests, which has imported less
     trainings = {name: projects.start_training(job, name) for name in SEEDS}
     for name, training in trainings.items():
         training.join(600)

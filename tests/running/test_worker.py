@@ -62,10 +62,9 @@ def test_an_exception_of_what_shows_the_lines_kills_the_job() -> None:
 
 
 def test_a_stop_ends_a_job_that_is_just_starting_and_starts_no_other() -> None:
-    worker.stop()
-    worker.warm_up()  # the first start waits for its imports
+    worker.end_server()
     stopped = threading.Event()
-    with ThreadPoolExecutor(2) as threads:
+    with worker.server(), ThreadPoolExecutor(2) as threads:  # the first start waits for its imports
         sleep = job("import time; time.sleep(60)")
         jobs = [threads.submit(worker.run, sleep, print, None, stopped) for _ in range(2)]
         while not worker.LOCK.locked():
@@ -94,13 +93,13 @@ def test_a_command_ends_with_the_make_that_started_it_even_before_it_watched(
 @pytest.mark.faults
 def test_forks_train_as_fresh_processes_do() -> None:
     """Bit for bit."""
-    worker.stop()  # the server of other tests, which has imported less
-    worker.warm_up()
-    for name in TRAINED:
-        recipe, lines = recipe_of(name), list[str]()
-        command = [sys.executable, "-c", TRAIN]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as fresh:
-            assert worker.run(partial(print_trained, recipe), lines.append) == 0, lines
-            printed, _ = fresh.communicate(json.dumps(recipe.content()))
-        assert printed.split()[-1] == lines[-1]
+    worker.end_server()  # of other tests, which has imported less
+    with worker.server():
+        for name in TRAINED:
+            recipe, lines = recipe_of(name), list[str]()
+            command = [sys.executable, "-c", TRAIN]
+            pipe = subprocess.PIPE
+            with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as fresh:
+                assert worker.run(partial(print_trained, recipe), lines.append) == 0, lines
+                printed, _ = fresh.communicate(json.dumps(recipe.content()))
+            assert printed.split()[-1] == lines[-1]

@@ -62,10 +62,8 @@ def run(search: Search, slots: int | None, executor: str) -> None:
     with mlflow_runs.training_run(experiment, name, tags, resumed=True, completed_by=again) as run_id:
         study, runs = open_study(search), TrialRuns(run_id, search)
         if number := left(study, search):
-            if executor == "local":
-                worker.warm_up()
             trainings = Trainings(search)
-            with own_folder(search.variant), View(Console(), number) as view:
+            with worker.server(), own_folder(search.variant), View(Console(), number) as view:
                 room = make_executor(executor, search.params, trainings.of(0, {}), slots)
                 Trials(study, trainings, room, runs, view).run(trials_left(study, search))
         outcome.write(search, study)

@@ -58,7 +58,7 @@ def configuration(
     network_key = f"{key}.network"
     configs, models = [], []
     for seed in (0, 1):
-        keras.utils.clear_session()  # or layers would be numbered on from the last model's
+        keras.utils.clear_session(free_memory=False)  # or layers would be numbered on from the last model's
         keras.utils.set_random_seed(seed)
         random_layers = [
             random_layer(f"{key}.augmentation.{number}", named, image_shape)
