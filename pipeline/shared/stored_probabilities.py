@@ -14,7 +14,7 @@ ROUNDING = 1e-6  # by which another processor's sums may differ
 def read_probabilities(
     files: ModelFiles, part: str, views: str | None = None, model_digest: str | None = None
 ) -> np.ndarray:
-    """A model's probabilities for a part of the images, memory-mapped, (n, classes).
+    """A model's probabilities for a part of the images (of `train`, the first), memory-mapped, (n, classes).
 
     With `views`, their mean over these test-time views. Raises PipelineError if they are not of the model
     with this digest, by default the one in its file, or not numbers from 0 to 1, a row for each image.
@@ -22,9 +22,10 @@ def read_probabilities(
     if read_facts(files.predictions).get("model_digest") != (model_digest or file_digest(files.model)):
         raise PipelineError(f"{files.predictions}: not of {files.model}: run `dvc repro evaluate`")
     facts = read_facts(PREPARED / "split")
-    shape = (facts["counts"][part], len(facts["classes"]))
     name = f"{part}_{views}" if views else part
     stored = read_arrays(files.predictions).get(name, np.empty(0))
+    images = facts["counts"][part]
+    shape = (min(images, max(1, len(stored))) if part == "train" else images, len(facts["classes"]))
     if stored.shape != shape or not ((stored >= 0) & (stored <= 1)).all():
         raise PipelineError(
             f"{files.predictions / name}.npy: expected probabilities {shape}; received {stored.dtype} "
@@ -35,8 +36,8 @@ def read_probabilities(
 
 def read_right(files: ModelFiles, part: str) -> np.ndarray:
     """Whether a model is right about each image of a part, bool (n,)."""
-    labels: np.ndarray = read_arrays(PREPARED / part)["labels"]
-    return np.asarray(read_probabilities(files, part).argmax(axis=1) == labels)
+    predicted = read_probabilities(files, part).argmax(axis=1)
+    return np.asarray(predicted == read_arrays(PREPARED / part)["labels"][: len(predicted)])
 
 
 def views_of(files: ModelFiles) -> str | None:

@@ -1,11 +1,11 @@
-"""Turn one trained model into probabilities for the validation and test images.
+"""Turn one trained model into probabilities for the validation and test images, and some training images.
 
     python -m pipeline predict VARIANT SEED
 
-Reads the variant's recipe, models/VARIANT-SEED and the images of data/prepared/{validation,test}. Writes
-predictions/VARIANT-SEED/: `validation` and `test`, each float32 (n, classes). If the variant has test-time
-views, say `mirror`, also `validation_mirror` and `test_mirror`, the mean over the views. Models are compared
-without them. The facts name the model by the digest of its file.
+Reads the variant's recipe, models/VARIANT-SEED and the images of data/prepared/{train,validation,test}.
+Writes predictions/VARIANT-SEED/: `train`, of the first training images, `validation` and `test`, each float32
+(n, classes). If the variant has test-time views, say `mirror`, also `validation_mirror` and `test_mirror`,
+the mean over the views. Models are compared without them. The facts name the model by the digest of its file.
 
 If `repro` has already predicted, the result is copied.
 """
@@ -25,6 +25,7 @@ from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import PREPARED, RECIPES
 
 PARTS = ("validation", "test")
+TRAINING_IMAGES = 2_000  # enough to tell by how much a model over-fits
 
 
 @click.command(cls=SingleInstance)
@@ -39,7 +40,8 @@ def main(variant: str, seed: int) -> None:
     key = prediction_key(files.model, recipe, code_digest("predict"))
     if not job_results.take(key, files.predictions):
         predict(files.model, recipe, files.predictions)
-    counts = (f"{len(rows):,} {part}" for part, rows in read_arrays(files.predictions).items())
+    stored = read_arrays(files.predictions)
+    counts = (f"{len(stored[part]):,} {part}" for part in PARTS)
     print(f"{files.name}: {', '.join(counts)} images")
 
 
@@ -48,11 +50,13 @@ def predict(path: Path, recipe: Recipe, folder: Path) -> None:
     from pipeline.core import keras_file, prediction
     from pipeline.core.hardware import make_deterministic
 
-    check_inputs(*(PREPARED / part for part in PARTS))
+    check_inputs(*(PREPARED / part for part in ("train", *PARTS)))
     make_deterministic(0, recipe.threads)
     model, digest = keras_file.load(path), file_digest(path)
     images = {part: read_arrays(PREPARED / part)["images"] for part in PARTS}
-    found = {part: prediction.probabilities(model, images[part]) for part in PARTS}
+    images["train"] = read_arrays(PREPARED / "train")["images"][:TRAINING_IMAGES]
+    predict_one_view = prediction.predictor(model)
+    found = {part: predict_one_view(images[part]) for part in images}
     if views := recipe.settings.views:
         found |= {f"{part}_{views}": prediction.probabilities(model, images[part], views) for part in PARTS}
     write_arrays(folder, found, model_digest=digest)

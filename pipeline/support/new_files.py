@@ -40,6 +40,11 @@ def write_table(path: Path, table: "pd.DataFrame", index: bool = False) -> None:
 
 
 def write_figure(path: Path, figure: "Figure") -> None:
-    """Write a figure as PNG."""
+    """Write a figure as PNG: as `Figure.savefig`, which first draws it once more to lay it out."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.image import imsave
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
     with replacing(path) as new:
-        figure.savefig(new, format="png")
+        imsave(new, canvas.buffer_rgba(), format="png")

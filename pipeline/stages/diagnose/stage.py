@@ -57,10 +57,9 @@ def main() -> None:
     suspicious = label_errors(labels, models[0].probabilities("test"))
     prepare_backend(params.training.threads)
     accuracies = try_models(models, images["test"][:some], labels[:some])
-    fitted = training_accuracies(images["train"][:IMAGES], data["train"]["labels"][:IMAGES])
 
     shutil.rmtree(DIAGNOSIS, ignore_errors=True)
-    write_table(DIAGNOSIS / "training_accuracy.csv", fitted)
+    write_table(DIAGNOSIS / "training_accuracy.csv", training_accuracies())
     write_table(DIAGNOSIS / "resemblance.csv", resemblance(alike, prints))
     for name, table, figure in (
         ("near_duplicates", alike, diagnosis_figures.pairs(alike, images)),
@@ -119,15 +118,16 @@ def try_models(models: list[ServedPredictor], images: np.ndarray, labels: np.nda
     )
 
 
-def training_accuracies(images: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """For each model that did not diverge, its `accuracy` on these training images and their number.
+def training_accuracies() -> pd.DataFrame:
+    """For each model that did not diverge, its `accuracy` on the first training images and their number.
 
     It is that of the kept weights without dropout and augmentation, as validation images are scored.
     """
-    from pipeline.core import keras_file, prediction  # TensorFlow
-
-    models = [one for one in all_models() if one.record().divergence is None]
-    accuracies = [prediction.accuracy(keras_file.load(one.model), images, labels) for one in models]
+    right = {one.name: read_right(one, "train") for one in all_models() if one.record().divergence is None}
     return pd.DataFrame(
-        {"model": [one.name for one in models], "accuracy": accuracies, "images": len(images)}
+        {
+            "model": list(right),
+            "accuracy": [values.mean() for values in right.values()],
+            "images": [len(values) for values in right.values()],
+        }
     )

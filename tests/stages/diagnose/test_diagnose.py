@@ -8,11 +8,14 @@ import pytest
 from PIL import Image
 
 from pipeline.core import prediction
-from pipeline.core.arrays import write_json
+from pipeline.core.arrays import write_arrays, write_json
 from pipeline.stages.diagnose import diagnosis_figures
 from pipeline.stages.diagnose.near_duplicates import fingerprints, near_duplicates, resemblance
 from pipeline.stages.diagnose.robustness import CORRUPTIONS, jpeg, robustness, translation
 from pipeline.stages.diagnose.stage import label_errors, training_accuracies
+from pipeline.support.digests import file_digest
+from pipeline.support.model_files import ModelFiles
+from pipeline.support.paths import PREPARED
 from tests.keras_models import network_model
 
 CLASSES = ["cat", "dog", "frog"]
@@ -111,13 +114,21 @@ def test_robustness_begins_with_the_accuracy_on_unchanged_images() -> None:
 
 @pytest.mark.usefixtures("workplace")
 def test_training_accuracy_is_that_of_the_kept_weights_of_all_models_that_did_not_diverge() -> None:
-    images, labels, model = pictures(30, 0), np.arange(30) % 3, network_model("deep_dropout", 3)
+    labels = np.arange(30) % 3
+    write_arrays(PREPARED / "train", {"labels": labels})
+    write_arrays(PREPARED / "split", {}, counts={"train": 30}, classes=CLASSES)
     write_json(Path("recipes/_index.json"), [{"variant": "a", "seed": 0}, {"variant": "lost", "seed": 0}])
     metrics = {"parameters": 7, "stopped_epoch": 1, "validation/accuracy": 0.5}
-    for name, tags in (("a", {"status": "trained"}), ("lost", {"status": "diverged", "reason": "nan"})):
-        folder = Path("models", f"{name}-0")
-        folder.mkdir(parents=True)
-        write_json(folder / "training.json", {"tags": tags, "params": {}, "metrics": metrics})
-        model.save(folder / "model.keras")
-    [row] = training_accuracies(images, labels).to_dict("records")
-    assert row == {"model": "a-0", "accuracy": prediction.accuracy(model, images, labels), "images": 30}
+    for files, tags in (
+        (ModelFiles("a", 0), {"status": "trained"}),
+        (ModelFiles("lost", 0), {"status": "diverged", "reason": "nan"}),
+    ):
+        files.folder.mkdir(parents=True)
+        write_json(files.folder / "training.json", {"tags": tags, "params": {}, "metrics": metrics})
+        files.model.write_bytes(b"weights")
+    probabilities = np.eye(3)[labels[:20]]
+    probabilities[:5] = probabilities[:5, [1, 2, 0]]  # of 20 training images, 5 are wrong
+    files = ModelFiles("a", 0)
+    write_arrays(files.predictions, {"train": probabilities}, model_digest=file_digest(files.model))
+    [row] = training_accuracies().to_dict("records")
+    assert row == {"model": "a-0", "accuracy": 0.75, "images": 20}

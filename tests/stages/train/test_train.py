@@ -172,7 +172,10 @@ def test_speedrun_is_scored_by_one_view_and_predicted_with_all(trained: TrainedP
         "keras"
     }  # none of our own
     predictions = read_arrays(trained.folder / "predictions/speedrun-0")
-    assert set(predictions) == {"validation", "test", "validation_mirror_shift", "test_mirror_shift"}
+    mirrored = {"validation_mirror_shift", "test_mirror_shift"}
+    assert set(predictions) == {"train", "validation", "test", *mirrored}
+    images = read_arrays(trained.folder / "data/prepared/train")["images"]
+    assert np.allclose(predictions["train"], prediction.probabilities(model, images[:2000]), atol=1e-6)
     for name, views in (("", None), ("_mirror_shift", "mirror_shift")):
         expected = prediction.probabilities(model, validation["images"], views)
         assert np.allclose(predictions[f"validation{name}"], expected, atol=1e-6)
