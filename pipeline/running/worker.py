@@ -6,6 +6,7 @@ no semaphores, so this also works on a machine without /dev/shm. With a GPU each
 since CUDA does not survive a fork.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -126,6 +127,7 @@ def _work(job: Callable[[], None], connection: Connection, gpu: str | None) -> N
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
     signal.signal(signal.SIGTERM, _end)
+    gc.freeze()  # Keras collects garbage for each model, and what is imported is none
     threading.Thread(target=_end_with_parent, daemon=True).start()
     one_line_errors(job)()
 
