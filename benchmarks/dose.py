@@ -22,7 +22,17 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from benchmarks import dose_page
-from benchmarks.dose_page import ANY_GRID, AS_THEY_ARE, ONE_GRID, QUALITY_75, SEEDS, SHIFTS, VARIANT, WITHOUT
+from benchmarks.dose_page import (
+    ANY_GRID,
+    AS_THEY_ARE,
+    ONE_GRID,
+    PARTS,
+    QUALITY_75,
+    SEEDS,
+    SHIFTS,
+    VARIANT,
+    WITHOUT,
+)
 from benchmarks.measure import machine, run
 from pipeline.commands.job_folder import lay_out
 from pipeline.core.arrays import read_arrays, read_facts, write_arrays, write_json
@@ -123,8 +133,8 @@ def train(folder: Path, variant: str, seed: str) -> dict[str, float]:
     with chdir(folder):
         probabilities = read_arrays(Path(f"predictions/{variant}-{seed}"))
         scores = {
-            part: float((found.argmax(axis=1) == read_arrays(PREPARED / part)["labels"]).mean())
-            for part, found in probabilities.items()
+            part: float((probabilities[part].argmax(axis=1) == read_arrays(PREPARED / part)["labels"]).mean())
+            for part in PARTS
         }
     return scores | {"cpu": seconds}
 
