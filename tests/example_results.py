@@ -27,7 +27,8 @@ ODD_NAMES = [*ODD.split(), "variant", "a\nb", " a "]
 
 def diagnosis_of(name: str) -> dict[str, pd.DataFrame]:
     """What `diagnose` found with the model of this name."""
-    copies = {"part": ["test", "validation"], "image": [3, 4], "of_part": "train", "of_image": [5, 6]}
+    copies = {"part": ["test", "validation"], "index": [3, 4], "of_part": "train", "of_index": [5, 6]}
+    copies |= {"image": ["cat/3.jpg", "cat/4.jpg"], "of_image": ["cat/5.jpg", "cat/6.jpg"]}
     falling = {"corruption": ["noise", "noise", "blur", "blur"], "level": [0, 5, 0, 5]}
     return {
         "training_accuracy": pd.DataFrame({"model": [name], "accuracy": 0.9, "images": 2000}),
@@ -35,7 +36,9 @@ def diagnosis_of(name: str) -> dict[str, pd.DataFrame]:
         "resemblance": pd.DataFrame(
             {"part": ["test", "validation", "train"], "similar": [1, 1, 40], "images": [10000, 5000, 2000]}
         ),
-        "label_errors": pd.DataFrame({"image": [5], "label": 0, "predicted": 1, "probability": 0.01}),
+        "label_errors": pd.DataFrame(
+            {"image": ["cat/5.jpg"], "index": 5, "label": "cat", "predicted": "dog", "probability": 0.01}
+        ),
         "robustness": pd.DataFrame(
             falling | {"model": name, "strength": 1.0, "accuracy": [0.75, 0.25, 0.75, 0.5], "images": 2000}
         ),

@@ -57,6 +57,11 @@ def test_photographs_become_a_served_champion_and_a_report(tmp_path: Path) -> No
     assert scores["test"]["accuracy"] > 0.6
     report = (made.folder / "reports/report.md").read_text()
     assert all(word in report for word in ("# Results on mine", "| augmented ", "| vgg3 "))
+    for line in (made.folder / "reports/misclassified.csv").read_text().splitlines()[1:]:
+        part, name, label, *_, model = line.split(",")
+        kept = "test" if part == "test" else "train"
+        assert (name.split("/")[:2], model) == ([kept, label], f"{champion['variant']}-{champion['seed']}")
+        assert (made.folder / "photos" / name).is_file()
     photograph = next((made.folder / "photos/test/red").iterdir())
     [answer] = json.loads(made.run("python", "-m", "pipeline", "classify", "--json", str(photograph)))
     assert set(answer["probabilities"]) == set(KINDS)

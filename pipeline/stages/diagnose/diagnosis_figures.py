@@ -7,9 +7,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.shared.figure_style import new_figure
+from pipeline.shared.image_names import for_figure
 from pipeline.stages.diagnose.robustness import CORRUPTIONS
 
 SHOWN = 20  # images or pairs of a figure
+WIDTH = 18  # of a name above one of them, in characters
 
 
 def pairs(table: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
@@ -18,25 +20,25 @@ def pairs(table: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
     If there are more than SHOWN, evenly chosen ones.
     """
     chosen = np.unique(np.linspace(0, len(table) - 1, min(SHOWN, len(table))).round().astype(int))
-    figure, axes = _grid(4, 5.5)
+    figure, axes = _grid(4, 6.2)
     places = np.concatenate([axes[:2].T, axes[2:].T])  # (SHOWN, 2)
     for (upper, lower), row in zip(places, table.iloc[chosen].to_dict("records"), strict=False):
-        upper.imshow(images[row["part"]][row["image"]])
-        lower.imshow(images[row["of_part"]][row["of_image"]])
-        upper.set_title(f"{row['similarity']:.3f}\n{row['part']} {row['image']}", fontsize=8)
-        lower.set_title(f"{row['of_part']} {row['of_image']}", fontsize=8)
+        upper.imshow(images[row["part"]][row["index"]])
+        lower.imshow(images[row["of_part"]][row["of_index"]])
+        shown, other = (for_figure(row[name], WIDTH) for name in ("image", "of_image"))
+        upper.set_title(f"{row['similarity']:.3f} ({row['part']})\n{shown}", fontsize=7)
+        lower.set_title(f"({row['of_part']})\n{other}", fontsize=7)
     return figure
 
 
-def suspicious(table: pd.DataFrame, images: np.ndarray, classes: list[str]) -> Figure:
+def suspicious(table: pd.DataFrame, images: np.ndarray) -> Figure:
     """The most suspicious labels, with what the model predicts."""
-    figure, axes = _grid(2, 3.2)
+    figure, axes = _grid(2, 3.5)
     for axis, row in zip(axes.flat, table.to_dict("records"), strict=False):
-        axis.imshow(images[row["image"]])
-        label, predicted = (
-            shorten(classes[row[name]], 14, placeholder="...") for name in ("label", "predicted")
-        )
-        axis.set_title(f"{row['image']}: {label}\nmore like {predicted}", fontsize=8)
+        axis.imshow(images[row["index"]])
+        label, predicted = (shorten(row[name], 14, placeholder="...") for name in ("label", "predicted"))
+        name = for_figure(row["image"], WIDTH)
+        axis.set_title(f"{name}\n{label}\nmore like {predicted}", fontsize=7)
     return figure
 
 

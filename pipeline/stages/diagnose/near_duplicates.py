@@ -21,7 +21,7 @@ def near_duplicates(images: dict[str, np.ndarray], prints: dict[str, np.ndarray]
     """Validation images that resemble a training image, and test images that resemble one of the others.
 
     `images` are uint8 (n, height, width, 3) by part, and `prints` their fingerprints. A row for each image
-    found, the most similar first: `part`, `image`, its number there, `of_part`, `of_image`, `similarity`, at
+    found, the most similar first: `part`, `index`, its number there, `of_part`, `of_index`, `similarity`, at
     least SIMILAR, and the mean absolute `difference` of the pixels in levels of 255, small for a copy.
     """
     tables = []
@@ -31,14 +31,14 @@ def near_duplicates(images: dict[str, np.ndarray], prints: dict[str, np.ndarray]
                 nearest, distances = pairwise_distances_argmin_min(
                     prints[part], prints[other], metric="cosine"
                 )
-            found = {"part": part, "image": range(len(nearest)), "of_part": other, "of_image": nearest}
+            found = {"part": part, "index": range(len(nearest)), "of_part": other, "of_index": nearest}
             tables.append(pd.DataFrame(found | {"similarity": (1 - distances.astype(float)).round(4)}))
     table = pd.concat(tables).query("similarity >= @SIMILAR")
     table = table.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
-    table = table.drop_duplicates(["part", "image"], ignore_index=True)
+    table = table.drop_duplicates(["part", "index"], ignore_index=True)
     differences = [
         np.abs(
-            images[row["part"]][row["image"]].astype(float) - images[row["of_part"]][row["of_image"]]
+            images[row["part"]][row["index"]].astype(float) - images[row["of_part"]][row["of_index"]]
         ).mean()
         for row in table.to_dict("records")
     ]

@@ -19,6 +19,7 @@ from cleanlab.filter import find_label_issues
 
 from pipeline.core.arrays import read_arrays, read_facts
 from pipeline.params import Params
+from pipeline.shared.image_names import image_names
 from pipeline.shared.selection import read_selection
 from pipeline.shared.served_predictor import ServedPredictor, served_predictor
 from pipeline.shared.stored_probabilities import read_right
@@ -44,7 +45,9 @@ WITH_VIEWS = 500
 def main() -> None:
     """Find near duplicates and suspicious labels, and measure robustness."""
     params = Params.read()
-    check_inputs(SELECTION, MODELS, PREDICTIONS, RECIPES, *(PREPARED / part for part in ("split", *PARTS)))
+    check_inputs(
+        SELECTION, MODELS, PREDICTIONS, RECIPES, *(PREPARED / part for part in ("split", "names", *PARTS))
+    )
     chosen, data = read_selection().files, {part: read_arrays(PREPARED / part) for part in PARTS}
     shown = [chosen, *rival(chosen, params.published)]
     models = [served_predictor(one, params.serving.temperature) for one in shown]
@@ -53,8 +56,9 @@ def main() -> None:
     classes = read_facts(PREPARED / "split")["classes"]
 
     prints = {part: fingerprints(these) for part, these in images.items()}
-    alike = near_duplicates(images, prints)
-    suspicious = label_errors(labels, models[0].probabilities("test"))
+    alike = named(near_duplicates(images, prints))
+    suspicious = label_errors(labels, models[0].probabilities("test"), classes)
+    suspicious.insert(0, "image", image_names("test")[suspicious["index"]])
     prepare_backend(params.training.threads)
     accuracies = try_models(models, images["test"][:some], labels[:some])
 
@@ -63,7 +67,7 @@ def main() -> None:
     write_table(DIAGNOSIS / "resemblance.csv", resemblance(alike, prints))
     for name, table, figure in (
         ("near_duplicates", alike, diagnosis_figures.pairs(alike, images)),
-        ("label_errors", suspicious, diagnosis_figures.suspicious(suspicious, images["test"], classes)),
+        ("label_errors", suspicious, diagnosis_figures.suspicious(suspicious, images["test"])),
         ("robustness", accuracies, diagnosis_figures.robustness(accuracies)),
     ):
         write_table(DIAGNOSIS / f"{name}.csv", table)
@@ -80,12 +84,22 @@ def rival(chosen: ModelFiles, published: dict[str, float]) -> list[ModelFiles]:
     return sorted(known, key=lambda one: read_right(one, "validation").mean(), reverse=True)[:1]
 
 
-def label_errors(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+def named(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Near duplicates with what both images are called, `image` and `of_image`."""
+    names = {part: image_names(part) for part in PARTS}
+    called = {
+        column: [names[part][index] for part, index in zip(pairs[of], pairs[number], strict=True)]
+        for column, of, number in (("image", "part", "index"), ("of_image", "of_part", "of_index"))
+    }
+    return pairs.assign(**called)
+
+
+def label_errors(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
     """Images whose labels (n,) a model's probabilities (n, classes) contradict, the most suspicious first.
 
     By confident learning (Northcutt, Jiang and Chuang, 2021). The model must not have been trained on them.
     None are suspicious if it contradicts most of them, since then the mistakes are its own.
-    A row for each: its number, `image`, its `label`, what is `predicted`, and the label's `probability`.
+    A row for each: its number, `index`, its `label`, what is `predicted`, and the label's `probability`.
     """
     probabilities = np.asarray(probabilities)
     rows = find_label_issues(labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
@@ -93,9 +107,9 @@ def label_errors(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
         rows = rows[:0]
     return pd.DataFrame(
         {
-            "image": rows,
-            "label": labels[rows],
-            "predicted": probabilities[rows].argmax(axis=1),
+            "index": rows,
+            "label": [classes[label] for label in labels[rows]],
+            "predicted": [classes[label] for label in probabilities[rows].argmax(axis=1)],
             "probability": probabilities[rows, labels[rows]],
         }
     )

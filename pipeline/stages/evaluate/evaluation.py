@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from pipeline.core.arrays import read_arrays, read_facts, write_json
 from pipeline.params import Serving
 from pipeline.shared import metrics
+from pipeline.shared.image_names import for_figure, image_names
 from pipeline.shared.served_predictor import served_predictor
 from pipeline.shared.stored_probabilities import read_probabilities, views_of
 from pipeline.stages.evaluate import model_figures
@@ -46,6 +47,9 @@ def evaluate(files: ModelFiles, serving: Serving) -> str:
     }
     labels, probabilities = data["test"]["labels"], served.probabilities("test")
     tables = make_tables(labels, probabilities, classes, serving.refuse_below)
+    tables["misclassified"] = pd.concat(
+        misclassified(part, data[part]["labels"], served.probabilities(part), classes) for part in PARTS
+    ).assign(model=files.name)
     tables["temperature"] = metrics.temperature_effect(labels, served.unscaled("test"), served.temperature)
     for title, table in tables.items():
         write_table(files.evaluation / f"{title}.csv", table, index=table.index.name is not None)
@@ -75,6 +79,21 @@ def make_tables(
     }
 
 
+def misclassified(part: str, labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -> pd.DataFrame:
+    """The images of a part whose most probable class is not their label, most confident first."""
+    confidence, found = predicted.max(axis=1), predicted.argmax(axis=1)
+    rows = [row for row in np.argsort(-confidence, kind="stable") if found[row] != labels[row]]
+    return pd.DataFrame(
+        {
+            "part": part,
+            "image": image_names(part)[rows],
+            "label": [classes[label] for label in labels[rows]],
+            "predicted": [classes[label] for label in found[rows]],
+            "confidence": confidence[rows].round(4),
+        }
+    )
+
+
 def make_figures(
     name: str,
     history: pd.DataFrame,
@@ -98,7 +117,7 @@ def make_figures(
             test["images"][shown],
             predicted[shown],
             classes,
-            [f"test image {index}" for index in shown],
+            [for_figure(name) for name in image_names("test")[shown]],
             test["labels"][shown].tolist(),
             f"{name}: the first test images that it gets right, and its most confident mistakes",
         ),

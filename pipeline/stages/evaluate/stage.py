@@ -2,7 +2,7 @@
 
     python -m pipeline evaluate [VARIANT SEED]
 
-Reads params.yaml (serving), recipes/_index.json, data/prepared/{split,validation,test}, predictions and
+Reads params.yaml (serving), recipes/_index.json, data/prepared/{split,names,validation,test}, predictions and
 models (their history and record). Writes metrics/VARIANT-SEED.json, the scores with one view, by which models
 are selected, and those of the model as it would be served; evaluation/VARIANT-SEED, its tables and figures as
 it would be served; and the tables that `dvc plots show` draws. Logs the first two to the model's run,
@@ -44,7 +44,9 @@ def main(model: tuple[str, int] | None) -> None:
 
 def score(model: tuple[str, int] | None, serving: Serving) -> None:
     """Score the chosen models, and write and log their scores."""
-    check_inputs(RECIPES, MODELS, PREDICTIONS, *(PREPARED / part for part in ("split", "validation", "test")))
+    check_inputs(
+        RECIPES, MODELS, PREDICTIONS, *(PREPARED / part for part in ("split", "names", "validation", "test"))
+    )
     mlflow_store.check()
     models = all_models()
     if model is None:

@@ -19,11 +19,12 @@ from pipeline.support.json_and_csv import Number, read_table
 from pipeline.support.model_files import SERVED, ModelFiles, all_models
 from pipeline.support.paths import DIAGNOSIS, PREPARED, SELECTION
 
+NAMED = {"image": str, "of_image": str}
 # The columns of the tables that are read; others hold numbers.
 DIAGNOSIS_COLUMNS: dict[str, dict[str, Any]] = {
-    "near_duplicates": {"part": str, "image": int, "of_part": str, "difference": float},
+    "near_duplicates": {"part": str, "index": int, "of_part": str, "difference": float} | NAMED,
     "resemblance": {"part": str, "similar": int, "images": int},
-    "label_errors": {"image": int},
+    "label_errors": {"index": int, "label": str, "predicted": str, "image": str},
     "training_accuracy": {"model": str, "accuracy": float, "images": int},
     "robustness": {"corruption": str, "model": str, "strength": Number, "accuracy": float, "images": int},
 }

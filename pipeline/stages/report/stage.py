@@ -3,9 +3,9 @@
     python -m pipeline report
 
 Reads params.yaml (published), recipes/_index.json, data/prepared, models, predictions, metrics, evaluation,
-selection.json and diagnosis. Writes reports/: report.md, its figures, report.html, a single file, and
-model-card.md, of the chosen model. Logs them to the run `report`, with a figure of accuracy against training
-time; the card also describes the registered version.
+selection.json and diagnosis. Writes reports/: report.md, its figures and lists of images, report.html, which
+has the figures in it, and model-card.md, of the chosen model. Logs them to the run `report`, with a figure of
+accuracy against training time; the card also describes the registered version.
 """
 
 import os
@@ -39,6 +39,7 @@ from pipeline.support.paths import (
 )
 
 FIGURES = ("confusion", "roc", "reliability", "coverage", "examples")  # of the chosen model, as it is served
+LISTS = ("near_duplicates", "label_errors")  # of images
 SHOWN = ("split", "validation", "test", "class_balance.csv", "samples.png")  # of the prepared data
 
 
@@ -58,7 +59,8 @@ def main() -> None:
     accuracies = comparison_figures.accuracies(results.table, results.facts["counts"])
     write_figure(REPORTS / "accuracies.png", accuracies)
     figures = (evaluation / f"{figure}.png" for figure in FIGURES)
-    for path in (*figures, *DIAGNOSIS.glob("*.png"), PREPARED / "samples.png"):
+    lists = (evaluation / "misclassified.csv", *(DIAGNOSIS / f"{name}.csv" for name in LISTS))
+    for path in (*figures, *lists, *DIAGNOSIS.glob("*.png"), PREPARED / "samples.png"):
         with replacing(REPORTS / path.name) as new:
             shutil.copyfile(path, new)
 

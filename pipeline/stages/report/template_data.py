@@ -174,7 +174,7 @@ def near_duplicates(results: Results) -> dict[str, Any]:
         results.diagnosis["resemblance"].set_index("part")[column].to_dict()
         for column in ("similar", "images")
     )
-    found = pairs.loc[pairs["part"] == "test", "image"]
+    found = pairs.loc[pairs["part"] == "test", "index"]
     right = pd.Series(results.right)
     parts = {"within": right[right.index.isin(found)], "without": right[~right.index.isin(found)]}
     both = all(map(len, parts.values()))

@@ -12,7 +12,7 @@ from pipeline.core.arrays import write_arrays, write_json
 from pipeline.stages.diagnose import diagnosis_figures
 from pipeline.stages.diagnose.near_duplicates import fingerprints, near_duplicates, resemblance
 from pipeline.stages.diagnose.robustness import CORRUPTIONS, jpeg, robustness, translation
-from pipeline.stages.diagnose.stage import label_errors, training_accuracies
+from pipeline.stages.diagnose.stage import label_errors, named, training_accuracies
 from pipeline.support.digests import file_digest
 from pipeline.support.model_files import ModelFiles
 from pipeline.support.paths import PREPARED
@@ -42,15 +42,23 @@ def images() -> dict[str, np.ndarray]:
     return {"train": train, "validation": validation, "test": test}
 
 
+@pytest.mark.usefixtures("workplace")
 def test_changed_copies_are_found_and_nothing_else(images: dict[str, np.ndarray]) -> None:
     prints = {part: fingerprints(these) for part, these in images.items()}
-    table = near_duplicates(images, prints)
-    found = {(row.part, row.image): (row.of_part, row.of_image) for row in table.itertuples()}
+    names = {part: np.array([f"{part}/{number}.jpg" for number in range(40)]) for part in images}
+    write_arrays(PREPARED / "names", names)
+    table = named(near_duplicates(images, prints))
+    rows = table.to_dict("records")
+    found = {(row["part"], row["index"]): (row["of_part"], row["of_index"]) for row in rows}
+    for row in rows:
+        assert (row["image"], row["of_image"]) == tuple(
+            f"{row[part]}/{row[index]}.jpg" for part, index in (("part", "index"), ("of_part", "of_index"))
+        )
     copies = {("validation", 5): ("train", 1), ("test", 2): ("train", 7), ("test", 4): ("validation", 3)}
     assert found == copies
     assert table["similarity"].is_monotonic_decreasing
     assert table["similarity"].iloc[0] == pytest.approx(1)
-    assert table.loc[table["image"] == 4, "difference"].tolist() == [0]  # the same image
+    assert table.loc[table["index"] == 4, "difference"].tolist() == [0]  # the same image
     images["train"][20:23] = images["train"][19]
     counts = resemblance(table, prints | {"train": fingerprints(images["train"])}).set_index("part")
     assert counts["similar"].to_dict() == {"validation": 1, "test": 2, "train": 4}
@@ -60,7 +68,7 @@ def test_changed_copies_are_found_and_nothing_else(images: dict[str, np.ndarray]
         for axis in diagnosis_figures.pairs(table, images).axes
         if (text := axis.title).get_text()
     }
-    assert {"train 1", "1.000\ntest 4"} <= shown
+    assert {"(train)\ntrain/1.jpg", "1.000 (test)\ntest/4.jpg"} <= shown
     assert diagnosis_figures.pairs(table.iloc[:0], images).axes  # of none
 
 
@@ -70,14 +78,15 @@ def test_planted_label_errors_are_found_and_nothing_else() -> None:
     probabilities = np.full((300, 3), 0.05) + np.eye(3)[truth] * 0.85
     labels = truth.copy()
     labels[[10, 20, 30]] = (truth[[10, 20, 30]] + 1) % 3
-    table = label_errors(labels, probabilities)
-    assert set(table["image"]) == {10, 20, 30}
-    assert table["predicted"].tolist() == truth[table["image"]].tolist()
+    table = label_errors(labels, probabilities, CLASSES)
+    assert set(table["index"]) == {10, 20, 30}
+    assert table["predicted"].tolist() == [CLASSES[label] for label in truth[table["index"]]]
+    assert table["label"].tolist() == [CLASSES[label] for label in labels[table["index"]]]
     assert table["probability"].tolist() == pytest.approx([0.05] * 3)
-    titles = [
-        axis.get_title() for axis in diagnosis_figures.suspicious(table, pictures(300, 3), CLASSES).axes
-    ]
-    assert f"10: {CLASSES[labels[10]]}\nmore like {CLASSES[truth[10]]}" in titles
+    table["image"] = [f"in a folder with a long name/{index}.jpg" for index in table["index"]]
+    titles = [axis.get_title() for axis in diagnosis_figures.suspicious(table, pictures(300, 3)).axes]
+    shown = f"... long name/10.jpg\n{CLASSES[labels[10]]}\nmore like {CLASSES[truth[10]]}"
+    assert shown in titles
 
 
 def test_a_model_that_is_mostly_wrong_suspects_no_label() -> None:

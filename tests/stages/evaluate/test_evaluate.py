@@ -29,6 +29,7 @@ DIVERGED = {"status": "diverged", "reason": "its loss is nan in epoch 1"}
 TABLES = {
     "confusion.csv",
     "coverage.csv",
+    "misclassified.csv",
     "most_confused.csv",
     "per_class.csv",
     "reliability.csv",
@@ -57,6 +58,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for part in ("validation", "test"):
             images = random.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
             write_arrays(PREPARED / part, {"images": images, "labels": labels})
+        paths = {part: np.array([f"{part}/{n}.jpg" for n in range(20)]) for part in ("validation", "test")}
+        write_arrays(PREPARED / "names", paths)
         counts = {"validation": 20, "test": 20}
         facts = {"name": "pets", "classes": CLASSES, "counts": counts, "split_digest": "split"}
         write_arrays(PREPARED / "split", {}, **facts)
@@ -111,6 +114,12 @@ def test_all_models_are_scored_and_logged_once() -> None:
     assert GOOD.metrics()["validation"]["accuracy"] == 1
     assert GOOD.metrics()["test"]["accuracy"] == 0
     assert files(GOOD.evaluation) == TABLES | FIGURES
+    mistakes = table("good-0/misclassified")
+    assert sorted(mistakes["image"]) == sorted(f"test/{number}.jpg" for number in range(20))
+    assert mistakes[mistakes["image"] == "test/3.jpg"].to_dict("records") == [
+        {"part": "test", "image": "test/3.jpg", "label": "NA", "predicted": "$5_to_$10"}
+        | {"confidence": 0.9, "model": "good-0"}
+    ]
     assert files(LOST.evaluation) == {"curves.png"}
     assert files(Path("evaluation")) == {"good-0", "lost-0", *(f"{title}.csv" for title in COMPARED)}
     run = run_of_good()

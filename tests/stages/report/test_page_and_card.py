@@ -44,7 +44,7 @@ def parsed(page: str) -> tuple[Element, list[list[str]]]:
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the figures that the report shows."""
     folder = tmp_path_factory.mktemp("reports")
-    for name in re.findall(r"\]\((.+?)\)", documents.report(EXAMPLE)):
+    for name in re.findall(r"!\[.*?\]\((.+?)\)", documents.report(EXAMPLE)):
         Figure(figsize=(1, 1)).savefig(folder / name)
     return folder
 
@@ -57,6 +57,8 @@ def test_page_opens_by_itself_and_shows_tables_as_tables(reports: Path) -> None:
     assert all(source.startswith("data:image/png;base64,iVBORw0KGgo") for source in sources)
     assert not [*page.iter("link")]
     links = {link.attrib["href"]: link.text for link in page.iter("a")}
+    lists = {f"{name}.csv" for name in ("misclassified", "near_duplicates", "label_errors")}
+    assert {links.pop(name) for name in lists} == lists
     assert links == {f"#{heading.attrib['id']}": "".join(heading.itertext()) for heading in page.iter("h2")}
     assert len(links) == 8
     assert [script.attrib for script in page.iter("script")] == [{}]
@@ -204,7 +206,7 @@ def test_the_card_of_the_chosen_model_has_its_figures_and_is_one_of_hugging_face
         ("evaluation/vgg3_early_stop-0/per_class.csv", "f1", "F1", "f1: missing"),
         ("evaluation/vgg3_early_stop-0/most_confused.csv", "12", "many", "cannot be read"),
         ("diagnosis/training_accuracy.csv", "vgg3-0", "former-0", "lacks vgg3-0"),
-        ("diagnosis/label_errors.csv", "image,", "number,", "image: missing"),
+        ("diagnosis/label_errors.csv", "index,", "number,", "index: missing"),
     ],
 )
 def test_a_broken_edit_is_one_line(project: Path, path: str, old: str, new: str, problem: str) -> None:
