@@ -19,6 +19,7 @@ DatasetName = Annotated[
 PartName = Annotated[str, text(r"all|test|train(?a:\w){,99}", "all, test, or train and letters, digits or _")]
 FolderPath = Annotated[str, text(r"[^'\n]+", "a path without ' and line breaks"), AfterValidator(check_apart)]
 REGISTERED = r"models:/[^/@]+(/[1-9][0-9]*|@[^/@]+)"  # an alias is refused when its version is known
+Line = Annotated[str, text(r"(?s).*\S.*", "a text")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -176,6 +177,15 @@ class Serving(Section):
     refuse_below: float | None = Field(default=None, gt=0, le=1)
 
 
+class Card(Section):
+    """What only a person can say of the model, in its card."""
+
+    intended_use: Line | None = None
+    licence: Line | None = None  # of the model
+    owner: Line | None = None
+    origin: Line | None = None  # of the images, with their licence
+
+
 def _distinct(seeds: list[int]) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise ValueError("must be distinct")
@@ -194,6 +204,7 @@ class Params(Section):
     cluster: Cluster = Field(default_factory=Cluster)
     promotion: Promotion = Field(default_factory=Promotion)
     serving: Serving = Field(default_factory=Serving)
+    card: Card = Field(default_factory=Card)
     published: dict[VariantName, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
 
     @classmethod

@@ -14,6 +14,7 @@ from pipeline.core.recipe import check_versions
 from pipeline.params import Params
 from pipeline.stages.recipes.settings_check import check_settings
 from pipeline.support.paths import PARAMS
+from pipeline.support.words import count
 
 
 @click.command()
@@ -25,7 +26,7 @@ def main(variant: str | None) -> None:
         from pipeline.commands.search.ranges import read_ranges  # Optuna
 
         read_ranges(variant, params)
-    print(f"{PARAMS}: OK: {len(params.models)} trainings on {params.data.dataset}")
+    print(f"{PARAMS}: OK: {count(len(params.models), 'training')} on {params.data.dataset}")
 
 
 def checked_params(path: Path = PARAMS) -> Params:

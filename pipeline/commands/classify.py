@@ -4,32 +4,35 @@
     python -m pipeline classify --index 16                      a test image, with its label
     python -m pipeline classify --index 3 --part train          a training image
     python -m pipeline classify cat.jpg --plot cat.png          a figure; --json or --csv for programs
+    python -m pipeline classify photos/ --mistakes         only those whose folder is another class
 
 Reads params.yaml (data.name and source, for the champion's name), MLflow's store and, for --index, the
 images of the model's data. Decodes files on all cores, and prints the most probable classes of a batch
-of images at a time, so any number of them takes little memory. Writes nothing but --plot's figure.
+of images at a time, so any number of them takes little memory. Images in folders that have the names of
+classes are labelled: how many are right is printed at the end. Writes nothing but --plot's figure.
 """
 
-import glob
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import numpy as np
 
 from pipeline.commands import loaded_model
+from pipeline.commands.image_files import Files, labelled_files
 from pipeline.commands.loaded_model import BATCH, LoadedModel
 from pipeline.commands.printed_answers import Printer
-from pipeline.shared.image_decoding import SUFFIXES, ImageError, decode
+from pipeline.shared.image_decoding import ImageError, decode
 from pipeline.shared.metrics import cross_entropy
 from pipeline.shared.on_all_cores import on_all_cores
 from pipeline.stages.evaluate import model_figures
+from pipeline.stages.report.statistics import wilson
 from pipeline.support.errors import PipelineError
 
 PARTS = ("test", "train")
@@ -54,6 +57,7 @@ class Query:
 )
 @click.option("--model", metavar="URI", help="Any MLflow model; by default the champion.")
 @click.option("--top", type=click.IntRange(1), help="How many classes to show; default: 5, for programs all.")
+@click.option("--mistakes", is_flag=True, help="Print only images whose label is another class.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a figure: .png, .svg or .pdf.")
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
@@ -63,6 +67,7 @@ def main(
     part: str,
     model: str | None,
     top: int | None,
+    mistakes: bool,
     plot: Path | None,
     form: str | None,
 ) -> None:
@@ -71,14 +76,23 @@ def main(
         raise click.UsageError("give image files, or the number of an image of the data with --index")
     loaded = loaded_model.load(model or loaded_model.champion_uri())
     bad: list[str] = []
-    queries = chain(read_files(images, loaded, bad), read_numbered(loaded, part, index))
-    printer = Printer(form, loaded.classes, labelled=bool(index))
+    files = labelled_files(images, loaded.classes)
+    queries = chain(read_files(files, loaded, bad), read_numbered(loaded, part, index))
+    labelled = bool(index) or any(label is not None for _, label in files)
+    if mistakes and not labelled:
+        raise PipelineError(f"--mistakes: no image is in the folder of a class: {', '.join(loaded.classes)}")
+    printer, right = Printer(form, loaded.classes, labelled), list[bool]()
     drawn: list[tuple[list[Query], np.ndarray]] = []
     try:
         while batch := list(islice(queries, BATCH)):
             probabilities = loaded.probabilities(np.stack([query.pixels for query in batch]))
+            verdicts = right_or_wrong(batch, probabilities)
+            right += [verdict for verdict in verdicts if verdict is not None]
+            if mistakes:
+                wrong = [verdict is False for verdict in verdicts]
+                batch, probabilities = list(compress(batch, wrong)), probabilities[wrong]
             printer.print(list(answered(batch, probabilities, loaded, top or (None if form else 5))))
-            if plot:
+            if plot and batch:
                 drawn.append((batch, probabilities))
         printer.end()
     except BrokenPipeError:  # `| head` has closed the pipe
@@ -86,40 +100,50 @@ def main(
     if plot and drawn:
         shown, rows = zip(*drawn, strict=True)
         save_figure(list(chain(*shown)), np.concatenate(rows), loaded, plot)
+    print_accuracy(right, sys.stderr if form else sys.stdout)
     if bad:
         raise PipelineError("; ".join(bad))
 
 
-def read_files(patterns: Sequence[str], model: LoadedModel, bad: list[str]) -> Iterator[Query]:
-    """The images that files, folders and patterns name. Adds why others cannot be read to `bad`."""
-    paths = [path for pattern in patterns for path in found(pattern) or [Path(pattern)]]
+def right_or_wrong(queries: list[Query], probabilities: np.ndarray) -> list[bool | None]:
+    """Whether the most probable class of each image is its label; None if that is not known."""
+    found = probabilities.argmax(axis=1).tolist()
+    labels = [query.label for query in queries]
+    return [None if label is None else label == one for label, one in zip(labels, found, strict=True)]
+
+
+def print_accuracy(right: list[bool], file: TextIO) -> None:
+    """Print how many of the labelled images are right, if there are any."""
+    if right:
+        low, high = wilson(share := sum(right) / len(right), len(right))
+        interval = f"95 % interval {low:.3f} to {high:.3f}"
+        print(
+            f"classify: {sum(right):,} of {len(right):,} right: accuracy {share:.4f} ({interval})", file=file
+        )
+
+
+def read_files(files: Files, model: LoadedModel, bad: list[str]) -> Iterator[Query]:
+    """The images of files. Adds why others cannot be read to `bad`."""
     read = partial(read_file, model=model)
-    for query in on_all_cores(read, paths, "classify", quiet=len(paths) == 1 or sys.stdout.isatty()):
+    for query in on_all_cores(read, files, "classify", quiet=len(files) == 1 or sys.stdout.isatty()):
         if isinstance(query, Query):
             yield query
         else:
             bad.append(query)
 
 
-def read_file(path: Path, model: LoadedModel) -> Query | str:
+def read_file(file: tuple[Path, int | None], model: LoadedModel) -> Query | str:
     """An image, or why it cannot be read."""
+    path, label = file
     name = str(path) if str(path).isprintable() else repr(str(path))[1:-1]
     if path.is_dir() or not path.exists():
         return f"{name}: no image found"
     try:
         if not path.is_file():  # reading a pipe would wait for ever
             raise ImageError("not a file")
-        return Query(name, decode(path.read_bytes(), model.size, True, model.fit))
+        return Query(name, decode(path.read_bytes(), model.size, True, model.fit), label)
     except (OSError, ImageError) as error:
         return f"{name}: {getattr(error, 'strerror', None) or error}"
-
-
-def found(pattern: str) -> list[Path]:
-    """The files that a pattern names: a file, all images in and below a folder, or what matches."""
-    path = Path(pattern)
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-    return [path] if path.exists() else sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207
 
 
 def read_numbered(model: LoadedModel, part: str, indices: Sequence[int]) -> list[Query]:

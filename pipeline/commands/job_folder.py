@@ -21,7 +21,7 @@ from pipeline.stages.promote.packaging import example_request
 from pipeline.support import mlflow_registry, mlflow_runs, mlflow_store
 
 LOOK = """\
-  the report      {folder}/reports/report.md, or report.html beside it in a browser
+  the report      {report}
   all commands    source {activate}
   compare runs    mlflow ui
                   [dim]then {runs}[/]
@@ -69,7 +69,8 @@ def next_steps(folder: Path, name: str, image: str, last: str) -> str:
     shown = activate.relative_to(Path.cwd()) if activate.is_relative_to(Path.cwd()) else activate
     runs = RUNS.format("http://127.0.0.1:5000", mlflow_runs.set_experiment(name).experiment_id)
     text = LOOK + SERVE if is_served else LOOK
-    lines = text.format(folder=folder, activate=shown, runs=runs, image=image, name=name)
+    report = (folder / "reports/report.html").resolve().as_uri()  # which a click opens
+    lines = text.format(folder=folder, report=report, activate=shown, runs=runs, image=image, name=name)
     return f"[bold]{title}[/] What to look at next:\n\n{lines}  {last}"
 
 

@@ -26,6 +26,7 @@ from pipeline.stages.fetch import folders
 from pipeline.support.errors import PipelineError
 from pipeline.support.locks import SingleInstance
 from pipeline.support.params_errors import joined, parsed, shortened
+from pipeline.support.words import count
 
 JOBS = Path("jobs")
 TEMPLATE = Path(__file__).with_name("photos.yaml")
@@ -92,7 +93,7 @@ def survey(folder: Path) -> Survey:
     ]
     found = Counter(folders.composed(path.parent.name) for path in images)
     counts = {name: found[name] for name in folders.class_names(parts)}
-    if few := [f"{name} has {count}" for name, count in counts.items() if count < LEAST]:
+    if few := [f"{name} has {number}" for name, number in counts.items() if number < LEAST]:
         raise PipelineError(f"{folder}: each class needs {LEAST} images; {joined(few)}")
     looks = list(on_all_cores(short_side, images, f"photos: {folder}"))
     unreadable = [look for look in looks if isinstance(look, str)]
@@ -110,15 +111,13 @@ def short_side(path: Path) -> int | str:
 
 
 def show(folder: Path, found: Survey) -> None:
-    """Print the classes with their numbers of images, the images' sizes, and what cannot be read."""
+    """Print the classes with their numbers of images, and the images' sizes."""
     width = max(map(len, found.counts))
-    print(f"photos: {found.images:,} images in {folder}")
-    for name, count in found.counts.items():
-        print(f"  {name:{width}}  {count:,}")
+    print(f"photos: {count(found.images, 'image')} in {folder}")
+    for name, number in found.counts.items():
+        print(f"  {name:{width}}  {number:,}")
     least, middle, most = np.percentile(found.sides, [0, 50, 100])
     print(f"photos: shorter side {least:.0f} to {most:.0f} pixels, median {middle:.0f}")
-    if found.unreadable:
-        print(f"photos: {len(found.unreadable)} images cannot be read: {joined(found.unreadable)}")
 
 
 def check_job(settings: Path, found: Survey) -> None:

@@ -25,6 +25,7 @@ from pipeline.stages.fetch.folders import files_in
 from pipeline.support import mlflow_runs, mlflow_store
 from pipeline.support.errors import PipelineError, in_a_line
 from pipeline.support.model_files import ModelFiles, all_models
+from pipeline.support.words import count
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -59,8 +60,8 @@ def show(stages: Stages, jobs: list[Job]) -> None:
     times = {stage: f"  about {in_words(value)}" for stage, value in known.items()}
     for stage, restored in stages.items():
         print(f"plan: {stage}{'  from the cache' if restored else times.get(stage, '')}")
-    took = f"; {len(known)} of these took {in_words(sum(known.values()))} before" if known else ""
-    print(f"plan: {len(stages)} stages, {len(seconds)} of them trainings{took}")
+    took = f"; {len(known)} of them took {in_words(sum(known.values()))} before" if known else ""
+    print(f"plan: {count(len(stages), 'stage')}, with {count(len(seconds), 'training')}{took}")
 
 
 def after_recipes(stages: Stages) -> Stages:

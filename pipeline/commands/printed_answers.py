@@ -28,6 +28,8 @@ class Printer:
 
     def print(self, answers: list[dict[str, Any]]) -> None:
         """Print the answers of a batch, at once."""
+        if not answers:
+            return
         if self.form == "json":
             for answer in answers:
                 text = json.dumps(answer, indent=2, ensure_ascii=False)

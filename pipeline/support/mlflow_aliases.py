@@ -100,13 +100,13 @@ def rollback(name: str, check: Callable[[str], object]) -> list[str]:
         lines = settle(name)
         champion, previous = version_at(name, CHAMPION), version_at(name, PREVIOUS)
         if champion is None or previous is None:
-            missing = CHAMPION if champion is None else PREVIOUS
-            raise PipelineError(f"registered model {name!r} has no version with the alias {missing!r}")
+            missing = "champion" if champion is None else "earlier champion to return to"
+            raise PipelineError(f"{name}: there is no {missing}")
         check(f"models:/{name}@{PREVIOUS}")
         complete_history(champion)
         make_champion(previous, f"rolled back from version {champion.version}")
-    back = f"version {previous.version} is champion again, version {champion.version} is previous"
-    return [*lines, f"{name}: {back}"]
+    back = f"version {previous.version} is champion again, in place of version {champion.version}; "
+    return [*lines, f"{name}: {back}`make rollback` undoes this"]
 
 
 def set_alias(name: str, alias: str, version: str) -> None:

@@ -142,8 +142,9 @@ def cost(experiment: str, digest: str) -> str:
     minutes = cpu_minutes(experiment, digest)
     if minutes is None:
         return ""
+    time = f"{minutes:.1f} CPU minutes" if minutes >= 1 else f"{60 * minutes:.2g} CPU seconds"
     energy = f"an estimated {minutes / 60 * WATTS:.2g} Wh if a busy core takes {WATTS} W"
-    return f"\n\n## Cost\n\nThe training took {minutes:.1f} CPU minutes, {energy}."
+    return f"\n\n## Cost\n\nThe training took {time}, {energy}."
 
 
 def cpu_minutes(experiment: str, digest: str) -> float | None:

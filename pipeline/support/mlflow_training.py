@@ -16,6 +16,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from pipeline.support import mlflow_runs
 from pipeline.support.model_files import ACCURACY, AFTER_TRAINING, ModelFiles
+from pipeline.support.words import count
 
 if TYPE_CHECKING:
     import keras
@@ -76,7 +77,7 @@ def description(files: ModelFiles) -> str:
     epochs = record.metrics["stopped_epoch"]
     return (
         f"The variant **{files.variant}** with seed {files.seed}: {epochs} of at most "
-        f"{record.params['epochs']} epochs, {record.metrics['parameters']:,.0f} parameters. "
+        f"{count(record.params['epochs'], 'epoch')}, {record.metrics['parameters']:,.0f} parameters. "
         f"{record.outcome.capitalize()}."
     )
 

@@ -130,6 +130,32 @@ def test_with_top_only_the_most_probable_classes_are_printed(
     assert set(table.columns[table.notna().all()][-2:]) == set(most)  # the other classes' cells are empty
 
 
+def test_a_folder_of_class_folders_is_scored_and_its_mistakes_are_listed(
+    classify: Classify, evaluated: Evaluated, tmp_path: Path
+) -> None:
+    """Where images lie below other folders, none is labelled."""
+    for number in range(6):
+        label = (
+            evaluated.labels[number] if number else (evaluated.labels[0] + 1) % 10
+        )  # the first one is wrong
+        (tmp_path / str(label)).mkdir(exist_ok=True)
+        Image.fromarray(evaluated.images[number]).save(tmp_path / str(label) / f"{number}.png")
+    found = evaluated.probabilities[:6].argmax(axis=1)
+    right = sum(found[1:] == evaluated.labels[1:6])
+    done = classify(str(tmp_path), "--csv", "--mistakes")
+    mistakes = pd.read_csv(io.StringIO(done.out))
+    assert len(mistakes) == 6 - right
+    assert "0.png" in {Path(name).name for name in mistakes["image"]}
+    assert (mistakes["label"] != mistakes["actual"]).all()
+    assert f"classify: {right} of 6 right: accuracy {right / 6:.4f} (95 % interval " in done.err
+    assert classify(str(tmp_path)).out.endswith(done.err.partition("classify: ")[2])
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / f"{evaluated.labels[1]}/1.png", tmp_path / "other")
+    assert "classify: " not in classify(str(tmp_path)).out
+    refused = classify(str(tmp_path), "--mistakes", fails=True).refusal
+    assert refused == f"--mistakes: no image is in the folder of a class: {', '.join('0123456789')}"
+
+
 def test_names_are_shown_as_they_are(classify: Classify, photos: Path, tmp_path: Path) -> None:
     """Neither markup, nor what moves the cursor, nor bytes that are no UTF-8 change them."""
     content = (photos / "0.png").read_bytes()

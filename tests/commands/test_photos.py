@@ -109,7 +109,7 @@ def test_a_folder_becomes_a_served_model_and_a_jobs_own_settings_stay(folder: Pa
     assert kept.read_text() == mine
     assert "photos: 80 images in " in printed
     assert "\n  grau   20\n" in printed
-    assert "photos: 4 images cannot be read: " in printed
+    assert "fetch: left out 4 images, which cannot be read: " in printed
     assert "epoch 2/2" in printed
     assert "\nDone. What to look at next:\n" in printed
     classify = next(line for line in printed.splitlines() if line.startswith("  classify "))

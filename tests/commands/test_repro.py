@@ -74,7 +74,7 @@ def test_what_dvc_can_restore_is_not_trained_ahead(finished: Project) -> None:
     (finished.folder / "models/shallow-0/model.keras").unlink()
     printed = call(finished.folder, "plan").out
     assert "plan: train@shallow-0  from the cache\n" in printed
-    assert printed.endswith(" stages, 0 of them trainings\n")
+    assert printed.endswith(", with 0 trainings\n")
 
 
 def content(run: Run, job: Project) -> Any:

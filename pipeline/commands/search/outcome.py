@@ -22,6 +22,7 @@ from pipeline.commands.search.ranges import Scalar, with_values
 from pipeline.commands.search.study import ENDED, Search
 from pipeline.shared.selection import LOSSES, in_words, merit
 from pipeline.support.errors import PipelineError
+from pipeline.support.words import count
 
 FOLDER = Path("search")
 
@@ -42,7 +43,7 @@ def write(search: Search, study: optuna.Study) -> None:
     (folder / "best.yaml").write_text(text)
     draw(study, table, folder, search.metric)
     measure, value = f"validation {in_words(search.metric)}", merit(search.metric, best.value or 0)
-    print(f"{search.variant}: the best of {len(trials)} trials has {measure} {value:.4f}")
+    print(f"{search.variant}: the best of {count(len(trials), 'trial')} has {measure} {value:.4f}")
     print(f"({others} were stopped early or failed; {cpu_seconds(trials) / 60:.1f} CPU minutes in all):\n")
     print(f"{text}\nor: {command(search.variant, best.params)}")
 

@@ -90,8 +90,8 @@ CORRUPTIONS = {
     "grey": Corruption(grey, (0.2, 0.4, 0.6, 0.8, 1), "fraction of the colour removed"),
     "hue": Corruption(hue, (15, 30, 60, 120, 180), "degrees turned"),
     "noise": Corruption(noise, (5, 10, 15, 20, 25), "standard deviation in levels of 255"),
-    "blur": Corruption(blur, (0.4, 0.7, 1, 1.5, 2), "radius in pixels of 32"),
-    "translation": Corruption(translation, (1, 2, 4, 6, 8), "pixels of 32"),
+    "blur": Corruption(blur, (0.4, 0.7, 1, 1.5, 2), "radius in 1/32 of the width"),
+    "translation": Corruption(translation, (1, 2, 4, 6, 8), "1/32 of the width"),
     "JPEG": Corruption(jpeg, (75, 50, 35, 20, 10), "quality"),
 }
 

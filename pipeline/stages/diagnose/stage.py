@@ -31,6 +31,7 @@ from pipeline.support.locks import SingleInstance
 from pipeline.support.model_files import ModelFiles, all_models
 from pipeline.support.new_files import write_figure, write_table
 from pipeline.support.paths import DIAGNOSIS, MODELS, PREDICTIONS, PREPARED, RECIPES, SELECTION
+from pipeline.support.words import count
 
 PARTS = ("train", "validation", "test")
 IMAGES = 2_000  # the test images on which robustness is measured, and the training images for over-fitting
@@ -72,8 +73,8 @@ def main() -> None:
     ):
         write_table(DIAGNOSIS / f"{name}.csv", table)
         write_figure(DIAGNOSIS / f"{name}.png", figure)
-    count = int((alike["part"] == "test").sum())
-    print(f"diagnose: {count:,} near duplicates and {len(suspicious):,} suspicious labels in the test images")
+    pairs = count(int((alike["part"] == "test").sum()), "near duplicate")
+    print(f"diagnose: {pairs} and {count(len(suspicious), 'suspicious label')} among the test images")
 
 
 def rival(chosen: ModelFiles, published: dict[str, float]) -> list[ModelFiles]:

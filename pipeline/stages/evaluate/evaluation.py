@@ -20,6 +20,7 @@ from pipeline.support.json_and_csv import read_table
 from pipeline.support.model_files import SERVED, ModelFiles
 from pipeline.support.new_files import write_figure, write_table, write_text
 from pipeline.support.paths import EVALUATION, PREPARED
+from pipeline.support.words import count
 
 PARTS = ("validation", "test")
 
@@ -106,7 +107,7 @@ def make_figures(
     right = predicted.argmax(axis=1) == test["labels"]
     surest = np.argsort(-predicted.max(axis=1), kind="stable")
     shown = np.concatenate([np.flatnonzero(right)[:3], surest[~right[surest]][:3]])
-    title = f"{name}: {len(right):,} test images"
+    title = f"{name}: {count(len(right), 'test image')}"
     return {
         "curves": model_figures.training_curves(history, name),
         "confusion": model_figures.confusion_heat_map(tables["confusion"], title),

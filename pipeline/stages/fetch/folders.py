@@ -22,7 +22,9 @@ from pipeline.stages.fetch.decoded_images import DecodedImages
 from pipeline.stages.fetch.sources import RawDataset, dataset
 from pipeline.support.errors import PipelineError
 from pipeline.support.json_and_csv import FORMULA
-from pipeline.support.params_errors import joined, shortened
+from pipeline.support.new_files import write_text
+from pipeline.support.params_errors import LIMIT, joined, shortened
+from pipeline.support.words import count
 
 LEFT_BY_SYSTEMS = {".DS_Store", "Icon\r", "__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini"}
 LEFT_BEFORE_NAMES = "._"  # a Mac's file of what the disk cannot hold of another file
@@ -58,11 +60,12 @@ def read(
         for part, paths in images.items():
             found[part], reasons = _decode(paths, file_digests.read(work / f"{part}.json"), decoded)
             problems += reasons
+        told = listed(sorted(problems), work / "unreadable.txt")
         if problems and unreadable == "error":
-            raise PipelineError(f"images that cannot be read: {joined(problems)}")
+            raise PipelineError(f"images that cannot be read: {told}")
         pixels, rows = decoded.keep([digest for part in found.values() for _, digest in part])
     if problems:
-        print(f"fetch: {len(problems):,} images are left out, since they cannot be read: {joined(problems)}")
+        print(f"fetch: left out {count(len(problems), 'image')}, which cannot be read: {told}")
     report_ignored(ordered, files)
     raw, numbers = _arranged(found, names, test_fraction)
     shown = _shown(ordered, found)
@@ -118,6 +121,15 @@ def is_image_of_class(path: Path, folder: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.parent.parent == folder and _is_class(path.parent)
 
 
+def listed(problems: list[str], path: Path) -> str:
+    """The first problems in a line. Writes all to a file, which it names if there are more."""
+    path.unlink(missing_ok=True)
+    if problems:
+        write_text(path, "".join(f"{problem}\n" for problem in problems))
+    more = f": see {path.resolve()}" if len(problems) > LIMIT else ""
+    return joined(problems) + more
+
+
 def report_ignored(folders: dict[str, Path], files: dict[str, list[Path]]) -> None:
     """Print how many files are ignored, such as `5 .mov, 1 in other folders`."""
     ignored: Counter[str] = Counter()
@@ -127,8 +139,9 @@ def report_ignored(folders: dict[str, Path], files: dict[str, list[Path]]) -> No
                 suffix = path.suffix.lower()
                 ignored["in other folders" if suffix in SUFFIXES else suffix or "without a suffix"] += 1
     if ignored:
-        counts = ", ".join(f"{count:,} {kind}" for kind, count in ignored.most_common())
-        print(f"fetch: {ignored.total():,} files are ignored: {counts}")
+        counts = ", ".join(f"{number:,} {kind}" for kind, number in ignored.most_common())
+        verb = "is" if ignored.total() == 1 else "are"
+        print(f"fetch: {count(ignored.total(), 'file')} {verb} ignored: {counts}")
 
 
 def composed(name: str) -> str:

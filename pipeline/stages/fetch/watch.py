@@ -15,6 +15,7 @@ from pipeline.core.arrays import write_json
 from pipeline.stages.fetch import file_digests
 from pipeline.stages.fetch.folders import files_in
 from pipeline.support.paths import IMAGES, LISTINGS
+from pipeline.support.words import count
 
 
 @click.command()
@@ -26,4 +27,4 @@ def main(part: str, folder: Path) -> None:
     digests = file_digests.update(IMAGES / f"{part}.json", files, f"watch: {folder}")
     names = (str(path.relative_to(folder)) for path in files)
     write_json(LISTINGS / part, dict(zip(names, digests, strict=True)))
-    print(f"watch: {len(files):,} files in {folder}")
+    print(f"watch: {count(len(files), 'file')} in {folder}")

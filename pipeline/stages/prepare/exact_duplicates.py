@@ -9,6 +9,7 @@ import pandas as pd
 from pipeline.support.errors import PipelineError
 from pipeline.support.params_errors import joined
 from pipeline.support.paths import PARAMS, RAW
+from pipeline.support.words import count
 
 
 def find(
@@ -45,9 +46,9 @@ def check(
     if twins:
         train, test = names
         pairs = joined([f"{test[row]} is {train[twin]}" for row, twin in twins.items()])
-        line = f"{len(twins):,} test images are also training images: {pairs}"
+        line = f"{count(len(twins), 'test image')} also in training: {pairs}"
         if wanted == "error":
             raise PipelineError(f"{RAW}: {line}: remove them, or set split.duplicates to warn in {PARAMS}")
         print(f"prepare: warning: {line}")
     if both := counts["training_and_validation"]:
-        print(f"prepare: warning: {both:,} validation images are also training images")
+        print(f"prepare: warning: {count(both, 'validation image')} also in training")

@@ -140,7 +140,7 @@ def judge(
     if standing is None and past is None:
         return Verdict(True, f"{candidate.merit}; there was no champion before it")
     if force:
-        return Verdict(True, f"{candidate.merit}; forced")
+        return Verdict(True, f"{candidate.merit}; promoted by FORCE=1, without a comparison")
     if past is not None:
         return Verdict(False, past)
     assert standing is not None

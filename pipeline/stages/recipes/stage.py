@@ -27,6 +27,7 @@ from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.model_files import INDEX
 from pipeline.support.paths import PARAMS, PREPARED, RECIPES
+from pipeline.support.words import count
 
 
 @click.command(cls=SingleInstance)
@@ -50,10 +51,10 @@ def main() -> None:
         write_json(made.path, made.content())
         if made.start:
             keras_file.save(starts[key], made.start)
-    for name in ("promotion", "serving", "published"):
+    for name in ("promotion", "serving", "published", "card"):
         write_json(RECIPES / f"_{name}.json", params.model_dump(mode="json")[name])
     write_json(INDEX, [{"variant": model.variant, "seed": model.seed} for model in params.models])
-    print(f"recipes: {len(recipes)} variants, {len(params.models)} trainings")
+    print(f"recipes: {count(len(recipes), 'variant')}, {count(len(params.models), 'training')}")
 
 
 def recipe(key: str, variant: Block, params: Params, facts: dict[str, Any]) -> Recipe:

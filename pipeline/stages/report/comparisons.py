@@ -61,6 +61,11 @@ def one_by_one(results: Results, pairs: dict[tuple[str, str], str], column: str)
 
 
 def systems(results: Results) -> dict[tuple[str, str], str]:
-    """The documents' comparisons of variants that differ in several things, and these things."""
+    """The documents' comparisons of variants that differ in several things, and these things.
+
+    None of other data than theirs.
+    """
+    if results.facts["source"] != "cifar10":
+        return {}
     pairs = [pair for pair in SYSTEMS if set(pair) <= set(results.settings)]
     return {pair: ", ".join(apart(*(results.settings[name] for name in pair))) for pair in pairs}

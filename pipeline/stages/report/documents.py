@@ -9,9 +9,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markdown_it import MarkdownIt
 
+from pipeline.params import Card
 from pipeline.stages.report import template_data
 from pipeline.stages.report.results import Results
 from pipeline.stages.report.tables import literal, markdown_table
+from pipeline.support.words import count
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -20,6 +22,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+TEMPLATES.globals["count"] = count
 TEMPLATES.filters |= {"literal": literal, "number": format, "table": markdown_table}
 
 
@@ -28,9 +31,12 @@ def report(results: Results) -> str:
     return _markdown("report.md.jinja", template_data.report_variables(results))
 
 
-def model_card(results: Results) -> str:
-    """The card of the chosen model in Markdown, in Hugging Face's format, with figures beside it."""
-    return _markdown("model-card.md.jinja", template_data.card_variables(results))
+def model_card(results: Results, card: Card) -> str:
+    """The card of the chosen model in Markdown, in Hugging Face's format, with figures beside it.
+
+    `card` has what only a person can say.
+    """
+    return _markdown("model-card.md.jinja", template_data.card_variables(results) | {"card": card})
 
 
 def html_page(text: str, folder: Path, title: str) -> str:

@@ -2,15 +2,13 @@
 
     python -m pipeline report
 
-Reads params.yaml (published), recipes/_index.json, data/prepared, models, predictions, metrics, evaluation,
+Reads params.yaml (published, card), recipes, data/prepared, models, predictions, metrics, evaluation,
 selection.json and diagnosis. Writes reports/: report.md, its figures and lists of images, report.html, which
 has the figures in it, and model-card.md, of the chosen model. Logs them to the run `report`, with a figure of
 accuracy against training time; the card also describes the registered version.
 """
 
-import os
 import shutil
-from pathlib import Path
 
 import click
 import pandas as pd
@@ -21,7 +19,6 @@ from pipeline.stages.report import comparison_figures, documents
 from pipeline.stages.report.results import Results, read_results
 from pipeline.support import mlflow_store
 from pipeline.support.digests import file_digest
-from pipeline.support.errors import JOB
 from pipeline.support.integrity import check_inputs
 from pipeline.support.locks import SingleInstance
 from pipeline.support.mlflow_outputs import cpu_minutes, describe_versions, log_report
@@ -66,12 +63,11 @@ def main() -> None:
 
     text = documents.report(results)
     write_text(REPORTS / "report.md", text)
-    write_text(REPORTS / "model-card.md", documents.model_card(results))
+    write_text(REPORTS / "model-card.md", documents.model_card(results, params.card))
     write_text(REPORTS / "report.html", documents.html_page(text, REPORTS, f"Results on {name}"))
     log_report(name, accuracy_by_minutes(results))
     describe_versions(name)
-    folder = Path(os.environ.get(JOB, "")) / REPORTS
-    print(f"report: {folder}/report.md and {folder}/report.html")
+    print(f"report: {(REPORTS / 'report.html').resolve().as_uri()}")  # which a click opens
 
 
 def accuracy_by_minutes(results: Results) -> Figure | None:

@@ -15,8 +15,9 @@ COLUMNS, ROWS = 12, 20  # of a table; of more classes, only the hardest are show
 FEWER = 10
 UNEVEN = 1.5  # times as many test images as the smallest class has
 SETTINGS = ("network", "optimizer", "optimizer.learning_rate", "batch_size", "precision")
-# What Markdown, or GitHub's mathematics, would not show as it is written; `_` is harmless within a word.
-MARKUP = re.compile(r"[\\`*\[\]<>&|~$]|(?<![^\W_])_|_(?![^\W_])")
+# What Markdown or GitHub's mathematics would not show as it is written. Harmless are `_` within a word, `<`
+# and `&` before a space, a `]` that ends no text of a link, and `>` within a line.
+MARKUP = re.compile(r"[\\`*|~$]|\](?=[(\[:])|<(?=[\w!?/])|&(?=[#\w])|^>|(?<![^\W_])_|_(?![^\W_])")
 SPACE = re.compile(r"[\x00-\x1f\x7f]|^\s|\s$")
 
 

@@ -85,7 +85,7 @@ def test_planted_label_errors_are_found_and_nothing_else() -> None:
     assert table["probability"].tolist() == pytest.approx([0.05] * 3)
     table["image"] = [f"in a folder with a long name/{index}.jpg" for index in table["index"]]
     titles = [axis.get_title() for axis in diagnosis_figures.suspicious(table, pictures(300, 3)).axes]
-    shown = f"... long name/10.jpg\n{CLASSES[labels[10]]}\nmore like {CLASSES[truth[10]]}"
+    shown = f"...ong name/10.jpg\n{CLASSES[labels[10]]}\nmore like {CLASSES[truth[10]]}"
     assert shown in titles
 
 

@@ -116,9 +116,9 @@ def test_all_models_are_scored_and_logged_once() -> None:
     assert files(GOOD.evaluation) == TABLES | FIGURES
     mistakes = table("good-0/misclassified")
     assert sorted(mistakes["image"]) == sorted(f"test/{number}.jpg" for number in range(20))
-    assert mistakes[mistakes["image"] == "test/3.jpg"].to_dict("records") == [
-        {"part": "test", "image": "test/3.jpg", "label": "NA", "predicted": "$5_to_$10"}
-        | {"confidence": 0.9, "model": "good-0"}
+    told = ["part", "label", "predicted", "model"]
+    assert mistakes.loc[mistakes["image"] == "test/3.jpg", told].to_numpy().tolist() == [
+        ["test", "NA", "$5_to_$10", "good-0"]
     ]
     assert files(LOST.evaluation) == {"curves.png"}
     assert files(Path("evaluation")) == {"good-0", "lost-0", *(f"{title}.csv" for title in COMPARED)}

@@ -120,7 +120,7 @@ def test_what_a_mac_and_windows_leave_in_folders_is_ignored_without_a_word(
     assert again.classes == ["cat", "dog"]
     np.testing.assert_array_equal(again.train_images[:], whole.train_images[:])
     assert folders.files_in(root / "train1") == listed
-    assert capsys.readouterr().out == "fetch: 1 files are ignored: 1 .txt\n"
+    assert capsys.readouterr().out == "fetch: 1 file is ignored: 1 .txt\n"
 
 
 def test_a_mac_spells_the_names_of_classes_and_files_in_its_own_way(root: Path, tmp_path: Path) -> None:

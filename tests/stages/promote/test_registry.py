@@ -190,9 +190,15 @@ def has_other_classes(_: Standing) -> Standing:
     ("accuracy", "champion", "force", "accepted", "reason"),
     [
         (0.65, {"validation_accuracy": 0.65}, False, False, f"{BETTER} 0.6500"),
-        (0.65, {"validation_accuracy": 0.9}, True, True, f"{BEST}; forced"),
+        (
+            0.65,
+            {"validation_accuracy": 0.9},
+            True,
+            True,
+            f"{BEST}; promoted by FORCE=1, without a comparison",
+        ),
         (0.65, {"split_digest": "another"}, False, False, OTHER_SPLIT),
-        (0.65, {"split_digest": "another"}, True, True, f"{BEST}; forced"),
+        (0.65, {"split_digest": "another"}, True, True, f"{BEST}; promoted by FORCE=1, without a comparison"),
         (0.19, None, False, False, CHANCE),
         (0.19, {}, True, False, CHANCE),
         (float("nan"), None, False, False, "its validation accuracy is nan"),
@@ -419,12 +425,19 @@ def test_model_that_cannot_serve_leaves_the_champion_and_its_own_run_as_they_wer
     assert mlflow.MlflowClient().get_run(run_id).info.status == "FINISHED"
 
 
-@pytest.mark.parametrize(("name", "alias"), [(NAME, "champion"), (NAME, "previous"), ("another", "champion")])
+@pytest.mark.parametrize(
+    ("name", "alias", "missing"),
+    [
+        (NAME, "champion", "champion"),
+        (NAME, "previous", "earlier champion to return to"),
+        ("another", "champion", "champion"),
+    ],
+)
 @pytest.mark.usefixtures("store")
-def test_rollback_without_an_alias_is_an_error(name: str, alias: str) -> None:
+def test_rollback_without_an_alias_is_an_error(name: str, alias: str, missing: str) -> None:
     if name == NAME:
         mlflow.MlflowClient().delete_registered_model_alias(NAME, alias)
-    with pytest.raises(PipelineError, match=f"'{name}' has no version with the alias '{alias}'$"):
+    with pytest.raises(PipelineError, match=f"^{name}: there is no {missing}$"):
         mlflow_aliases.rollback(name, str)
 
 
@@ -462,7 +475,8 @@ def test_champion_is_there_at_every_moment_of_a_forced_promotion_and_a_rollback(
         done.set()
         watcher.join()
     assert not missing
-    assert rolled_back == [f"{NAME}: version 2 is champion again, version 1 is previous"]
+    back = "version 2 is champion again, in place of version 1; `make rollback` undoes this"
+    assert rolled_back == [f"{NAME}: {back}"]
     assert seen == {"1", "2"}
     assert aliases() == {"champion": "2", "previous": "1"}
     assert len(versions()) == before  # a model that is a version already is not registered again
@@ -485,12 +499,24 @@ NAMES = {"A": "first", "B": "better", "C": "best"}
 BACK, FORCED = "`make rollback` makes it champion again", "`make promote FORCE=1`"
 STORIES = [  # steps, what the last one says, the champion and `previous` after it, and the history
     ("rollback, promote B", f"its version 2 was champion before; {BACK}", "A", "B", "BA"),
-    ("rollback, promote B, force B", "is champion: .*; forced", "B", "A", "AB"),
+    (
+        "rollback, promote B, force B",
+        "is champion: .*; promoted by FORCE=1, without a comparison",
+        "B",
+        "A",
+        "AB",
+    ),
     ("rollback, promote C", "is champion: .*; the champion before it had 0.6000", "C", "A", "BAC"),
     ("alias A, promote B", f"its version 2 was champion before; {BACK}", "A", "B", "BA"),
-    ("alias A, rollback", "version 2 is champion again, version 1 is previous", "B", "A", "AB"),
+    ("alias A, rollback", "version 2 is champion again, in place of version 1", "B", "A", "AB"),
     ("alias A, delete B, promote B", f"its version 2 was deleted; {FORCED}", "A", None, "BA"),
-    ("alias A, delete B, force B", "version 3 is champion: .*; forced", "B", "A", "AB"),
+    (
+        "alias A, delete B, force B",
+        "version 3 is champion: .*; promoted by FORCE=1, without a comparison",
+        "B",
+        "A",
+        "AB",
+    ),
     ("delete B, promote B", "version 3 is champion: .*; there was no champion before it", "B", "A", "AB"),
     ("promote A", f"its version 1 was champion before; {BACK}", "B", "A", "AB"),
     ("force A, promote B", f"its version 2 was champion before; {BACK}", "A", "B", "BA"),

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from matplotlib.figure import Figure
 
 from pipeline.core.arrays import write_arrays, write_json
+from pipeline.params import Card
 from pipeline.stages.report import documents
 from pipeline.stages.report.results import read_results
 from pipeline.stages.report.tables import literal, markdown_table
@@ -175,7 +176,7 @@ def test_report_reads_the_trainings_that_params_name_and_no_other() -> None:
 @pytest.mark.usefixtures("project")
 def test_the_card_of_the_chosen_model_has_its_figures_and_is_one_of_hugging_face() -> None:
     results = read_results({})
-    text = documents.model_card(results)
+    text = documents.model_card(results, Card())
     data = ModelCard(text).data.to_dict()
     [model] = data["model-index"]
     assert model["name"] == "vgg3_early_stop-0"
@@ -197,6 +198,27 @@ def test_the_card_of_the_chosen_model_has_its_figures_and_is_one_of_hugging_face
     sure = "100.0% of the test images have a confidence of at least 0.7; it is right about 0.0% of these"
     assert f"{sure} (95 % interval 0.0% to 3.7%)." in text
     assert table_rows(text, "class")[1][0] == "NA"
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("source", ["directory", "digits"])
+def test_a_card_says_what_its_owner_says_and_nothing_of_other_data(source: str) -> None:
+    said = Card(
+        intended_use="To sort *my* pictures.",
+        licence="CC BY 4.0",
+        owner="me@example.org",
+        origin="My camera.",
+    )
+    results = results_of(source=source)
+    text = documents.model_card(results, said)
+    data = ModelCard(text).data.to_dict()
+    assert (data["license"], data["license_name"]) == ("other", "CC BY 4.0")
+    for words in (r"To sort \*my\*", "**Owner**: me@example.org", "**Licence**: CC BY 4.0", "\n\nMy camera."):
+        assert words in text
+    none = documents.model_card(results, Card())
+    assert "license" not in ModelCard(none).data.to_dict()
+    words = "CIFAR|[Tt]each|2000s|surveillance|of the documents"
+    assert not re.search(words, text + none + documents.report(results))
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,12 @@ def test_all_sections_are_there_in_their_order_and_what_diverged_with_its_reason
     assert "\n\n\n" not in text
 
 
+def test_one_model_is_told_in_the_singular_and_without_backslashes() -> None:
+    text = documents.report(results_of(1, {"vgg3": 0.7}))
+    assert not re.search(r"(?<![\w.,])1 \w+s\b", text)
+    assert "\\" not in text
+
+
 def test_what_diagnose_found_is_told_with_its_effect() -> None:
     results = EXAMPLE
     text = documents.report(results)
