@@ -69,14 +69,17 @@ def _with_spread(table: pd.DataFrame, part: str, images: int) -> Iterator[str]:
 
 
 def settings(results: Results) -> pd.DataFrame:
-    """The main settings of each variant; "" of those that it does not have."""
+    """The main settings in which variants differ; "" of those that one does not have."""
     rows = [results.settings[variant] for variant in results.table.index]
     shown = {
         key.rpartition(".")[2].replace("_", " "): [str(row.get(key, "")) for row in rows] for key in SETTINGS
     }
     if any(starts := [start_of(row) for row in rows]):
         shown["starts from"] = starts
-    return pd.DataFrame(shown, index=results.table.index)
+    table = pd.DataFrame(shown, index=results.table.index)
+    same = [key for key, column in table.items() if len(table) > 1 and column.nunique() == 1]
+    named_so = [key for key, column in table.items() if (column == table.index).all()]
+    return table.drop(columns={*same, *named_so})
 
 
 def start_of(row: dict[str, Any]) -> str:

@@ -38,6 +38,17 @@ def test_one_model_is_told_in_the_singular_and_without_backslashes() -> None:
     assert "\\" not in text
 
 
+def test_settings_that_tell_no_variant_from_another_are_in_no_table() -> None:
+    """As if all of one's own networks are trained alike."""
+    alike = {"optimizer": "adam", "batch_size": 16}
+    settings = {name: alike | {"network": name} for name in EXAMPLE.settings}
+    assert "main settings" not in documents.report(replace(EXAMPLE, settings=settings))
+    settings["vgg3"] |= {"network": "batchnorm", "batch_size": 64}
+    text = documents.report(replace(EXAMPLE, settings=settings))
+    section = text.partition("The main settings in which the variants differ")[2]
+    assert table_rows(section, "variant")[0] == ["variant", "network", "batch size"]
+
+
 def test_what_diagnose_found_is_told_with_its_effect() -> None:
     results = EXAMPLE
     text = documents.report(results)
