@@ -183,7 +183,7 @@ def test_the_card_of_the_chosen_model_has_its_figures_and_is_one_of_hugging_face
     assert model["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.75}]
     assert (data["library_name"], data["datasets"]) == ("keras", ["uoft-cs/cifar10"])
     of_own_images = replace(results, facts=results.facts | {"source": "directory"})
-    own = ModelCard(documents.model_card(of_own_images)).data.to_dict()
+    own = ModelCard(documents.model_card(of_own_images, Card())).data.to_dict()
     assert "datasets" not in own  # which the Hub would look up
     assert own["model-index"][0]["results"][0]["dataset"]["type"] == "pets"
     assert data["model_digest"] == DIGEST
