@@ -45,7 +45,6 @@ class Survey:
     folders: dict[str, Path]  # of each part
     counts: dict[str, int]  # images of each class
     sides: np.ndarray  # of each image that can be read, the shorter side in pixels
-    unreadable: list[str]  # files and what is wrong with them
 
     @property
     def images(self) -> int:
@@ -99,7 +98,7 @@ def survey(folder: Path) -> Survey:
     unreadable = [look for look in looks if isinstance(look, str)]
     if len(unreadable) == len(looks):
         raise PipelineError(f"{folder}: no image can be read: {joined(unreadable)}")
-    return Survey(parts, counts, np.array([look for look in looks if isinstance(look, int)]), unreadable)
+    return Survey(parts, counts, np.array([look for look in looks if isinstance(look, int)]))
 
 
 def short_side(path: Path) -> int | str:
