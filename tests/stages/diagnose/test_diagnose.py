@@ -92,9 +92,9 @@ def test_planted_label_errors_are_found_and_nothing_else() -> None:
 def test_a_model_that_is_mostly_wrong_suspects_no_label() -> None:
     labels = np.arange(300) % 3
     wrong = np.full((300, 3), 0.05) + np.eye(3)[(labels + 1) % 3] * 0.85  # as after too few steps
-    table = label_errors(labels, wrong)
+    table = label_errors(labels, wrong, CLASSES)
     assert len(table) == 0
-    assert diagnosis_figures.suspicious(table, pictures(300, 3), CLASSES).axes
+    assert diagnosis_figures.suspicious(table, pictures(300, 3)).axes
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)

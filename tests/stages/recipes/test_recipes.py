@@ -26,7 +26,7 @@ from tests.conftest import PARAMS, contents, refusal
 from tests.projects import small_params
 
 layers = keras.layers
-OTHERS = {f"_{name}.json" for name in ("index", "promotion", "serving", "published")}
+OTHERS = {f"_{name}.json" for name in ("index", "promotion", "serving", "published", "card")}
 SCHEDULE = {"name": "cosine_decay", "initial_learning_rate": 0.1, "decay_steps": 100}
 STOPPING = {"monitor": "val_loss", "patience": 2, "restore_best_weights": True}
 REDUCING = {"monitor": "val_loss", "factor": 0.5, "patience": 1}
