@@ -27,6 +27,7 @@ WRONG = (AssertionError, DvcParserError, ValueError, click.ClickException)
 EXAMPLES = {
     "N": "2",
     "SEED": "0",
+    "STAGE": "fetch",
     "VARIANT": "shallow",
     "...": "a=1",
     "<database_uri>": "sqlite:///mlflow.db",
