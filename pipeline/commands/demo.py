@@ -2,13 +2,11 @@
 
     python -m pipeline demo [--model models:/digits@champion] [--port 8501]
 
-Checks that the port is free and that the model exists. Then serves pipeline/commands/demo_page.py with
-Streamlit, which `make demo` installs, on this machine only, without network access. Reads what `classify`
-reads. Writes nothing.
+Checks that the port is free and loads the model. Then serves pipeline/commands/demo_page.py with Streamlit,
+which `make demo` installs, on this machine only, without network access. Reads what `classify` reads. Writes
+nothing.
 """
 
-import os
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,10 +35,15 @@ def main(model: str | None, port: int) -> None:
     if find_spec("streamlit") is None:
         raise PipelineError("the page needs Streamlit, which is not installed: `make demo` installs it")
     check_free(HOST, port)
-    loaded_model.check(model or loaded_model.champion_uri())
+    uri = model or loaded_model.champion_uri()
+    loaded_model.check(uri)
+    print(f"demo: loading {uri}", flush=True)
+    from streamlit.web import cli
+
+    from pipeline.commands import grad_cam  # and TensorFlow
+
+    grad_cam.load(uri)  # and the model, in the process that serves the page, before anybody waits for it
     page = str(Path(__file__).with_name("demo_page.py"))
     options = [f"--{name}={value}" for name, value in OPTIONS.items()]
-    command = ["-m", "streamlit", "run", page, f"--server.port={port}", *options]
-    chosen = ["--", model] if model else []
-    print(f"demo: on http://127.0.0.1:{port}", flush=True)
-    os.execv(sys.executable, [sys.executable, *command, *chosen])  # noqa: S606 # nosec B606 # no shell
+    print(f"demo: on http://{HOST}:{port}", flush=True)
+    cli.main(["run", page, f"--server.port={port}", *options, "--", uri])

@@ -2,8 +2,8 @@
 
 import re
 import sys
+from dataclasses import dataclass
 
-import altair as alt
 import mlflow
 import numpy as np
 import pandas as pd
@@ -11,13 +11,15 @@ import streamlit as st
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from pipeline.commands import loaded_model
+from pipeline.commands import grad_cam, loaded_model
 from pipeline.commands.loaded_model import LoadedModel
 from pipeline.shared import image_decoding
 from pipeline.support.errors import PipelineError
 
-SHOWN = 256  # pixels across, at least
+SHOWN = 512  # pixels across, at least
+LIKELIEST = 3
 CONFUSIONS = 3
+HEAT = (255, 127, 14)  # orange
 # Hands an image that is pasted anywhere on the page to the upload field, and says so once it does.
 PASTE = """
 export default function ({ parentElement }) {
@@ -35,40 +37,34 @@ export default function ({ parentElement }) {
 
 
 def show_page() -> None:
-    """Ask for an image, and show the model's answer."""
+    """Ask for an image, and show it, what the network sees of it, and the model's answer."""
     st.set_page_config(page_title="Which class is it?", layout="wide")
-    model = loaded(sys.argv[1] if len(sys.argv) > 1 else loaded_model.champion_uri())
+    model = loaded_model.load(sys.argv[1] if len(sys.argv) > 1 else loaded_model.champion_uri())
+    st.html("<style>.stMainBlockContainer { padding-top: 3rem; }</style>")
     st.title("Which class is it?")
     st.caption(plain(f"{model.uri}: one of {', '.join(model.classes)}"))
-    left, middle, right = st.columns([3, 3, 4], gap="large")
-    with left:
-        pixels, actual = chosen(model)
-    if pixels is None:
+    image = chosen(model)
+    if image is None:
         return
-    probabilities = model.probabilities(pixels[None])[0]
-    likeliest = model.classes[int(probabilities.argmax())]
-    answer = likeliest if model.label(probabilities) else f"No label: most likely {likeliest}"
+    probabilities = model.probabilities(image.pixels[None])[0]
+    left, middle, right = st.columns(3, border=True)
+    with left:
+        st.subheader("The image")
+        st.image(image.shown, width="stretch", caption=plain(image.name))
+        if image.actual is not None:
+            st.markdown(f"It is: **{plain(image.actual)}**")
     with middle:
-        st.subheader("The network sees")
-        st.image(enlarged(pixels), caption=f"{model.size} x {model.size} pixels")
+        st.subheader("What the network sees")
+        show_input(model, image.pixels, int(probabilities.argmax()))
     with right:
-        st.subheader(plain(f"{answer}, {probabilities.max():.1%}"))
-        if actual is not None:
-            st.markdown(f"It is: **{plain(actual)}**")
-        show_distribution(model.classes, probabilities)
-        show_confusions(model, likeliest)
-
-
-@st.cache_resource(show_spinner="Loading the model")
-def loaded(uri: str) -> LoadedModel:
-    """The model, once for all visitors."""
-    return loaded_model.load(uri)
+        st.subheader("The answer")
+        show_answer(model, probabilities)
 
 
 @st.cache_data(show_spinner=False)
 def confusion(uri: str) -> pd.DataFrame | None:
     """The confusion matrix of the model's evaluation, actual classes in rows; None if there is none."""
-    run = loaded(uri).model.metadata.run_id
+    run = loaded_model.load(uri).model.metadata.run_id
     try:
         path = mlflow.artifacts.download_artifacts(run_id=run, artifact_path="evaluation/confusion.csv")
     except (MlflowException, OSError):
@@ -76,42 +72,73 @@ def confusion(uri: str) -> pd.DataFrame | None:
     return pd.read_csv(path, index_col=0, dtype={"actual": str}, keep_default_na=False)
 
 
-def chosen(model: LoadedModel) -> tuple[np.ndarray | None, str | None]:
+@dataclass(frozen=True)
+class Chosen:
+    """An image: as it was uploaded, what the network gets of it, and its class if that is known."""
+
+    name: str
+    shown: np.ndarray
+    pixels: np.ndarray
+    actual: str | None
+
+
+def chosen(model: LoadedModel) -> Chosen | None:
     """The uploaded or pasted image, or a test image with its class; None without a readable image."""
-    file = st.file_uploader("Drop an image here", type=image_decoding.SUFFIXES)
-    st.components.v2.component("paste", html="<small></small>", js=PASTE)()
+    left, right = st.columns([2, 1])
+    with left:
+        file = st.file_uploader("Drop an image here", type=image_decoding.SUFFIXES)
+        st.components.v2.component("paste", html="<small></small>", js=PASTE)()
     if file is not None:
         try:
-            return image_decoding.decode(file.getvalue(), model.size, True, model.fit), None
+            pixels = image_decoding.decode(file.getvalue(), model.size, True, model.fit)
+            return Chosen(file.name, photograph(file.getvalue()), pixels, None)
         except image_decoding.ImageError as error:
             st.error(plain(f"{file.name}: {error}"))
-            return None, None
+            return None
     if (test := model.parts.get("test")) is None:
-        return None, None
+        return None
     last = len(test["labels"]) - 1
-    number = int(st.number_input(f"Or take a test image: 0 to {last}", 0, last, value=0))
-    return test["images"][number], model.classes[test["labels"][number]]
+    number = int(right.number_input(f"Or take a test image: 0 to {last}", 0, last, value=0))
+    pixels = test["images"][number]
+    smooth = Image.fromarray(pixels).resize((SHOWN, SHOWN), Image.Resampling.BICUBIC)
+    actual = model.classes[test["labels"][number]]
+    return Chosen(f"test image {number}", np.asarray(smooth), pixels, actual)
 
 
-def enlarged(pixels: np.ndarray) -> Image.Image:
-    """Each pixel as a square."""
+def photograph(content: bytes) -> np.ndarray:
+    """The whole image of a file, turned as people see it: without the grey bars that make it a square."""
+    square = image_decoding.decode(content, SHOWN, True, "pad")
+    inside = (square != image_decoding.GREY).any(axis=2)
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    return square[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else square
+
+
+def show_input(model: LoadedModel, pixels: np.ndarray, label: int) -> None:
+    """The pixels that the network gets; if wanted, orange where they speak for this class."""
+    size = f"{model.size} x {model.size} pixels"
+    picture, below = st.empty(), st.container()
+    cam = grad_cam.load(model.uri)
+    if cam and below.toggle("Where it looks (Grad-CAM)"):
+        share = 0.7 * cam.heat(pixels, label)[..., None]
+        pixels = ((1 - share) * pixels + share * HEAT).astype(np.uint8)
+        size = f"orange: what speaks for {model.classes[label]}"
     across = -(-SHOWN // len(pixels)) * len(pixels)
-    return Image.fromarray(pixels).resize((across, across), Image.Resampling.NEAREST)
+    squares = Image.fromarray(pixels).resize((across, across), Image.Resampling.NEAREST)
+    picture.image(squares, width="stretch", caption=plain(size))
 
 
-def show_distribution(classes: list[str], probabilities: np.ndarray) -> None:
-    """The probabilities as bars from 0 to 100 %, in the classes' order."""
-    table = pd.DataFrame({"class": classes, "probability": probabilities})
-    bars = (
-        alt.Chart(table)
-        .mark_bar()
-        .encode(
-            x=alt.X("probability", title=None, scale=alt.Scale(domain=(0, 1)), axis=alt.Axis(format="%")),
-            y=alt.Y("class", title=None, sort=None),
-            tooltip=["class", alt.Tooltip("probability", format=".2%")],
-        )
-    )
-    st.altair_chart(bars, height=max(120, 30 * len(classes)))
+def show_answer(model: LoadedModel, probabilities: np.ndarray) -> None:
+    """The class with its confidence, the likeliest classes, and what the model confuses."""
+    best = (-probabilities).argsort(kind="stable")[:LIKELIEST]
+    likeliest = model.classes[best[0]]
+    named = model.label(probabilities) is not None
+    answer = likeliest if named else f"No label: most likely {likeliest}"
+    st.header(plain(f"{answer}, {probabilities.max():.1%}"), anchor=False)
+    st.caption("The confidence is that of the served model. The likeliest classes:")
+    for label in best:
+        name, share = plain(model.classes[label]), float(probabilities[label])
+        st.progress(min(share, 1.0), f"{name}: {share:.1%}")
+    show_confusions(model, likeliest)
 
 
 def show_confusions(model: LoadedModel, label: str) -> None:

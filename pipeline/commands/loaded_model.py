@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,9 @@ def load_model(uri: str) -> PyFuncModel:
     return _tried(uri, mlflow.pyfunc.load_model)
 
 
+@cache
 def load(uri: str) -> LoadedModel:
-    """Load any MLflow model that classifies images. Raises PipelineError if that fails."""
+    """Load any MLflow model that classifies images, once. Raises PipelineError if that fails."""
     model = load_model(uri)
     metadata, config = model.metadata.metadata or {}, model.model_config or {}
     wanted = metadata.get("data_digest")

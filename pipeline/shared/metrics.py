@@ -93,7 +93,7 @@ def _averaged(score: Callable[..., float], average: str) -> Metric:
     )
 
 
-METRICS |= {
+AVERAGED: dict[str, Metric] = {
     "precision_macro": _averaged(precision_score, "macro"),
     "recall_macro": _averaged(recall_score, "macro"),
     "f1_macro": _averaged(f1_score, "macro"),
@@ -101,6 +101,7 @@ METRICS |= {
     "recall_weighted": _averaged(recall_score, "weighted"),
     "f1_weighted": _averaged(f1_score, "weighted"),
 }
+METRICS |= AVERAGED
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:

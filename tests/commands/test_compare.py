@@ -1,6 +1,7 @@
 """The results of two commits, compared as a pull request shows them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def test_a_removed_variant_and_another_choice_are_shown(job: Project) -> None:
     assert [bool(cell.strip()) for cell in row.split("|")[2:-1]] == [True, False, True, False, False]
     assert "| shallow " not in page.partition("### Settings")[0]
     assert "| params.yaml | variants.speedrun.epochs " in page.replace("\\_", "_")
-    assert "| metrics/speedrun-0.json | test.accuracy " in page.replace("\\_", "_")
+    assert re.search(r"\n\| evaluation/scores/speedrun-0-test.json +\| accuracy ", page.replace("\\_", "_"))
 
 
 def test_a_commit_without_results_is_refused(job: Project) -> None:

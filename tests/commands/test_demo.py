@@ -51,12 +51,13 @@ def demo(address: str, page: Page) -> Iterator[Page]:
 
 @pytest.fixture
 def file(evaluated: Evaluated, tmp_path: Path) -> Path:
-    """Test image 5, ten times as large."""
-    Image.fromarray(np.kron(evaluated.images[5], np.ones((10, 10, 1), np.uint8))).save(tmp_path / "five.png")
+    """Test image 5, ten times as large, in the middle of one that is twice as high."""
+    square = np.kron(evaluated.images[5], np.ones((10, 10, 1), np.uint8))
+    Image.fromarray(np.pad(square, ((160, 160), (0, 0), (0, 0)))).save(tmp_path / "five.png")
     return tmp_path / "five.png"
 
 
-def test_a_test_image_shows_its_pixels_its_distribution_and_its_confusions(
+def test_a_test_image_shows_its_pixels_its_likeliest_classes_and_its_confusions(
     demo: Page, evaluated: Evaluated
 ) -> None:
     demo.get_by_label("Or take a test image").fill("16")
@@ -66,8 +67,15 @@ def test_a_test_image_shows_its_pixels_its_distribution_and_its_confusions(
     expect(demo.get_by_role("heading", name=answer)).to_be_visible()
     expect(demo.get_by_text(f"It is: {evaluated.labels[16]}")).to_be_visible()
     expect(demo.get_by_text("32 x 32 pixels")).to_be_visible()
-    expect(demo.get_by_test_id("stVegaLiteChart").locator("canvas, svg").first).to_be_visible()
+    best = (-row).argsort()[:3]
+    shares = [f"{label}: {row[label]:.1%}" for label in best]
+    expect(demo.get_by_test_id("stProgress")).to_have_text(shares)
     expect(demo.get_by_text("confuse").last).to_be_visible()
+    seen = demo.get_by_test_id("stImage").locator("img").last
+    plain = seen.get_attribute("src")
+    demo.get_by_text("Where it looks").click()
+    expect(demo.get_by_text(f"orange: what speaks for {row.argmax()}")).to_be_visible()
+    expect(seen).not_to_have_attribute("src", str(plain))
     screenshot(demo, "demo", 2)
 
 
@@ -80,6 +88,9 @@ def test_an_image_is_answered(demo: Page, file: Path, evaluated: Evaluated, how:
         demo.evaluate(PASTE, base64.b64encode(file.read_bytes()).decode())
         expect(demo.get_by_text("pasted.png")).to_be_visible()
     expect(demo.get_by_text("It is:")).to_be_hidden()  # nobody knows
+    for image, width in zip(demo.get_by_test_id("stImage").locator("img").all(), (256, 512), strict=True):
+        expect(image).to_have_js_property("naturalWidth", width)  # of the whole image and of its middle
+        expect(image).to_have_js_property("naturalHeight", 512)
     expect(demo.get_by_role("heading", name=f"{evaluated.probabilities[5].argmax()}, ")).to_be_visible()
 
 
@@ -96,10 +107,10 @@ def test_a_bad_file_gives_a_message_and_the_page_goes_on(demo: Page, file: Path,
     assert text.startswith(f"{bad.name}: ")
     assert "\n" not in text
     expect(demo.get_by_test_id("stException")).to_have_count(0)
-    expect(demo.get_by_text("The network sees")).to_be_hidden()
+    expect(demo.get_by_text("What the network sees")).to_be_hidden()
     demo.locator("input[type=file]").set_input_files(file)
     expect(alert).to_be_hidden()
-    expect(demo.get_by_text("The network sees")).to_be_visible()
+    expect(demo.get_by_text("What the network sees")).to_be_visible()
 
 
 def test_a_model_that_is_not_there_is_refused_before_the_page(clone: Clone) -> None:
@@ -129,6 +140,9 @@ def test_the_runs_are_listed_and_compare(clone: Clone, ui: str, page: Page) -> N
     page.get_by_role("button", name="Close", exact=True).click()  # the assistant's, beside the charts
     page.get_by_placeholder("Search metric charts").fill("accuracy")
     expect(page.get_by_title("test/accuracy").first).to_be_attached()
+    page.get_by_placeholder("Search metric charts").fill("^(accuracy|val_accuracy|val_loss)$")
+    expect(page.get_by_title("val_loss").first).to_be_attached()
+    page.set_viewport_size({"width": 1400, "height": 720})
     screenshot(page, "mlflow-compare", 5)
 
     runs = {run.info.run_name: run.info.run_id for run in client.search_runs([number])}

@@ -128,10 +128,30 @@ def test_the_champion_and_the_next_best_are_diagnosed(job: Project) -> None:
     assert table["accuracy"].iloc[0] == pytest.approx(float(version.tags["test_accuracy"]), abs=1e-6)
 
 
+def test_dvc_tells_without_the_data_whether_the_results_are_current(job: Project, tmp_path: Path) -> None:
+    """As continuous integration asks, of a clone that has dvc.lock."""
+    clone = copied(job, tmp_path / "clone")
+    for path in (*clone.outs(), ".dvc/cache"):
+        (clone.folder / path).rename(tmp_path / path.replace("/", "-"))
+    command = ("dvc", "repro", "--dry", "--allow-missing")
+    assert clone.run(*command).endswith("Data and pipelines are up to date.\n")
+    params = clone.folder / "params.yaml"
+    params.write_text(params.read_text().replace("epochs: 4", "epochs: 5"))
+    assert "failed to reproduce 'recipes'" in clone.run(*command, check=False)
+
+
 def test_dvc_shows_metrics_and_plots(copy: Project) -> None:
-    assert copy.run("dvc", "metrics", "show").count("metrics/") == len(TRAINED)
+    header, *rows = copy.run("dvc", "metrics", "show").splitlines()
+    assert len(rows) == 2 * len(TRAINED)  # validation and test
+    assert max(map(len, rows)) <= 140
+    scores = {row.split()[0]: map(float, row.split()[1:]) for row in rows}
+    found = dict(zip(header.split()[1:], scores["evaluation/scores/speedrun-0-test.json"], strict=True))
+    wanted = json.loads((copy.folder / "metrics/speedrun-0.json").read_text())["test"]
+    assert found == pytest.approx({name: wanted[name] for name in found}, abs=1e-5)
+    assert {"accuracy", "loss"} < found.keys()
     copy.run("dvc", "plots", "show")
     page = (copy.folder / "dvc_plots/index.html").read_text()
+    assert "<img" not in page
     charts = {f"{part} {measure}" for part in ("training", "validation") for measure in ("accuracy", "loss")}
     for chart in charts | {"mean ROC curve of the classes", "confusion of test images"}:
         assert f'"title": "{chart}"' in page

@@ -4,6 +4,7 @@ A process that evaluates imports neither TensorFlow nor MLflow, so many can work
 """
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -126,9 +127,10 @@ def make_figures(
 
 
 def write_comparison(models: list[ModelFiles]) -> None:
-    """Write evaluation/{curves,roc,confusion}.csv, which `dvc plots show` draws on common axes.
+    """Write what DVC shows of each model that has been evaluated.
 
-    They have the rows of each model that has been evaluated.
+    evaluation/{curves,roc,confusion}.csv, which `dvc plots show` draws on common axes, and
+    evaluation/scores/VARIANT-SEED-PART.json, with one view, of which `dvc metrics show` makes a row.
     """
     evaluated = [one for one in models if one.evaluation.is_dir() and one.scores.is_file()]
     scored = [files for files in evaluated if files.divergence() is None]
@@ -140,6 +142,9 @@ def write_comparison(models: list[ModelFiles]) -> None:
         tables = [read(files).assign(model=files.name) for files in chosen]
         table = pd.concat(tables) if tables else pd.DataFrame(columns=["model"])
         write_table(EVALUATION / f"{title}.csv", table)
+    for files, part in product(scored, PARTS):
+        main = {name: score for name, score in files.metrics()[part].items() if name not in metrics.AVERAGED}
+        write_json(EVALUATION / f"scores/{files.name}-{part}.json", main)
 
 
 def mean_roc(files: ModelFiles) -> pd.DataFrame:

@@ -121,7 +121,9 @@ def test_all_models_are_scored_and_logged_once() -> None:
         ["test", "NA", "$5_to_$10", "good-0"]
     ]
     assert files(LOST.evaluation) == {"curves.png"}
-    assert files(Path("evaluation")) == {"good-0", "lost-0", *(f"{title}.csv" for title in COMPARED)}
+    compared = {f"{title}.csv" for title in COMPARED}
+    assert files(Path("evaluation")) == {"good-0", "lost-0", "scores"} | compared
+    assert files(Path("evaluation/scores")) == {"good-0-validation.json", "good-0-test.json"}
     run = run_of_good()
     assert run.data.metrics["validation/accuracy"] == 1
     artifacts = mlflow.MlflowClient().list_artifacts(run.info.run_id, "evaluation")
