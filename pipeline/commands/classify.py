@@ -113,8 +113,8 @@ def right_or_wrong(queries: list[Query], probabilities: np.ndarray) -> list[bool
 
 
 def print_accuracy(right: list[bool], file: TextIO) -> None:
-    """Print how many of the labelled images are right, if there are any."""
-    if right:
+    """Print how many of the labelled images are right, if there are several."""
+    if len(right) > 1:
         low, high = wilson(share := sum(right) / len(right), len(right))
         interval = f"95 % interval {low:.3f} to {high:.3f}"
         print(

@@ -78,7 +78,7 @@ def test_what_is_said_is_what_is_served(job: Project) -> None:
         r"digits: the chosen model, \w+-0, was refused: validation accuracy .* is not", refused[1]
     )
     assert "version 2 is champion: " in say(job, "promote", "--force")
-    assert "forced" in say(job, "champion")
+    assert "promoted by FORCE=1" in say(job, "champion")
 
     (job.folder / "params.yaml").write_text(original)
     printed = job.run("dvc", "repro", "promote")
@@ -147,7 +147,8 @@ def test_a_copied_and_a_moved_checkout_find_their_files_and_log_nothing_elsewher
         assert called.out.startswith("sync: nothing was missing\n")
         assert all(path.is_relative_to(now.folder / "mlruns") for path in places(now))
         params = now.folder / "params.yaml"
-        params.write_text(re.sub(r"batch_limit: \d+", f"batch_limit: {limit}", params.read_text()))
+        settings = yaml.safe_load(params.read_text()) | {"serving": {"batch_limit": limit}}
+        params.write_text(json.dumps(settings))
         assert "served in another way" in say(now, "promote")  # with new files
     assert not job.folder.exists()
     assert contents(synced.folder / "mlruns").keys() == before
