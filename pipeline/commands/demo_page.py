@@ -39,7 +39,7 @@ export default function ({ parentElement }) {
 def show_page() -> None:
     """Ask for an image, and show it, what the network sees of it, and the model's answer."""
     st.set_page_config(page_title="Which class is it?", layout="wide")
-    model = loaded_model.load(sys.argv[1] if len(sys.argv) > 1 else loaded_model.champion_uri())
+    model = loaded_model.load_once(sys.argv[1] if len(sys.argv) > 1 else loaded_model.champion_uri())
     st.html("<style>.stMainBlockContainer { padding-top: 3rem; }</style>")
     st.title("Which class is it?")
     st.caption(plain(f"{model.uri}: one of {', '.join(model.classes)}"))
@@ -64,7 +64,7 @@ def show_page() -> None:
 @st.cache_data(show_spinner=False)
 def confusion(uri: str) -> pd.DataFrame | None:
     """The confusion matrix of the model's evaluation, actual classes in rows; None if there is none."""
-    run = loaded_model.load(uri).model.metadata.run_id
+    run = loaded_model.load_once(uri).model.metadata.run_id
     try:
         path = mlflow.artifacts.download_artifacts(run_id=run, artifact_path="evaluation/confusion.csv")
     except (MlflowException, OSError):

@@ -40,7 +40,7 @@ def load(uri: str) -> GradCam | None:
 
     The maps of a network within the network, as of keras.applications, cannot be reached.
     """
-    artifacts = loaded_model.load(uri).model.metadata.flavors["python_function"].get("artifacts") or {}
+    artifacts = loaded_model.load_once(uri).model.metadata.flavors["python_function"].get("artifacts") or {}
     if "model" not in artifacts:
         return None
     path = mlflow.artifacts.download_artifacts(f"{uri}/{artifacts['model']['path']}")

@@ -102,9 +102,8 @@ def load_model(uri: str) -> PyFuncModel:
     return _tried(uri, mlflow.pyfunc.load_model)
 
 
-@cache
 def load(uri: str) -> LoadedModel:
-    """Load any MLflow model that classifies images, once. Raises PipelineError if that fails."""
+    """Load any MLflow model that classifies images. Raises PipelineError if that fails."""
     model = load_model(uri)
     metadata, config = model.metadata.metadata or {}, model.model_config or {}
     wanted = metadata.get("data_digest")
@@ -117,6 +116,12 @@ def load(uri: str) -> LoadedModel:
     fit = {"fit": "crop"} | facts | metadata | config
     size, parts = config.get("image_size") or _size(model), _parts(folder) if folder else {}
     return LoadedModel(uri, model, list(classes), size, fit["fit"], parts)
+
+
+@cache
+def load_once(uri: str) -> LoadedModel:
+    """Load a model for all visitors of a page."""
+    return load(uri)
 
 
 def _parts(prepared: Path) -> dict[str, dict[str, np.ndarray]]:

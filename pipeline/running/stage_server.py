@@ -10,13 +10,13 @@ import atexit
 import gc
 import json
 import os
-import runpy
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from tempfile import TemporaryDirectory
@@ -100,9 +100,9 @@ def _stage(client: socket.socket) -> None:
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_end_with, args=[client], daemon=True).start()
-    sys.argv = ["pipeline", *arguments]
+    sys.argv[1:] = arguments
     try:
-        runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
+        import_module("pipeline.__main__").main(arguments)
     finally:
         atexit._run_exitfuncs()
 

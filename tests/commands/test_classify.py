@@ -67,7 +67,9 @@ def test_a_test_image_is_shown_beside_what_it_is(classify: Classify, evaluated: 
     assert "█" in shown[0]
 
 
-def test_a_training_image_is_counted_as_in_its_source(classify: Classify, clone: Clone) -> None:
+def test_a_training_image_is_counted_as_in_its_source(
+    classify: Classify, clone: Clone, tmp_path: Path
+) -> None:
     raw = read_arrays(clone.folder / "quickstart/data/raw")
     split = read_arrays(clone.folder / "quickstart/data/prepared/split")
     for number in (3, int(split["validation"][0])):
@@ -77,8 +79,8 @@ def test_a_training_image_is_counted_as_in_its_source(classify: Classify, clone:
             str(raw["train_labels"][number]),
         )
         pixels = raw["train_images"][number]
-        Image.fromarray(pixels).save(clone.folder / "train.png")
-        [again] = json.loads(classify("train.png", "--json").out)
+        Image.fromarray(pixels).save(tmp_path / "train.png")
+        [again] = json.loads(classify(str(tmp_path / "train.png"), "--json").out)
         assert again["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-5)
 
 

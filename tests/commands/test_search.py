@@ -188,7 +188,7 @@ def test_a_search_is_for_the_metric_that_chooses(tmp_path: Path) -> None:
 def test_a_training_that_diverges_counts_as_nothing_right(tmp_path: Path) -> None:
     job = new_job(tmp_path / "job", {"optimizer.learning_rate": [1e30, 1e31]}, epochs=2)
     printed = call(job.folder, "search", "shallow", "--trials=1").out
-    assert "the best of 1 trials has validation accuracy 0.0000" in printed
+    assert "the best of 1 trial has validation accuracy 0.0000" in printed
 
 
 def test_a_search_in_which_no_trial_finishes_says_why(tmp_path: Path) -> None:

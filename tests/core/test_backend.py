@@ -61,7 +61,7 @@ def written(job: Project, **environment: str) -> dict[str, str]:
 def test_no_byte_of_a_training_or_a_prediction_changes(tmp_path: Path, home: dict[str, str]) -> None:
     job = projects.prepared(tmp_path / "job", small_params(shallow={"epochs": 2}))
     other = projects.copied(job, tmp_path / "other", **job.more)
-    assert len(expected := written(job)) == 6
+    assert len(expected := written(job)) == 7
     assert written(other, **VARIABLES, **home) == expected
 
 

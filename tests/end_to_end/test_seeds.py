@@ -45,7 +45,7 @@ def test_the_version_is_described_by_the_card_and_the_cost(job: Project) -> None
     card, _, cost = described.partition("\n\n## Cost\n\n")
     assert card.startswith("# digits: ")
     assert card in (job.folder / "reports/model-card.md").read_text()
-    assert re.match(r"The training took [\d.]+ CPU minutes, an estimated [\d.]+ Wh", cost)
+    assert re.match(r"The training took [\d.]+ CPU (?:minutes|seconds), an estimated [\d.]+ Wh", cost)
 
 
 def test_the_report_has_means_over_the_seeds_and_is_logged(job: Project) -> None:

@@ -34,12 +34,12 @@ from pipeline.support.paths import DIAGNOSIS, MODELS, PREDICTIONS, PREPARED, REC
 from pipeline.support.words import count
 
 PARTS = ("train", "validation", "test")
-IMAGES = 2_000  # the test images on which robustness is measured, and the training images for over-fitting
+IMAGES = 2_000  # the test images on which robustness is measured
 # If a model has test-time views, it predicts each image and corruption up to six times. For `speedrun`, 500
 # images then take 164 CPU seconds; 2,000 would take 656, or 114 with one view (AMD EPYC, family 25, model 17,
 # one thread in float32; measured on 200).
-MOSTLY_RIGHT = 0.5  # the accuracy of a model that may call labels suspicious
 WITH_VIEWS = 500
+MOSTLY_RIGHT = 0.5  # the accuracy of a model that may call labels suspicious
 
 
 @click.command(cls=SingleInstance)
