@@ -74,7 +74,7 @@ def metric_names() -> list[str]:
     """The metrics of metrics.py."""
     nodes = _statements(METRICS)
     names = [node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.decorator_list]
-    tables = [node.value for node in nodes if isinstance(node, ast.AugAssign)]
+    tables = [node.value for node in nodes if isinstance(node, ast.AnnAssign)]
     keys = [key for table in tables if isinstance(table, ast.Dict) for key in table.keys]
     return names + [str(key.value) for key in keys if isinstance(key, ast.Constant)]
 

@@ -73,7 +73,6 @@ def test_status_and_last_line_of_a_command(raised: str, code: int, end: str) -> 
         "diagnose",
         "report",
         "plan",
-        "check",
         "sync",
         "quickstart",
         "rollback",
