@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -31,11 +32,19 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
 
 
-def started(folder: Path, warm: bool = True) -> "subprocess.Popen[str]":
+@contextmanager
+def started(folder: Path, warm: bool = True) -> Iterator["subprocess.Popen[str]"]:
+    """A stage's process, which hears Ctrl-C even if the tests run in the background."""
     environment = {name: value for name, value in os.environ.items() if warm or name != ADDRESS}
-    command = [sys.executable, "-m", "pipeline", "select"]
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "pipeline", "select"]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, env=environment, text=True, stdout=pipe, stderr=pipe)
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=pipe, stderr=pipe
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def fork_of(stage: "subprocess.Popen[str]") -> psutil.Process:
