@@ -58,5 +58,6 @@ def predict(path: Path, recipe: Recipe, folder: Path) -> None:
     predict_one_view = prediction.predictor(model)
     found = {part: predict_one_view(images[part]) for part in images}
     if views := recipe.settings.views:
-        found |= {f"{part}_{views}": prediction.probabilities(model, images[part], views) for part in PARTS}
+        predict_views = prediction.predictor(model, views)
+        found |= {f"{part}_{views}": predict_views(images[part]) for part in PARTS}
     write_arrays(folder, found, model_digest=digest)

@@ -79,7 +79,7 @@ def training_run(
 
 
 def called(name: str, tags: Mapping[str, str]) -> str:
-    """What a run is called: its name, and what its tags say of it that tells it from others of that name."""
+    """The name of a run, with what distinguishes it from others of this name in brackets, by its tags."""
     notes = [
         tags.get("dvc_experiment"),
         *(word for word in ("restored", "superseded", "unused") if tags.get(word)),

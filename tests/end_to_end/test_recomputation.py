@@ -149,9 +149,9 @@ def test_tables_of_the_report(
         pair = int(one_class), int(other)
         both = [counts[pair], counts[pair[::-1]]]
         assert [int(cell) for cell in images] == [sum(both), *both]
-    told = re.findall(r"([\d.]+)% of .*? at least ([\d.]+); .*? about ([\d.]+)%", text)
-    assert len(told) == 2
-    for answered, least, right in told:
+    stated = re.findall(r"([\d.]+)% of .*? at least ([\d.]+); .*? about ([\d.]+)%", text)
+    assert len(stated) == 2
+    for answered, least, right in stated:
         sure = served.max(axis=1) >= float(least)
         accuracy = (served.argmax(axis=1) == labels["test"])[sure].mean()
         assert (answered, right) == (f"{100 * sure.mean():.1f}", f"{100 * accuracy:.1f}")
@@ -180,5 +180,5 @@ def test_differences_and_the_winners_curse(
         assert real == ("yes" if abs(difference.mean()) > reach else "no")
     noise = np.cov(list(right["validation"].values())) / len(labels["validation"])
     best = np.random.default_rng(1).multivariate_normal(np.zeros(models), noise, 100_000).max(axis=1).mean()
-    [told] = re.findall(r"about ([\d.]+) percentage points", text)
-    assert float(told) == pytest.approx(100 * best, abs=0.1)
+    [stated] = re.findall(r"about ([\d.]+) percentage points", text)
+    assert float(stated) == pytest.approx(100 * best, abs=0.1)

@@ -60,12 +60,12 @@ def read(
         for part, paths in images.items():
             found[part], reasons = _decode(paths, file_digests.read(work / f"{part}.json"), decoded)
             problems += reasons
-        told = listed(sorted(problems), work / "unreadable.txt")
+        unread = listed(sorted(problems), work / "unreadable.txt")
         if problems and unreadable == "error":
-            raise PipelineError(f"images that cannot be read: {told}")
+            raise PipelineError(f"images that cannot be read: {unread}")
         pixels, rows = decoded.keep([digest for part in found.values() for _, digest in part])
     if problems:
-        print(f"fetch: left out {count(len(problems), 'image')}, which cannot be read: {told}")
+        print(f"fetch: left out {count(len(problems), 'image')}, which cannot be read: {unread}")
     report_ignored(ordered, files)
     raw, numbers = _arranged(found, names, test_fraction)
     shown = _shown(ordered, found)

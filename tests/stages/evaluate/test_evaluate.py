@@ -116,8 +116,8 @@ def test_all_models_are_scored_and_logged_once() -> None:
     assert files(GOOD.evaluation) == TABLES | FIGURES
     mistakes = table("good-0/misclassified")
     assert sorted(mistakes["image"]) == sorted(f"test/{number}.jpg" for number in range(20))
-    told = ["part", "label", "predicted", "model"]
-    assert mistakes.loc[mistakes["image"] == "test/3.jpg", told].to_numpy().tolist() == [
+    columns = ["part", "label", "predicted", "model"]
+    assert mistakes.loc[mistakes["image"] == "test/3.jpg", columns].to_numpy().tolist() == [
         ["test", "NA", "$5_to_$10", "good-0"]
     ]
     assert files(LOST.evaluation) == {"curves.png"}
